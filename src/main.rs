@@ -1,0 +1,3 @@
+//! The `wsd` command.
+
+fn main() {}

@@ -1,0 +1,121 @@
+//! A group of changes: what one transaction writes.
+//!
+//! A group is a difference between two moments the workspace really had. It names every node that changed
+//! since the group before, and holds that node's whole new row and those parts of its content, names and
+//! attributes that changed. Groups are idempotent (they say what is, not what to add), so a group that could
+//! not be written is merged with the one after it and tried again.
+
+use super::buf::Buf;
+use super::rows::{ChunkId, Dirent, Ino, InodeRow, Name, Revision};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Everything that changed between two moments.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    /// The last revision that the group holds.
+    pub revision: Revision,
+    /// The inode number that the next new node gets.
+    pub next_ino: Ino,
+    /// The changed nodes.
+    pub nodes: BTreeMap<Ino, NodeChange>,
+}
+
+/// What became of one node.
+#[derive(Clone, Debug)]
+pub enum NodeChange {
+    /// The node is, and this is what is new about it.
+    Put(Box<NodePut>),
+    /// The node is gone, with its names, content and attributes, as of this revision.
+    Removed(Revision),
+}
+
+/// What is new about a node.
+#[derive(Clone, Debug)]
+pub struct NodePut {
+    /// Its whole row.
+    pub row: InodeRow,
+    /// Names of a directory that were set (`Some`) or removed (`None`).
+    pub dirents: BTreeMap<Name, Option<Dirent>>,
+    /// Content of a file or symlink.
+    pub content: ContentChange,
+    /// All extended attributes, when any of them changed.
+    pub xattrs: Option<Arc<Xattrs>>,
+}
+
+/// Extended attributes by name.
+pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What is new about a node's content. Applied in the order of the fields.
+#[derive(Clone, Debug, Default)]
+pub struct ContentChange {
+    /// Forget every extent whose index is at least this.
+    pub cut_from: Option<u64>,
+    /// Set (`Some`) or forget (`None`) the inline row.
+    pub inline: Option<Option<Arc<Buf>>>,
+    /// Extents by index: chunk `i` holds the bytes from `i * CHUNK` on.
+    pub extents: BTreeMap<u64, ExtentChange>,
+}
+
+/// What became of one extent.
+#[derive(Clone, Debug)]
+pub enum ExtentChange {
+    /// New bytes, 1 to [`CHUNK`](super::rows::CHUNK) of them.
+    Data(Arc<Buf>),
+    /// A chunk that is in the store already.
+    Chunk(ChunkId),
+    /// A hole.
+    Hole,
+}
+
+/// What the store made of a group.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// The chunk that each [`ExtentChange::Data`] went to.
+    pub chunks: Vec<(Ino, u64, ChunkId)>,
+}
+
+impl Group {
+    /// Adds a later group to this one.
+    pub fn merge(&mut self, later: Group) {
+        self.revision = later.revision;
+        self.next_ino = later.next_ino;
+        for (ino, change) in later.nodes {
+            match (self.nodes.get_mut(&ino), change) {
+                (Some(NodeChange::Put(before)), NodeChange::Put(after)) => before.merge(*after),
+                (_, change) => {
+                    self.nodes.insert(ino, change);
+                }
+            }
+        }
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+}
+
+impl NodePut {
+    fn merge(&mut self, later: NodePut) {
+        self.row = later.row;
+        self.dirents.extend(later.dirents);
+        self.content.merge(later.content);
+        if later.xattrs.is_some() {
+            self.xattrs = later.xattrs;
+        }
+    }
+}
+
+impl ContentChange {
+    fn merge(&mut self, later: ContentChange) {
+        if let Some(cut) = later.cut_from {
+            self.extents.split_off(&cut);
+            self.cut_from = Some(self.cut_from.map_or(cut, |before| before.min(cut)));
+        }
+        if later.inline.is_some() {
+            self.inline = later.inline;
+        }
+        self.extents.extend(later.extents);
+    }
+}
