@@ -22,7 +22,13 @@ impl Store {
     /// The only workspace until there can be more.
     pub fn workspace(&self) -> WorkspaceId { todo!() }
     /// Last committed revision and next inode number.
-    pub fn position(&self) -> Result<(Revision, Ino), StoreError> { todo!() }
+    pub fn disk_free(&self) -> Result<u64, StoreError> { todo!() }
+    pub fn usage(&self, ws: WorkspaceId) -> Result<(u64, u64), StoreError> { todo!() }
+    pub fn wal_bytes(&self) -> u64 { todo!() }
+    pub fn checkpoint(&self, how: Checkpoint) -> Result<(), StoreError> { todo!() }
+    pub fn gc_step(&self, budget: usize) -> Result<GcProgress, StoreError> { todo!() }
+    pub fn inodes(&self, ws: WorkspaceId, inos: &[Ino]) -> Result<Vec<Option<InodeRow>>, StoreError> { todo!() }
+    pub fn position(&self, ws: WorkspaceId) -> Result<(Revision, Ino), StoreError> { todo!() }
     pub fn inode(&self, ws: WorkspaceId, ino: Ino) -> Result<Option<InodeRow>, StoreError> { todo!() }
     pub fn dirents(&self, ws: WorkspaceId, parent: Ino) -> Result<Vec<Dirent>, StoreError> { todo!() }
     /// Names of a node: (parent, name).
@@ -35,3 +41,7 @@ impl Store {
     /// One transaction. `durable`: on the disk when this returns, with all groups before it.
     pub fn commit(&self, ws: WorkspaceId, group: &Group, durable: bool) -> Result<Committed, StoreError> { todo!() }
 }
+
+pub enum Checkpoint { Passive, Truncate }
+pub struct GcProgress { pub done: bool }
+impl From<StoreError> for crate::error::FsError { fn from(e: StoreError) -> Self { todo!() } }

@@ -1,18 +1,58 @@
-//! The virtual filesystem (skeleton: signatures only).
-#![allow(missing_docs, unused_variables, clippy::todo)]
+//! The virtual filesystem: a POSIX tree in memory, with the store behind it.
+//!
+//! Programs expect an operation to take microseconds and its result to be seen at once by everybody; a
+//! transaction on disk takes a hundred times as long. So operations change nodes in memory, which all callers
+//! share, and the journal writes what changed in groups. Memory is a cache over the store: what is clean may go.
+//!
+//! - [`types`], `names`: what callers say.
+//! - `node`, `content`, `table`: the state: a node, a file's bytes, all nodes in memory and who holds them.
+//! - `journal`: operations, cuts, groups. `space`: totals and the quota. `upkeep`: the threads behind it.
+//! - `lookup create remove rename setattr readdir io range xattr acl`: the verbs, a family a file.
+//! - [`invalidate`]: how the kernel is told of what did not come through it.
 
-pub mod invalidate;
+mod acl;
+mod content;
+mod create;
+mod invalidate;
+mod io;
+mod journal;
+mod lookup;
+mod names;
+mod node;
+mod range;
+mod readdir;
+mod remove;
+mod rename;
+mod setattr;
+mod space;
+mod table;
+#[cfg(test)]
+mod tests;
 pub mod types;
+mod upkeep;
+mod xattr;
 
 use crate::error::FsResult;
-use crate::store::rows::{Ino, Name};
-pub use invalidate::Invalidator;
+use crate::store::Store;
+use crate::store::buf::{Buf, Gauge};
+use crate::store::rows::{ChunkId, WorkspaceId};
+use journal::Journal;
+use parking_lot::{Mutex, RwLock};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use space::Space;
 use std::sync::Arc;
+use table::NodeTable;
+use upkeep::{Memory, Upkeep};
+
+pub use invalidate::Invalidator;
 pub use types::*;
 
-pub struct Vfs {}
+/// Largest size of a file, bytes.
+pub const MAX_FILE_SIZE: u64 = 16 << 40;
 
 /// Sizes and limits.
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Bound on cached and dirty data, bytes.
     pub cache_bytes: u64,
@@ -20,65 +60,121 @@ pub struct Options {
     pub max_bytes: Option<u64>,
 }
 
-impl Vfs {
-    pub fn open(store: Arc<crate::store::Store>, options: Options) -> FsResult<Arc<Vfs>> { todo!() }
-    /// From then on the kernel is told; there is at most one.
-    pub fn set_invalidator(&self, invalidator: Arc<dyn Invalidator>) { todo!() }
-    pub fn lookup(&self, caller: Caller, parent: Ino, name: &[u8]) -> FsResult<Attr> { todo!() }
-    /// The kernel dropped `count` of its pins on the node.
-    pub fn forget(&self, ino: Ino, count: u64) { todo!() }
-    pub fn getattr(&self, ino: Ino) -> FsResult<Attr> { todo!() }
-    pub fn setattr(&self, caller: Caller, ino: Ino, set: &SetAttr) -> FsResult<Attr> { todo!() }
-    pub fn readlink(&self, ino: Ino) -> FsResult<Vec<u8>> { todo!() }
-    /// Files, directories, fifos, sockets, device nodes.
-    pub fn create(&self, caller: Caller, parent: Ino, name: &[u8], new: NewNode) -> FsResult<Attr> { todo!() }
-    pub fn tmpfile(&self, caller: Caller, parent: Ino, new: NewNode) -> FsResult<Attr> { todo!() }
-    pub fn symlink(&self, caller: Caller, parent: Ino, name: &[u8], target: &[u8]) -> FsResult<Attr> { todo!() }
-    pub fn link(&self, caller: Caller, ino: Ino, parent: Ino, name: &[u8]) -> FsResult<Attr> { todo!() }
-    pub fn unlink(&self, caller: Caller, parent: Ino, name: &[u8]) -> FsResult<()> { todo!() }
-    pub fn rmdir(&self, caller: Caller, parent: Ino, name: &[u8]) -> FsResult<()> { todo!() }
-    pub fn rename(&self, caller: Caller, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> FsResult<()> { todo!() }
-    /// Calls `each` with the entries after `cookie` (0: from the start, `.` and `..` first) until it returns false.
-    pub fn readdir(&self, parent: Ino, cookie: u64, each: &mut dyn FnMut(&DirEntry) -> bool) -> FsResult<()> { todo!() }
-    /// Like `readdir`, with attributes. An accepted entry (`true`) other than `.` and `..` is pinned for the kernel.
-    pub fn readdir_plus(&self, caller: Caller, parent: Ino, cookie: u64, each: &mut dyn FnMut(&DirEntry, &Attr) -> bool) -> FsResult<()> { todo!() }
-    /// At most `size` bytes; fewer only at the end of the file.
-    pub fn read(&self, ino: Ino, offset: u64, size: usize) -> FsResult<Vec<u8>> { todo!() }
-    /// All of it or an error. `drop_privileges`: clear setuid and setgid as a write by an unprivileged process does.
-    pub fn write(&self, caller: Caller, ino: Ino, offset: u64, data: &[u8], drop_privileges: bool) -> FsResult<()> { todo!() }
-    pub fn fallocate(&self, caller: Caller, ino: Ino, what: Fallocate, offset: u64, len: u64) -> FsResult<()> { todo!() }
-    pub fn seek(&self, ino: Ino, offset: u64, what: Seek) -> FsResult<u64> { todo!() }
-    /// Bytes copied: `len`, or fewer at the end of the source.
-    pub fn copy_range(&self, caller: Caller, from: (Ino, u64), to: (Ino, u64), len: u64) -> FsResult<u64> { todo!() }
-    pub fn getxattr(&self, ino: Ino, name: &[u8]) -> FsResult<Vec<u8>> { todo!() }
-    pub fn setxattr(&self, caller: Caller, ino: Ino, name: &[u8], value: &[u8], how: SetXattr) -> FsResult<()> { todo!() }
-    pub fn listxattr(&self, ino: Ino) -> FsResult<Vec<Vec<u8>>> { todo!() }
-    pub fn removexattr(&self, caller: Caller, ino: Ino, name: &[u8]) -> FsResult<()> { todo!() }
-    pub fn statfs(&self) -> FsResult<StatFs> { todo!() }
-    /// Returns when everything up to now is on disk durably.
-    pub fn sync(&self) -> FsResult<()> { todo!() }
-    /// Bytes of dirty content that writers have to wait for.
-    pub fn dirty_bytes(&self) -> u64 { todo!() }
-    /// Commits everything and stops the background work. Later calls fail with `ShuttingDown`.
-    pub fn shutdown(&self) -> FsResult<()> { todo!() }
-    /// The path of a node from the root, without a leading slash; `None` for an orphan.
-    pub fn path_of(&self, ino: Ino) -> FsResult<Option<Vec<u8>>> { todo!() }
-    /// The node at a path of names; symlinks are not followed.
-    pub fn resolve(&self, path: &[u8]) -> FsResult<Attr> { todo!() }
-    pub fn stats(&self) -> Stats { todo!() }
-    #[doc(hidden)]
-    pub fn names(&self) -> Vec<Name> { vec![] }
+impl Default for Options {
+    fn default() -> Self {
+        Self { cache_bytes: 256 << 20, max_bytes: None }
+    }
+}
+
+/// One workspace, live.
+pub struct Vfs {
+    store: Arc<Store>,
+    workspace: WorkspaceId,
+    nodes: NodeTable,
+    journal: Journal,
+    space: Space,
+    memory: Memory,
+    upkeep: Mutex<Upkeep>,
+    /// Counts the bytes that are in memory because they are not on disk.
+    gauge: Gauge,
+    /// Counts the bytes that are in memory for the next reader.
+    cached: Gauge,
+    chunks: Cache<ChunkId, Arc<Buf>, ByLength>,
+    /// Dirty bytes at which writers wait.
+    dirty_limit: u64,
+    /// Held by a rename between directories.
+    moves: Mutex<()>,
+    invalidator: RwLock<Option<Arc<dyn Invalidator>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ByLength;
+
+impl Weighter<ChunkId, Arc<Buf>> for ByLength {
+    fn weight(&self, _: &ChunkId, buf: &Arc<Buf>) -> u64 {
+        buf.len().max(1) as u64
+    }
 }
 
 /// Counters and gauges of a running filesystem.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
+    /// The last change.
     pub revision: u64,
+    /// The last change in the store.
     pub committed_revision: u64,
+    /// The last change known to be on the disk.
     pub durable_revision: u64,
+    /// Bytes of content that are not in the store yet.
     pub dirty_bytes: u64,
+    /// Bytes of content cached for reading.
+    pub cached_bytes: u64,
+    /// Nodes in memory.
     pub cached_nodes: u64,
+    /// Nodes that the kernel knows.
     pub pinned_nodes: u64,
-    pub orphans: u64,
-    pub logical_bytes: u64,
+    /// Bytes allocated in the workspace.
+    pub allocated_bytes: u64,
+}
+
+impl Vfs {
+    /// Opens the store's workspace and starts writing behind it.
+    pub fn open(store: Arc<Store>, options: Options) -> FsResult<Arc<Self>> {
+        let workspace = store.workspace();
+        let (revision, next_ino) = store.position(workspace)?;
+        let (nodes, allocated) = store.usage(workspace)?;
+        let quarter = options.cache_bytes / 4;
+        let vfs = Arc::new(Self {
+            store,
+            workspace,
+            nodes: NodeTable::new(),
+            journal: Journal::new(revision, next_ino),
+            space: Space::new(allocated, nodes, options.max_bytes),
+            memory: Memory::new(quarter as usize),
+            upkeep: Mutex::default(),
+            gauge: Gauge::default(),
+            cached: Gauge::default(),
+            chunks: Cache::with_weighter((quarter / 65_536).max(16) as usize, quarter, ByLength),
+            dirty_limit: quarter * 2,
+            moves: Mutex::new(()),
+            invalidator: RwLock::new(None),
+        });
+        vfs.start_upkeep()?;
+        Ok(vfs)
+    }
+
+    /// From now on the kernel is told of what does not come through it; `None`: no longer.
+    pub fn set_invalidator(&self, invalidator: Option<Arc<dyn Invalidator>>) {
+        *self.invalidator.write() = invalidator;
+    }
+
+    /// Tells the kernel, unless the change came from it. Called with no lock held.
+    fn tell(&self, caller: Caller, what: impl FnOnce(&dyn Invalidator)) {
+        if caller.origin == Origin::Kernel {
+            return;
+        }
+        let invalidator = self.invalidator.read().clone();
+        if let Some(invalidator) = invalidator {
+            what(&*invalidator);
+        }
+    }
+
+    /// Returns when everything up to now is on the disk.
+    pub fn sync(&self) -> FsResult<()> {
+        self.commit(true)
+    }
+
+    /// What there is to see.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            revision: self.journal.revision(),
+            committed_revision: self.journal.committed(),
+            durable_revision: self.journal.durable(),
+            dirty_bytes: self.gauge.bytes(),
+            cached_bytes: self.cached.bytes(),
+            cached_nodes: self.nodes.len() as u64,
+            pinned_nodes: self.nodes.pinned() as u64,
+            allocated_bytes: self.space.allocated(),
+        }
+    }
 }

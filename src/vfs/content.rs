@@ -1,0 +1,416 @@
+//! A file's content in memory: which bytes are where.
+//!
+//! Content is cut into chunks. Each chunk that is not a hole has a slot, and a slot says where its bytes are:
+//! in memory (written since they were last on disk), in a chunk of the store, or in the store's inline row. The
+//! type knows nothing of I/O: an operation that needs the old bytes of a slot asks for them ([`Content::base`]),
+//! the caller fetches them with no lock held and comes back.
+//!
+//! Invariants: the bytes of a slot never reach past the end of the file; a slot [`Slot::Inline`] is the only one.
+
+use crate::store::buf::{Buf, Gauge};
+use crate::store::group::{ContentChange, ExtentChange};
+use crate::store::rows::{CHUNK, ChunkId, INLINE_MAX, Storage};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// [`CHUNK`], for offsets.
+pub(super) const CHUNK_BYTES: u64 = CHUNK as u64;
+
+/// Where the bytes of one chunk of a file are.
+#[derive(Clone, Debug)]
+pub(super) enum Slot {
+    /// In memory.
+    Data(Arc<Buf>),
+    /// In the store, immutable.
+    Chunk(ChunkId),
+    /// In the file's inline row. `Content::inline_generation` tells one such row from the next.
+    Inline,
+}
+
+/// What has to be fetched from the store before an operation can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Chunk(ChunkId),
+    Inline(u64),
+}
+
+/// Bytes fetched from the store.
+pub(super) type Fetched = (Source, Arc<Buf>);
+
+/// A part of a read.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Zeros(usize),
+    Memory(Arc<Buf>, Range<usize>),
+    Stored(Source, Range<usize>),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    /// `None` until the extents of a chunked file have been loaded.
+    slots: Option<BTreeMap<u64, Slot>>,
+    /// Indexes that changed since the last cut.
+    changed: BTreeSet<u64>,
+    /// Every extent from this index on went away since the last cut, before `changed`.
+    cut_from: Option<u64>,
+    /// What the store has, as of the last cut.
+    stored: Option<Storage>,
+    /// Counts the times that a slot became `Inline`.
+    inline_generation: u64,
+}
+
+impl Content {
+    /// Of a new file.
+    pub(super) fn empty() -> Self {
+        Self { slots: Some(BTreeMap::new()), ..Self::default() }
+    }
+
+    /// Of a file that the store has.
+    pub(super) fn stored(storage: Storage) -> Self {
+        let slots = match storage {
+            Storage::Empty => Some(BTreeMap::new()),
+            Storage::Inline => Some(BTreeMap::from([(0, Slot::Inline)])),
+            Storage::Chunks => None,
+        };
+        Self { slots, stored: Some(storage), ..Self::default() }
+    }
+
+    pub(super) fn is_loaded(&self) -> bool {
+        self.slots.is_some()
+    }
+
+    /// Takes the extents that the store has, unless somebody was faster.
+    pub(super) fn load(&mut self, extents: Vec<(u64, ChunkId)>) {
+        if self.slots.is_none() {
+            self.slots = Some(extents.into_iter().map(|(index, id)| (index, Slot::Chunk(id))).collect());
+        }
+    }
+
+    fn slots(&mut self) -> &mut BTreeMap<u64, Slot> {
+        self.slots.get_or_insert_default()
+    }
+
+    pub(super) fn slot(&self, index: u64) -> Option<&Slot> {
+        self.slots.as_ref()?.get(&index)
+    }
+
+    /// Approximate memory of the bookkeeping, bytes.
+    pub(super) fn footprint(&self) -> usize {
+        self.slots.as_ref().map_or(0, |slots| slots.len() * 48)
+    }
+
+    /// Bytes allocated in a file of this size: what `st_blocks` counts.
+    pub(super) fn allocated(&self, size: u64) -> u64 {
+        let chunks = self.slots.as_ref().map_or(0, BTreeMap::len) as u64;
+        (chunks * CHUNK_BYTES).min(size.next_multiple_of(512))
+    }
+
+    fn source(&self, slot: &Slot) -> Option<Source> {
+        match slot {
+            Slot::Data(_) => None,
+            Slot::Chunk(id) => Some(Source::Chunk(*id)),
+            Slot::Inline => Some(Source::Inline(self.inline_generation)),
+        }
+    }
+
+    /// What must be fetched before bytes `within` chunk `index` can be overwritten, in a file of this size.
+    pub(super) fn base(&self, index: u64, within: &Range<usize>, size: u64) -> Option<Source> {
+        let slots = self.slots.as_ref()?;
+        if let Some(inline @ Slot::Inline) = slots.get(&0) {
+            return self.source(inline);
+        }
+        let valid = size.saturating_sub(index * CHUNK_BYTES).min(CHUNK_BYTES) as usize;
+        if within.start == 0 && within.end >= valid {
+            return None;
+        }
+        self.source(slots.get(&index)?)
+    }
+
+    /// The parts of `range`, which must end at or before the end of the file.
+    pub(super) fn plan(&self, range: Range<u64>) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        for (index, within) in chunks_of(range) {
+            match self.slot(index) {
+                None => pieces.push(Piece::Zeros(within.len())),
+                Some(Slot::Data(buf)) => {
+                    let end = within.end.min(buf.len());
+                    if within.start < end {
+                        pieces.push(Piece::Memory(Arc::clone(buf), within.start..end));
+                    }
+                    let zeros = within.end - end.max(within.start);
+                    if zeros > 0 {
+                        pieces.push(Piece::Zeros(zeros));
+                    }
+                }
+                Some(slot) => {
+                    if let Some(source) = self.source(slot) {
+                        pieces.push(Piece::Stored(source, within));
+                    }
+                }
+            }
+        }
+        pieces
+    }
+
+    /// The bytes of a chunk, to be changed. `None` when the old bytes are needed and not among `fetched`.
+    fn edit(&mut self, index: u64, keep: bool, fetched: &[Fetched], gauge: &Gauge) -> Option<&mut Buf> {
+        let source = self.slot(index).and_then(|slot| self.source(slot));
+        let fresh = match (source, self.slot(index).is_some()) {
+            (Some(source), _) if keep => {
+                let (_, base) = fetched.iter().find(|(have, _)| *have == source)?;
+                Some(Buf::new(base.to_vec(), gauge))
+            }
+            (Some(_), _) | (None, false) => Some(Buf::new(Vec::new(), gauge)),
+            (None, true) => None,
+        };
+        self.changed.insert(index);
+        let slots = self.slots();
+        if let Some(fresh) = fresh {
+            slots.insert(index, Slot::Data(Arc::new(fresh)));
+        }
+        match slots.get_mut(&index) {
+            Some(Slot::Data(buf)) => Some(Arc::make_mut(buf)),
+            _ => None,
+        }
+    }
+
+    /// Overwrites bytes of one chunk. False when [`Content::base`] was not fetched: nothing has changed then.
+    #[must_use]
+    pub(super) fn write(
+        &mut self,
+        index: u64,
+        at: usize,
+        data: &[u8],
+        size: u64,
+        fetched: &[Fetched],
+        gauge: &Gauge,
+    ) -> bool {
+        let within = at..at + data.len();
+        if !self.materialise(fetched, gauge) {
+            return false;
+        }
+        let keep = self.base(index, &within, size).is_some();
+        let Some(buf) = self.edit(index, keep, fetched, gauge) else { return false };
+        if buf.len() < within.end {
+            buf.resize(within.end);
+        }
+        buf[within].copy_from_slice(data);
+        true
+    }
+
+    /// Turns an inline slot into bytes in memory. False when they were not fetched.
+    fn materialise(&mut self, fetched: &[Fetched], gauge: &Gauge) -> bool {
+        match self.slot(0) {
+            Some(Slot::Inline) => self.edit(0, true, fetched, gauge).is_some(),
+            _ => true,
+        }
+    }
+
+    /// What must be fetched before the file can be cut to `size`.
+    pub(super) fn base_of_cut(&self, size: u64) -> Option<Source> {
+        let slots = self.slots.as_ref()?;
+        if size.is_multiple_of(CHUNK_BYTES) {
+            return None;
+        }
+        self.source(slots.get(&(size / CHUNK_BYTES))?)
+    }
+
+    /// Forgets everything from `size` on. False when [`Content::base_of_cut`] was not fetched.
+    #[must_use]
+    pub(super) fn cut(&mut self, size: u64, fetched: &[Fetched], gauge: &Gauge) -> bool {
+        let (index, rest) = (size / CHUNK_BYTES, (size % CHUNK_BYTES) as usize);
+        if rest > 0 && self.slot(index).is_some() {
+            let Some(buf) = self.edit(index, true, fetched, gauge) else { return false };
+            if buf.len() > rest {
+                buf.resize(rest);
+            }
+        }
+        let first = size.div_ceil(CHUNK_BYTES);
+        let slots = self.slots();
+        if slots.last_key_value().is_some_and(|(last, _)| *last >= first) {
+            slots.split_off(&first);
+            self.changed.split_off(&first);
+            self.cut_from = Some(self.cut_from.map_or(first, |before| before.min(first)));
+        }
+        true
+    }
+
+    /// What must be fetched before `range` can be made a hole.
+    pub(super) fn bases_of_hole(&self, range: Range<u64>, size: u64) -> Vec<Source> {
+        let mut bases: Vec<Source> = edges_of(range)
+            .into_iter()
+            .filter(|(index, within)| !self.is_whole(*index, within, size))
+            .filter_map(|(index, _)| self.source(self.slot(index)?))
+            .collect();
+        if let Some(inline @ Slot::Inline) = self.slot(0) {
+            bases.extend(self.source(inline));
+        }
+        bases
+    }
+
+    fn is_whole(&self, index: u64, within: &Range<usize>, size: u64) -> bool {
+        let valid = size.saturating_sub(index * CHUNK_BYTES).min(CHUNK_BYTES) as usize;
+        within.start == 0 && within.end >= valid
+    }
+
+    /// Makes `range` read as zeros, giving up whole chunks. False when a base was not fetched.
+    #[must_use]
+    pub(super) fn hole(&mut self, range: Range<u64>, size: u64, fetched: &[Fetched], gauge: &Gauge) -> bool {
+        if !self.materialise(fetched, gauge) {
+            return false;
+        }
+        let edges = edges_of(range.clone());
+        for (index, within) in &edges {
+            if self.slot(*index).is_none() || self.is_whole(*index, within, size) {
+                continue;
+            }
+            let Some(buf) = self.edit(*index, true, fetched, gauge) else { return false };
+            let end = within.end.min(buf.len());
+            if within.start < end {
+                buf[within.start..end].fill(0);
+            }
+        }
+        let (first, last) = (range.start / CHUNK_BYTES, (range.end.max(1) - 1) / CHUNK_BYTES);
+        let whole: Vec<u64> = self.slots().range(first..=last).map(|(index, _)| *index).collect();
+        for index in whole {
+            let edge = edges.iter().find(|(edge, _)| *edge == index);
+            if edge.is_none_or(|(_, within)| self.is_whole(index, within, size)) {
+                self.slots().remove(&index);
+                self.changed.insert(index);
+            }
+        }
+        true
+    }
+
+    /// Lets chunk `index` be what another file's slot is. The slot must not be inline.
+    pub(super) fn share(&mut self, index: u64, slot: Option<Slot>) {
+        self.changed.insert(index);
+        match slot {
+            Some(slot) => self.slots().insert(index, slot),
+            None => self.slots().remove(&index),
+        };
+    }
+
+    /// The first offset at or after `offset` that is in a slot; `None` when only hole is left.
+    pub(super) fn next_data(&self, offset: u64) -> Option<u64> {
+        let slots = self.slots.as_ref()?;
+        let (index, _) = slots.range(offset / CHUNK_BYTES..).next()?;
+        Some(offset.max(index * CHUNK_BYTES))
+    }
+
+    /// The first offset at or after `offset` that is in no slot.
+    pub(super) fn next_hole(&self, offset: u64) -> u64 {
+        let mut index = offset / CHUNK_BYTES;
+        let Some(slots) = self.slots.as_ref() else { return offset };
+        for (taken, _) in slots.range(index..) {
+            if *taken != index {
+                break;
+            }
+            index += 1;
+        }
+        offset.max(index * CHUNK_BYTES)
+    }
+
+    /// Forgets all bytes of a file that is going away.
+    pub(super) fn clear(&mut self) {
+        self.slots = Some(BTreeMap::new());
+        self.changed.clear();
+    }
+
+    /// Where the content will be after the next cut.
+    pub(super) fn storage(&self) -> Storage {
+        let Some(slots) = self.slots.as_ref() else { return Storage::Chunks };
+        match (slots.len(), slots.get(&0)) {
+            (0, _) => Storage::Empty,
+            (1, Some(Slot::Inline)) => Storage::Inline,
+            (1, Some(Slot::Data(buf))) if buf.len() <= INLINE_MAX => Storage::Inline,
+            _ => Storage::Chunks,
+        }
+    }
+
+    /// What changed since the last cut.
+    pub(super) fn take_change(&mut self) -> ContentChange {
+        let storage = self.storage();
+        let before = self.stored.replace(storage);
+        let changed = std::mem::take(&mut self.changed);
+        let mut change = ContentChange { cut_from: self.cut_from.take(), ..ContentChange::default() };
+        if before == Some(Storage::Inline) && storage != Storage::Inline {
+            change.inline = Some(None);
+        }
+        match storage {
+            Storage::Chunks => {
+                change.extents = changed.into_iter().map(|index| (index, self.extent(index))).collect();
+                if before != Some(Storage::Chunks) {
+                    // None of its extents is in the store yet.
+                    let all: Vec<u64> = self.slots().keys().copied().collect();
+                    change.extents.extend(all.into_iter().map(|index| (index, self.extent(index))));
+                }
+            }
+            Storage::Inline | Storage::Empty => {
+                if before == Some(Storage::Chunks) {
+                    change.cut_from = Some(0);
+                }
+                if let (Storage::Inline, Some(Slot::Data(buf))) = (storage, self.slot(0)) {
+                    if changed.contains(&0) || before != Some(Storage::Inline) {
+                        change.inline = Some(Some(Arc::clone(buf)));
+                    }
+                }
+            }
+        }
+        change
+    }
+
+    fn extent(&self, index: u64) -> ExtentChange {
+        match self.slot(index) {
+            Some(Slot::Data(buf)) => ExtentChange::Data(Arc::clone(buf)),
+            Some(Slot::Chunk(id)) => ExtentChange::Chunk(*id),
+            Some(Slot::Inline) | None => ExtentChange::Hole,
+        }
+    }
+
+    /// The bytes are on disk: lets go of them, unless they have been overwritten since.
+    pub(super) fn settle(&mut self, index: u64, written: &Arc<Buf>, chunk: Option<ChunkId>) {
+        if self.changed.contains(&index) {
+            return;
+        }
+        let generation = self.inline_generation + 1;
+        let alone = self.slots.as_ref().is_some_and(|slots| slots.len() == 1);
+        let Some(slot) = self.slots.as_mut().and_then(|slots| slots.get_mut(&index)) else { return };
+        if !matches!(slot, Slot::Data(buf) if Arc::ptr_eq(buf, written)) {
+            return;
+        }
+        match chunk {
+            Some(id) => *slot = Slot::Chunk(id),
+            None if alone && self.stored == Some(Storage::Inline) => {
+                *slot = Slot::Inline;
+                self.inline_generation = generation;
+            }
+            None => {}
+        }
+    }
+}
+
+/// The chunks that a range touches, each with the part of it that is in the range.
+pub(super) fn chunks_of(range: Range<u64>) -> impl Iterator<Item = (u64, Range<usize>)> {
+    let size = CHUNK_BYTES;
+    let indexes = if range.is_empty() { 0..0 } else { range.start / size..range.end.div_ceil(size) };
+    indexes.map(move |index| {
+        let start = range.start.max(index * size) - index * size;
+        let end = range.end.min((index + 1) * size) - index * size;
+        (index, start as usize..end as usize)
+    })
+}
+
+/// The first and the last chunk that a range touches.
+fn edges_of(range: Range<u64>) -> Vec<(u64, Range<usize>)> {
+    if range.is_empty() {
+        return Vec::new();
+    }
+    let last = (range.end - 1) / CHUNK_BYTES;
+    let mut edges: Vec<_> = chunks_of(range.start..range.end.min((range.start / CHUNK_BYTES + 1) * CHUNK_BYTES)).collect();
+    if edges.first().is_some_and(|(first, _)| *first != last) {
+        edges.extend(chunks_of(range.start.max(last * CHUNK_BYTES)..range.end));
+    }
+    edges
+}

@@ -1,0 +1,208 @@
+//! Reading and writing bytes.
+
+use super::content::{Fetched, Piece, Source, chunks_of};
+use super::node::{Meta, Node};
+use super::setattr::drop_privileges;
+use super::types::Caller;
+use super::{MAX_FILE_SIZE, Vfs};
+use crate::clock::Timestamp;
+use crate::error::{FsError, FsResult};
+use crate::store::rows::{CHUNK, Ino, Kind};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A time of access is not moved more often than this, unless the file has changed since (`relatime`).
+const ATIME_AGE: i64 = 24 * 3600 * 1_000_000_000;
+
+impl Vfs {
+    /// At most `size` bytes from `offset`; fewer only at the end of the file.
+    pub fn read(&self, ino: Ino, offset: u64, size: usize) -> FsResult<Vec<u8>> {
+        let node = self.node(ino)?;
+        check_file(&node)?;
+        let bytes = self.read_content(&node, offset, size)?;
+        self.accessed(&node);
+        Ok(bytes)
+    }
+
+    /// The target of a symlink.
+    pub fn readlink(&self, ino: Ino) -> FsResult<Vec<u8>> {
+        let node = self.node(ino)?;
+        if node.kind != Kind::Symlink {
+            return Err(FsError::Invalid("not a symlink"));
+        }
+        self.read_content(&node, 0, usize::MAX)
+    }
+
+    pub(super) fn read_content(&self, node: &Arc<Node>, offset: u64, size: usize) -> FsResult<Vec<u8>> {
+        self.load_content(node)?;
+        loop {
+            let (pieces, revision, length) = {
+                let meta = node.meta.read();
+                let end = meta.row.size.min(offset.saturating_add(size as u64));
+                let range = offset.min(end)..end;
+                (meta.content.plan(range.clone()), meta.row.revision, (range.end - range.start) as usize)
+            };
+            let mut bytes = Vec::with_capacity(length);
+            if self.assemble(node, pieces, revision, &mut bytes)? {
+                return Ok(bytes);
+            }
+        }
+    }
+
+    /// Puts the pieces of a read together; false when the file changed below them.
+    fn assemble(&self, node: &Node, pieces: Vec<Piece>, revision: u64, bytes: &mut Vec<u8>) -> FsResult<bool> {
+        for piece in pieces {
+            match piece {
+                Piece::Zeros(count) => bytes.resize(bytes.len() + count, 0),
+                Piece::Memory(buf, range) => bytes.extend_from_slice(&buf[range]),
+                Piece::Stored(source, range) => {
+                    let fetched = self.fetch(node.ino, source)?;
+                    let changed = node.meta.read().row.revision != revision;
+                    let Some((_, buf)) = fetched else {
+                        if changed {
+                            return Ok(false);
+                        }
+                        let text = format!("content of node {} is missing: {source:?}", node.ino);
+                        return Err(FsError::Io(text.into()));
+                    };
+                    if changed && matches!(source, Source::Inline(_)) {
+                        return Ok(false);
+                    }
+                    let end = range.end.min(buf.len());
+                    let zeros = range.end - end.max(range.start);
+                    if range.start < end {
+                        bytes.extend_from_slice(&buf[range.start..end]);
+                    }
+                    bytes.resize(bytes.len() + zeros, 0);
+                    if let (Source::Chunk(id), true) = (source, range.len() < CHUNK) {
+                        self.chunks.insert(id, buf);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Moves the time of access, as `relatime` does.
+    fn accessed(&self, node: &Arc<Node>) {
+        let stale = |meta: &Meta, now: Timestamp| {
+            let Meta { row, .. } = meta;
+            row.atime <= row.mtime || row.atime <= row.ctime || now.0.saturating_sub(row.atime.0) > ATIME_AGE
+        };
+        if !stale(&node.meta.read(), Timestamp::now()) {
+            return;
+        }
+        let op = self.begin();
+        let mut meta = node.meta.write();
+        if !meta.removed && op.now > meta.row.atime && stale(&meta, op.now) {
+            meta.row.atime = op.now;
+            op.changed_quietly(node, &mut meta);
+        }
+    }
+
+    /// Writes all of `data` at `offset`, or fails. `unprivileged`: the write takes setuid and setgid away.
+    pub fn write(&self, caller: Caller, ino: Ino, offset: u64, data: &[u8], unprivileged: bool) -> FsResult<()> {
+        let node = self.node(ino)?;
+        check_file(&node)?;
+        let size = self.write_content(&node, offset, data, unprivileged)?;
+        self.tell(caller, |kernel| kernel.content(ino, size));
+        Ok(())
+    }
+
+    /// Returns the size of the file after the write.
+    pub(super) fn write_content(
+        &self,
+        node: &Arc<Node>,
+        offset: u64,
+        data: &[u8],
+        unprivileged: bool,
+    ) -> FsResult<u64> {
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= MAX_FILE_SIZE);
+        let range = offset..end.ok_or(FsError::FileTooBig)?;
+        self.admit()?;
+        self.load_content(node)?;
+        self.load_xattrs(node)?;
+        loop {
+            let fetched = self.fetch_bases(node, &range)?;
+            let op = self.begin();
+            let mut meta = node.meta.write();
+            if meta.removed {
+                return Err(FsError::Stale);
+            }
+            self.check_room(&meta, &range)?;
+            if !self.overwrite(&mut meta, &range, data, &fetched) {
+                continue;
+            }
+            if !data.is_empty() {
+                meta.row.size = meta.row.size.max(range.end);
+                meta.row.mtime = op.now;
+                meta.row.ctime = op.now;
+                drop_privileges(&mut meta, unprivileged);
+            }
+            op.changed(node, &mut meta);
+            return Ok(meta.row.size);
+        }
+    }
+
+    fn fetch_bases(&self, node: &Node, range: &Range<u64>) -> FsResult<Vec<Fetched>> {
+        let bases: Vec<Source> = {
+            let meta = node.meta.read();
+            chunks_of(range.clone())
+                .filter_map(|(index, within)| meta.content.base(index, &within, meta.row.size))
+                .collect()
+        };
+        let mut fetched: Vec<Fetched> = Vec::with_capacity(bases.len());
+        for source in bases {
+            if !fetched.iter().any(|(have, _)| *have == source) {
+                fetched.extend(self.fetch(node.ino, source)?);
+            }
+        }
+        Ok(fetched)
+    }
+
+    /// Fails when the quota has no room for what the range would add.
+    pub(super) fn check_room(&self, meta: &Meta, range: &Range<u64>) -> FsResult<()> {
+        if !self.space.is_limited() {
+            return Ok(());
+        }
+        let vacant = chunks_of(range.clone()).filter(|(index, _)| meta.content.slot(*index).is_none()).count();
+        let more = vacant as u64 * CHUNK as u64;
+        let within = range.end.saturating_sub(meta.row.size.min(range.start));
+        self.space.check(more.min(within))
+    }
+
+    /// Puts the bytes in place; false when something has to be fetched first.
+    fn overwrite(&self, meta: &mut Meta, range: &Range<u64>, data: &[u8], fetched: &[Fetched]) -> bool {
+        let size = meta.row.size;
+        let ready = |source: Source| fetched.iter().any(|(have, _)| *have == source);
+        let mut bases = chunks_of(range.clone()).filter_map(|(index, within)| meta.content.base(index, &within, size));
+        if !bases.all(ready) {
+            return false;
+        }
+        drop(bases);
+        let mut rest = data;
+        for (index, within) in chunks_of(range.clone()) {
+            let (now, later) = rest.split_at(within.len());
+            if !meta.content.write(index, within.start, now, size, fetched, &self.gauge) {
+                return false;
+            }
+            rest = later;
+        }
+        true
+    }
+
+    /// Brings in what the kernel holds of a file and has not written back. For whoever reads past the kernel.
+    pub fn pull(&self, ino: Ino) {
+        if self.nodes.is_pinned(ino) {
+            self.tell(Caller::DAEMON, |kernel| kernel.write_back(ino));
+        }
+    }
+}
+
+pub(super) fn check_file(node: &Node) -> FsResult<()> {
+    match node.kind {
+        Kind::File => Ok(()),
+        Kind::Dir => Err(FsError::IsDir),
+        _ => Err(FsError::Invalid("not a regular file")),
+    }
+}

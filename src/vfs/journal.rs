@@ -1,0 +1,366 @@
+//! From memory to disk, in order.
+//!
+//! Operations change memory and list the nodes they changed. The committer makes a cut: it waits for the
+//! operations under way, holds up new ones for as long as it takes to note what is new about each listed node
+//! (a copy of its row, references to its bytes), and lets them go on. What it noted is a moment the workspace
+//! really had; it becomes one transaction. Work on a node that is created, written, renamed and stamped within
+//! one group costs the store one row of each.
+//!
+//! Who calls `fsync` makes the cut and the transaction in its own thread, which saves two switches of thread;
+//! others that wait meanwhile find their changes on disk when it is their turn.
+//!
+//! A group that the store could not take is kept, merged with the next one and tried again. Meanwhile whoever
+//! wants to add something is told why it cannot be.
+
+use super::Vfs;
+use super::node::{Meta, Node};
+use crate::clock::Timestamp;
+use crate::error::{FsError, FsResult};
+use crate::store::Checkpoint;
+use crate::store::group::{ExtentChange, Group, NodeChange, NodePut};
+use crate::store::rows::{ChunkId, Ino, Kind, Revision};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long the first change of a group waits for others. A file is created, written, stamped and often renamed
+/// within a few milliseconds; each that fits one group saves its rows' intermediate states.
+const GATHER: Duration = Duration::from_millis(25);
+
+/// Dirty bytes at which a group is not gathered any further.
+const ENOUGH_BYTES: u64 = 16 << 20;
+
+/// Dirty nodes at which a group is not gathered any further: bounds the pause of a cut to a few milliseconds.
+const ENOUGH_NODES: usize = 4096;
+
+/// How long the committer leaves a store alone that could not take a group.
+const RETRY: Duration = Duration::from_millis(500);
+
+pub(super) struct Journal {
+    gate: RwLock<()>,
+    dirty: Mutex<Vec<Arc<Node>>>,
+    revision: AtomicU64,
+    next_ino: AtomicU64,
+    committed: AtomicU64,
+    durable: AtomicU64,
+    /// Held while a group is written. What is in it could not be written yet.
+    commit: Mutex<Option<Kept>>,
+    /// Why the store could not take the last group.
+    failure: RwLock<Option<FsError>>,
+    failing: AtomicBool,
+    wish: Mutex<Wish>,
+    wake: Condvar,
+    /// Signalled after every group.
+    done: Condvar,
+}
+
+/// A group, and the nodes that must stay in memory until it is in the store.
+struct Kept {
+    group: Group,
+    nodes: Vec<Arc<Node>>,
+}
+
+#[derive(Default)]
+struct Wish {
+    work: bool,
+    hurry: bool,
+    stop: bool,
+}
+
+/// One operation: what it does is in one group or not at all.
+pub(super) struct Op<'a> {
+    vfs: &'a Vfs,
+    revision: Cell<Option<Revision>>,
+    /// The time of the operation.
+    pub(super) now: Timestamp,
+    _gate: RwLockReadGuard<'a, ()>,
+}
+
+impl Journal {
+    pub(super) fn new(revision: Revision, next_ino: Ino) -> Self {
+        Self {
+            gate: RwLock::new(()),
+            dirty: Mutex::default(),
+            revision: AtomicU64::new(revision),
+            next_ino: AtomicU64::new(next_ino),
+            committed: AtomicU64::new(revision),
+            durable: AtomicU64::new(0),
+            commit: Mutex::new(None),
+            failure: RwLock::new(None),
+            failing: AtomicBool::new(false),
+            wish: Mutex::default(),
+            wake: Condvar::new(),
+            done: Condvar::new(),
+        }
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    pub(super) fn committed(&self) -> Revision {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn durable(&self) -> Revision {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Why nothing can be added at present.
+    pub(super) fn failure(&self) -> Option<FsError> {
+        if !self.failing.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.failure.read().clone()
+    }
+
+    fn list(&self, node: &Arc<Node>) {
+        let mut dirty = self.dirty.lock();
+        dirty.push(Arc::clone(node));
+        let (first, enough) = (dirty.len() == 1, dirty.len() == ENOUGH_NODES);
+        drop(dirty);
+        if first || enough {
+            let mut wish = self.wish.lock();
+            wish.work = true;
+            wish.hurry |= enough;
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn hurry(&self) {
+        let mut wish = self.wish.lock();
+        wish.hurry = true;
+        self.wake.notify_one();
+    }
+
+    pub(super) fn stop(&self) {
+        self.wish.lock().stop = true;
+        self.wake.notify_all();
+        self.done.notify_all();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.wish.lock().stop
+    }
+
+    /// Waits for a group to have been tried, at most a little while.
+    fn wait_for_group(&self) {
+        let mut wish = self.wish.lock();
+        self.done.wait_for(&mut wish, Duration::from_millis(20));
+    }
+
+    /// Waits until there is a group worth writing; false when the work is over.
+    fn gather(&self) -> bool {
+        let mut wish = self.wish.lock();
+        while !wish.work && !wish.stop {
+            self.wake.wait(&mut wish);
+        }
+        let deadline = Instant::now() + GATHER;
+        while !wish.hurry && !wish.stop {
+            if self.wake.wait_until(&mut wish, deadline).timed_out() {
+                break;
+            }
+        }
+        (wish.work, wish.hurry) = (false, false);
+        !wish.stop
+    }
+
+    fn record(&self, outcome: Option<FsError>) {
+        self.failing.store(outcome.is_some(), Ordering::Relaxed);
+        *self.failure.write() = outcome;
+    }
+}
+
+impl Op<'_> {
+    /// The operation's revision; taken when it first changes something, so that no number is left out.
+    pub(super) fn revision(&self) -> Revision {
+        self.revision.get().unwrap_or_else(|| {
+            let revision = self.vfs.journal.revision.fetch_add(1, Ordering::AcqRel) + 1;
+            self.revision.set(Some(revision));
+            revision
+        })
+    }
+
+    /// A new node's number.
+    pub(super) fn new_ino(&self) -> Ino {
+        self.vfs.journal.next_ino.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Changes a node.
+    pub(super) fn change<R>(&self, node: &Arc<Node>, change: impl FnOnce(&mut Meta) -> R) -> R {
+        let mut meta = node.meta.write();
+        let result = change(&mut meta);
+        self.changed(node, &mut meta);
+        result
+    }
+
+    /// The node was changed under a lock that the caller holds.
+    pub(super) fn changed(&self, node: &Arc<Node>, meta: &mut Meta) {
+        meta.row.revision = self.revision();
+        self.changed_quietly(node, meta);
+    }
+
+    /// Like [`Op::changed`], for what is not a change to anybody else: the time of an access.
+    pub(super) fn changed_quietly(&self, node: &Arc<Node>, meta: &mut Meta) {
+        let (before, after) = meta.settle_content();
+        self.vfs.space.grew(before, after);
+        if !meta.dirty {
+            meta.dirty = true;
+            self.vfs.journal.list(node);
+        }
+    }
+}
+
+impl Vfs {
+    /// Begins an operation. Everything it needs from the store must be in memory.
+    pub(super) fn begin(&self) -> Op<'_> {
+        Op { vfs: self, revision: Cell::new(None), now: Timestamp::now(), _gate: self.journal.gate.read() }
+    }
+
+    /// Before an operation that adds something: waits while too much is dirty, fails when the store does.
+    pub(super) fn admit(&self) -> FsResult<()> {
+        if let Some(failure) = self.journal.failure() {
+            return Err(failure);
+        }
+        let dirty = self.gauge.bytes();
+        if dirty < ENOUGH_BYTES {
+            return Ok(());
+        }
+        self.journal.hurry();
+        while self.gauge.bytes() > self.dirty_limit {
+            self.journal.wait_for_group();
+            if let Some(failure) = self.journal.failure() {
+                return Err(failure);
+            }
+            if self.journal.is_stopped() {
+                return Err(FsError::ShuttingDown);
+            }
+            self.journal.hurry();
+        }
+        Ok(())
+    }
+
+    /// Writes everything up to now; `durable`: and returns when it is on the disk.
+    pub(super) fn commit(&self, durable: bool) -> FsResult<()> {
+        let target = self.journal.revision();
+        let mut pending = self.journal.commit.lock();
+        let nothing_dirty = self.journal.dirty.lock().is_empty() && pending.is_none();
+        if nothing_dirty && (!durable || self.journal.durable() >= target) {
+            return Ok(());
+        }
+        let mut kept = self.cut();
+        if let Some(mut failed) = pending.take() {
+            failed.group.merge(kept.group);
+            failed.nodes.append(&mut kept.nodes);
+            kept = failed;
+        }
+        match self.store.commit(self.workspace, &kept.group, durable) {
+            Ok(committed) => {
+                self.journal.committed.store(kept.group.revision, Ordering::Release);
+                if durable {
+                    self.journal.durable.store(kept.group.revision, Ordering::Release);
+                }
+                self.settle(kept, &committed.chunks);
+                self.journal.record(None);
+                self.journal.done.notify_all();
+                Ok(())
+            }
+            Err(error) => {
+                let error = FsError::from(error);
+                let revision = kept.group.revision;
+                tracing::error!(%error, revision, "the store could not take a group; it is kept and tried again");
+                *pending = Some(kept);
+                self.journal.record(Some(error.clone()));
+                self.journal.done.notify_all();
+                Err(error)
+            }
+        }
+    }
+
+    /// Notes what is new, between operations.
+    fn cut(&self) -> Kept {
+        let _no_operation = self.journal.gate.write();
+        let nodes = std::mem::take(&mut *self.journal.dirty.lock());
+        let mut group = Group {
+            revision: self.journal.revision(),
+            next_ino: self.journal.next_ino.load(Ordering::Relaxed),
+            ..Group::default()
+        };
+        for node in &nodes {
+            if let Some(change) = note(node) {
+                group.nodes.insert(node.ino, change);
+            }
+        }
+        Kept { group, nodes }
+    }
+
+    /// The group is in the store: memory may let go of what it holds only because it was not.
+    fn settle(&self, Kept { group, nodes }: Kept, chunks: &[(Ino, u64, ChunkId)]) {
+        for (ino, index, id) in chunks {
+            let Some(NodeChange::Put(put)) = group.nodes.get(ino) else { continue };
+            let Some(ExtentChange::Data(buf)) = put.content.extents.get(index) else { continue };
+            if let Some(node) = self.nodes.get(*ino) {
+                node.meta.write().content.settle(*index, buf, Some(*id));
+            }
+        }
+        for (ino, change) in &group.nodes {
+            let NodeChange::Put(put) = change else { continue };
+            let inline = put.content.inline.as_ref().and_then(Option::as_ref);
+            let (Some(buf), Some(node)) = (inline, self.nodes.get(*ino)) else { continue };
+            node.meta.write().content.settle(0, buf, None);
+        }
+        for node in nodes {
+            let mut meta = node.meta.write();
+            meta.committing = false;
+            if meta.removed && !meta.dirty {
+                self.nodes.remove(node.ino);
+            }
+        }
+    }
+
+    /// Folds the WAL into the store's file with no new group meanwhile, so that it starts over.
+    pub(super) fn fold_wal(&self) -> FsResult<()> {
+        let _no_group = self.journal.commit.lock();
+        self.store.checkpoint(Checkpoint::Passive)?;
+        Ok(())
+    }
+
+    /// The committer's thread: writes groups until the filesystem shuts down.
+    pub(super) fn run_committer(&self) {
+        while self.journal.gather() {
+            if self.commit(false).is_err() {
+                std::thread::sleep(RETRY);
+                self.journal.wish.lock().work = true;
+            }
+            self.after_commit();
+        }
+    }
+}
+
+/// What is new about a node. Called between operations.
+fn note(node: &Node) -> Option<NodeChange> {
+    let mut meta = node.meta.write();
+    meta.dirty = false;
+    meta.committing = true;
+    if meta.removed {
+        let was_there = std::mem::replace(&mut meta.in_store, false);
+        return was_there.then_some(NodeChange::Removed(meta.row.revision));
+    }
+    meta.in_store = true;
+    let dirents = node.dir.as_ref().map(|dir| {
+        let mut dir = dir.write();
+        meta.row.next_cookie = dir.next_cookie();
+        dir.take_change()
+    });
+    let has_content = matches!(node.kind, Kind::File | Kind::Symlink) && meta.content.is_loaded();
+    let content = if has_content { meta.content.take_change() } else { Default::default() };
+    let xattrs = if std::mem::take(&mut meta.xattrs_changed) { meta.xattrs.clone() } else { None };
+    Some(NodeChange::Put(Box::new(NodePut {
+        row: meta.row.clone(),
+        dirents: dirents.unwrap_or_default(),
+        content,
+        xattrs,
+    })))
+}

@@ -1,0 +1,194 @@
+//! From names to nodes, and from the store to memory.
+
+use super::content::{Fetched, Source};
+use super::node::{Dir, Entry, Node};
+use super::types::{Attr, Caller, Origin};
+use super::{Vfs, names};
+use crate::error::{FsError, FsResult};
+use crate::store::buf::Buf;
+use crate::store::group::Xattrs;
+use crate::store::rows::{Ino, Kind, ROOT};
+use parking_lot::{RwLock, RwLockReadGuard};
+use std::sync::Arc;
+
+impl Vfs {
+    /// The node, from memory or the store. `Stale` when there is none.
+    pub(super) fn node(&self, ino: Ino) -> FsResult<Arc<Node>> {
+        loop {
+            if let Some(node) = self.nodes.get(ino) {
+                let removed = node.meta.read().removed;
+                return if removed { Err(FsError::Stale) } else { Ok(node) };
+            }
+            let evictions = self.nodes.evictions(ino);
+            let Some(row) = self.store.inode(self.workspace, ino)? else { return Err(FsError::Stale) };
+            self.memory.grew(size_of::<Node>() + 64);
+            if let Some(node) = self.nodes.insert_stored(Node::stored(row), evictions) {
+                return Ok(node);
+            }
+        }
+    }
+
+    /// A directory with its names in memory.
+    pub(super) fn dir(&self, ino: Ino) -> FsResult<Arc<Node>> {
+        let node = self.node(ino)?;
+        self.load_dir(&node)?;
+        Ok(node)
+    }
+
+    pub(super) fn load_dir(&self, node: &Arc<Node>) -> FsResult<()> {
+        let dir = names_in(node)?;
+        if dir.read().is_loaded() {
+            return Ok(());
+        }
+        let next_cookie = node.meta.read().row.next_cookie;
+        let dirents = self.store.dirents(self.workspace, node.ino)?;
+        self.memory.grew(dirents.len() * 140);
+        dir.write().load(dirents, next_cookie);
+        Ok(())
+    }
+
+    /// Brings the map of a file's chunks into memory.
+    pub(super) fn load_content(&self, node: &Arc<Node>) -> FsResult<()> {
+        if node.meta.read().content.is_loaded() {
+            return Ok(());
+        }
+        let extents = self.store.extents(self.workspace, node.ino)?;
+        self.memory.grew(extents.len() * 48);
+        node.meta.write().content.load(extents);
+        Ok(())
+    }
+
+    /// The node's extended attributes.
+    pub(super) fn load_xattrs(&self, node: &Arc<Node>) -> FsResult<Arc<Xattrs>> {
+        if let Some(xattrs) = &node.meta.read().xattrs {
+            return Ok(Arc::clone(xattrs));
+        }
+        let stored = Arc::new(self.store.xattrs(self.workspace, node.ino)?);
+        Ok(Arc::clone(node.meta.write().xattrs.get_or_insert(stored)))
+    }
+
+    /// Bytes of the store that an operation needs; `None` when they are no longer there, because the file has
+    /// changed meanwhile.
+    pub(super) fn fetch(&self, ino: Ino, source: Source) -> FsResult<Option<Fetched>> {
+        let bytes = match source {
+            Source::Chunk(id) => match self.chunks.get(&id) {
+                Some(cached) => return Ok(Some((source, cached))),
+                None => self.store.chunk(id)?,
+            },
+            Source::Inline(_) => self.store.inline(self.workspace, ino)?,
+        };
+        let Some(bytes) = bytes else { return Ok(None) };
+        Ok(Some((source, Arc::new(Buf::new(bytes, &self.cached)))))
+    }
+
+    /// Where a name leads.
+    pub(super) fn entry(&self, dir: &Node, name: &[u8]) -> FsResult<Entry> {
+        names_in(dir)?.read().get(name).ok_or(FsError::NotFound)
+    }
+
+    /// Where a name leads, when the operation may have to look twice.
+    pub(super) fn child(&self, dir: &Node, name: &[u8]) -> FsResult<(Entry, Arc<Node>)> {
+        loop {
+            let entry = self.entry(dir, name)?;
+            match self.node(entry.ino) {
+                Ok(node) => return Ok((entry, node)),
+                Err(FsError::Stale) if self.entry(dir, name).ok() != Some(entry) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Finds a name in a directory.
+    pub fn lookup(&self, caller: Caller, parent: Ino, name: &[u8]) -> FsResult<Attr> {
+        names::check(name)?;
+        let dir = self.dir(parent)?;
+        loop {
+            let entry = self.entry(&dir, name)?;
+            match self.attr_pinned(caller, entry.ino) {
+                Err(FsError::Stale) if self.entry(&dir, name).ok() != Some(entry) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// The node's attributes, with a pin for the kernel when it asks.
+    ///
+    /// The pin comes first: who takes the node away looks at the pins and then says so in the node, so that
+    /// either it sees our pin or we see that the node is gone.
+    pub(super) fn attr_pinned(&self, caller: Caller, ino: Ino) -> FsResult<Attr> {
+        self.pin_for(caller, ino);
+        self.getattr(ino).inspect_err(|_| {
+            if caller.origin == Origin::Kernel {
+                self.nodes.unpin(ino, 1);
+            }
+        })
+    }
+
+    pub(super) fn pin_for(&self, caller: Caller, ino: Ino) {
+        if caller.origin == Origin::Kernel {
+            self.nodes.pin(ino);
+        }
+    }
+
+    /// The node's attributes.
+    pub fn getattr(&self, ino: Ino) -> FsResult<Attr> {
+        let node = self.node(ino)?;
+        let meta = node.meta.read();
+        if meta.removed { Err(FsError::Stale) } else { Ok(Attr::from(&meta.row)) }
+    }
+
+    /// The node at a path of names from the root, with or without a leading slash; symlinks are not followed.
+    pub fn resolve(&self, path: &[u8]) -> FsResult<Attr> {
+        let mut ino = ROOT;
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            names::check(name)?;
+            let dir = self.dir(ino)?;
+            ino = self.entry(&dir, name)?.ino;
+        }
+        self.getattr(ino)
+    }
+
+    /// A path of the node from the root, without a leading slash; `None` for a node without a name. A node with
+    /// several names has as many paths; this is one of them.
+    pub fn path_of(&self, ino: Ino) -> FsResult<Option<Vec<u8>>> {
+        // A node's names are found through the store; the newest may be in memory only.
+        self.commit(false)?;
+        let mut components: Vec<Vec<u8>> = Vec::new();
+        let mut at = ino;
+        while at != ROOT {
+            let names = self.store.names_of(self.workspace, at)?;
+            let Some((parent, name)) = names.into_iter().next() else { return Ok(None) };
+            components.push(name.to_vec());
+            at = parent;
+        }
+        components.reverse();
+        Ok(Some(components.join(&b'/')))
+    }
+}
+
+/// The names in a node, which must be a directory.
+pub(super) fn names_in(node: &Node) -> FsResult<&RwLock<Dir>> {
+    node.dir.as_deref().ok_or(FsError::NotDir)
+}
+
+/// Whether the directory still has a place in the tree. To be asked with its names locked.
+pub(super) fn check_alive(node: &Node) -> FsResult<()> {
+    let meta: RwLockReadGuard<'_, _> = node.meta.read();
+    if meta.row.nlink == 0 { Err(FsError::NotFound) } else { Ok(()) }
+}
+
+/// Which of two directories holds the other, if one does. `parent_of` climbs.
+pub(super) fn is_ancestor(vfs: &Vfs, ancestor: Ino, mut of: Ino) -> FsResult<bool> {
+    while of != ROOT {
+        if of == ancestor {
+            return Ok(true);
+        }
+        of = vfs.node(of)?.meta.read().row.parent;
+    }
+    Ok(ancestor == ROOT)
+}
+
+/// The kind of a node that names may lead to from here.
+pub(super) fn check_dir(node: &Node) -> FsResult<()> {
+    if node.kind == Kind::Dir { Ok(()) } else { Err(FsError::NotDir) }
+}

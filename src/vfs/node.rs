@@ -1,0 +1,233 @@
+//! A node in memory.
+//!
+//! Lock order, for all of the filesystem: the rename lock, the journal's gate (shared), directories (an ancestor
+//! before its descendant, otherwise by inode number), metadata (one node at a time), the node table's shards,
+//! the journal's list of dirty nodes. Nothing waits for the disk or the kernel with any of them held, but for
+//! the rename lock.
+
+use super::content::Content;
+use crate::store::group::Xattrs;
+use crate::store::rows::{Dirent, FIRST_COOKIE, Ino, InodeRow, Kind, Name, Storage};
+use parking_lot::RwLock;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) ino: Ino,
+    pub(super) kind: Kind,
+    pub(super) meta: RwLock<Meta>,
+    /// Looked at since the last eviction.
+    pub(super) used: AtomicBool,
+    /// The names in it, for a directory.
+    pub(super) dir: Option<Box<RwLock<Dir>>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Meta {
+    pub(super) row: InodeRow,
+    pub(super) content: Content,
+    /// `None` until loaded; a node without any needs no loading.
+    pub(super) xattrs: Option<Arc<Xattrs>>,
+    pub(super) xattrs_changed: bool,
+    /// On the journal's list, so that the next cut sees it.
+    pub(super) dirty: bool,
+    /// In a group that is being written.
+    pub(super) committing: bool,
+    /// The store has a row of it, as of the last cut.
+    pub(super) in_store: bool,
+    /// Gone: no name and nobody who holds it.
+    pub(super) removed: bool,
+}
+
+/// The names in a directory.
+#[derive(Debug, Default)]
+pub(super) struct Dir {
+    /// `None` until loaded.
+    entries: Option<Entries>,
+    /// Names set or removed since the last cut.
+    changed: HashSet<Name>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_name: HashMap<Name, Entry>,
+    by_cookie: BTreeMap<u64, Name>,
+    next_cookie: u64,
+}
+
+/// Where a name leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) ino: Ino,
+    pub(super) kind: Kind,
+    pub(super) cookie: u64,
+}
+
+impl Node {
+    /// A node as the store has it.
+    pub(super) fn stored(row: InodeRow) -> Self {
+        let content = Content::stored(row.storage);
+        let xattrs = (!row.has_xattrs).then(Arc::default);
+        Self::with(row, content, xattrs, Dir::default(), true)
+    }
+
+    /// A node that did not exist before.
+    pub(super) fn new(row: InodeRow) -> Self {
+        Self::with(row, Content::empty(), Some(Arc::default()), Dir::empty(), false)
+    }
+
+    fn with(row: InodeRow, content: Content, xattrs: Option<Arc<Xattrs>>, dir: Dir, in_store: bool) -> Self {
+        Self {
+            ino: row.ino,
+            kind: row.kind,
+            used: AtomicBool::new(true),
+            dir: (row.kind == Kind::Dir).then(|| Box::new(RwLock::new(dir))),
+            meta: RwLock::new(Meta {
+                row,
+                content,
+                xattrs,
+                xattrs_changed: false,
+                dirty: false,
+                committing: false,
+                in_store,
+                removed: false,
+            }),
+        }
+    }
+
+    /// Approximate memory, bytes. Zero when a lock is taken: the node is in use, and nobody will evict it.
+    pub(super) fn footprint(&self) -> usize {
+        let Some(meta) = self.meta.try_read() else { return 0 };
+        let names = self.dir.as_ref().and_then(|dir| Some(dir.try_read()?.len())).unwrap_or(0);
+        size_of::<Self>() + 64 + meta.content.footprint() + names * 140
+    }
+
+    /// Whether the store could give the node back as it is.
+    pub(super) fn is_clean(&self) -> bool {
+        self.meta.try_read().is_some_and(|meta| !meta.dirty && !meta.committing && meta.row.nlink > 0)
+    }
+}
+
+impl Meta {
+    /// Whether it is waiting for its last holder to let go.
+    pub(super) fn is_orphan(&self) -> bool {
+        self.row.nlink == 0 && !self.removed
+    }
+
+    /// Makes the row's account of the content true; returns the bytes allocated before and after.
+    pub(super) fn settle_content(&mut self) -> (u64, u64) {
+        let before = self.row.allocated;
+        if self.content.is_loaded() {
+            self.row.allocated = self.content.allocated(self.row.size);
+            self.row.storage = self.content.storage();
+        }
+        (before, self.row.allocated)
+    }
+}
+
+impl Dir {
+    /// Of a new directory.
+    pub(super) fn empty() -> Self {
+        let entries = Entries { next_cookie: FIRST_COOKIE, ..Entries::default() };
+        Self { entries: Some(entries), changed: HashSet::new() }
+    }
+
+    pub(super) fn is_loaded(&self) -> bool {
+        self.entries.is_some()
+    }
+
+    /// Takes what the store has, unless somebody was faster.
+    pub(super) fn load(&mut self, dirents: Vec<Dirent>, next_cookie: u64) {
+        if self.entries.is_some() {
+            return;
+        }
+        let mut entries =
+            Entries { by_name: HashMap::with_capacity(dirents.len()), by_cookie: BTreeMap::new(), next_cookie };
+        for Dirent { name, ino, kind, cookie } in dirents {
+            entries.by_cookie.insert(cookie, Arc::clone(&name));
+            entries.by_name.insert(name, Entry { ino, kind, cookie });
+        }
+        self.entries = Some(entries);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.as_ref().map_or(0, |entries| entries.by_name.len())
+    }
+
+    pub(super) fn get(&self, name: &[u8]) -> Option<Entry> {
+        self.entries.as_ref()?.by_name.get(name).copied()
+    }
+
+    pub(super) fn next_cookie(&self) -> u64 {
+        self.entries.as_ref().map_or(FIRST_COOKIE, |entries| entries.next_cookie)
+    }
+
+    /// The entries after a cookie, in the order of their creation.
+    pub(super) fn after(&self, cookie: u64) -> impl Iterator<Item = (&Name, Entry)> {
+        let entries = self.entries.as_ref();
+        entries.into_iter().flat_map(move |entries| {
+            let names = entries.by_cookie.range(cookie.saturating_add(1)..);
+            names.filter_map(|(_, name)| Some((name, *entries.by_name.get(name)?)))
+        })
+    }
+
+    /// Sets a name, which keeps its place in listings if it was there.
+    pub(super) fn set(&mut self, name: Name, ino: Ino, kind: Kind) {
+        let entries = self.entries.get_or_insert_default();
+        self.changed.insert(Arc::clone(&name));
+        if let Some(entry) = entries.by_name.get_mut(&name) {
+            (entry.ino, entry.kind) = (ino, kind);
+            return;
+        }
+        let cookie = entries.next_cookie;
+        entries.next_cookie += 1;
+        entries.by_cookie.insert(cookie, Arc::clone(&name));
+        entries.by_name.insert(name, Entry { ino, kind, cookie });
+    }
+
+    pub(super) fn remove(&mut self, name: &[u8]) {
+        let Some(entries) = self.entries.as_mut() else { return };
+        if let Some((name, entry)) = entries.by_name.remove_entry(name) {
+            entries.by_cookie.remove(&entry.cookie);
+            self.changed.insert(name);
+        }
+    }
+
+    /// What changed since the last cut.
+    pub(super) fn take_change(&mut self) -> BTreeMap<Name, Option<Dirent>> {
+        let changed = std::mem::take(&mut self.changed);
+        let with_entry = |name: Name| {
+            let entry = self.get(&name);
+            let dirent = entry.map(|Entry { ino, kind, cookie }| Dirent { name: Arc::clone(&name), ino, kind, cookie });
+            (name, dirent)
+        };
+        changed.into_iter().map(with_entry).collect()
+    }
+}
+
+/// The row of a node that is being made. Content and times are the caller's to set.
+pub(super) fn blank(ino: Ino, kind: Kind) -> InodeRow {
+    let is_dir = kind == Kind::Dir;
+    InodeRow {
+        ino,
+        kind,
+        revision: 0,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        nlink: if is_dir { 2 } else { 1 },
+        size: 0,
+        allocated: 0,
+        atime: Default::default(),
+        mtime: Default::default(),
+        ctime: Default::default(),
+        btime: Default::default(),
+        parent: 0,
+        next_cookie: if is_dir { FIRST_COOKIE } else { 0 },
+        storage: Storage::Empty,
+        has_xattrs: false,
+    }
+}

@@ -1,0 +1,118 @@
+//! Taking names away, and nodes that have none.
+
+use super::Vfs;
+use super::journal::Op;
+use super::lookup::{check_dir, names_in};
+use super::node::{Dir, Meta, Node};
+use super::types::Caller;
+use crate::error::{FsError, FsResult};
+use crate::store::rows::{Ino, Kind};
+use std::sync::Arc;
+
+impl Vfs {
+    /// Removes a name of anything but a directory.
+    pub fn unlink(&self, caller: Caller, parent: Ino, name: &[u8]) -> FsResult<()> {
+        super::names::check(name)?;
+        let dir = self.dir(parent)?;
+        let node = loop {
+            let (entry, node) = self.child(&dir, name)?;
+            if node.kind == Kind::Dir {
+                return Err(FsError::IsDir);
+            }
+            let op = self.begin();
+            let mut entries = names_in(&dir)?.write();
+            if entries.get(name) != Some(entry) {
+                continue;
+            }
+            self.leave(&op, &dir, &mut entries, name, &node);
+            self.unname(&op, &node);
+            break node;
+        };
+        self.reap(&node);
+        self.tell(caller, |kernel| {
+            kernel.entry(parent, name);
+            kernel.attributes(node.ino);
+        });
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, caller: Caller, parent: Ino, name: &[u8]) -> FsResult<()> {
+        super::names::check(name)?;
+        let dir = self.dir(parent)?;
+        let node = loop {
+            let (entry, node) = self.child(&dir, name)?;
+            check_dir(&node)?;
+            self.load_dir(&node)?;
+            let op = self.begin();
+            let mut entries = names_in(&dir)?.write();
+            if entries.get(name) != Some(entry) {
+                continue;
+            }
+            {
+                let inside = names_in(&node)?.write();
+                if inside.len() > 0 {
+                    return Err(FsError::NotEmpty);
+                }
+                self.leave(&op, &dir, &mut entries, name, &node);
+                self.unname(&op, &node);
+            }
+            break node;
+        };
+        self.reap(&node);
+        self.tell(caller, |kernel| kernel.entry(parent, name));
+        Ok(())
+    }
+
+    /// Takes a name out of its directory.
+    pub(super) fn leave(&self, op: &Op<'_>, dir: &Arc<Node>, entries: &mut Dir, name: &[u8], node: &Node) {
+        entries.remove(name);
+        op.change(dir, |meta| {
+            meta.row.mtime = op.now;
+            meta.row.ctime = op.now;
+            if node.kind == Kind::Dir {
+                meta.row.nlink -= 1;
+            }
+        });
+    }
+
+    /// Takes a link from a node that has lost a name. A directory has only one, and must be empty.
+    pub(super) fn unname(&self, op: &Op<'_>, node: &Arc<Node>) {
+        op.change(node, |meta| {
+            meta.row.ctime = op.now;
+            meta.row.nlink = if node.kind == Kind::Dir { 0 } else { meta.row.nlink.saturating_sub(1) };
+        });
+    }
+
+    /// Ends a node that has no name, unless somebody holds it. Called with no lock held.
+    pub(super) fn reap(&self, node: &Arc<Node>) {
+        if !node.meta.read().is_orphan() || self.nodes.is_pinned(node.ino) {
+            return;
+        }
+        let op = self.begin();
+        let mut meta = node.meta.write();
+        if !meta.is_orphan() || self.nodes.is_pinned(node.ino) {
+            return;
+        }
+        self.end(&op, node, &mut meta);
+    }
+
+    fn end(&self, op: &Op<'_>, node: &Arc<Node>, meta: &mut Meta) {
+        let allocated = std::mem::take(&mut meta.row.allocated);
+        self.space.grew(allocated, 0);
+        self.space.node_removed();
+        meta.removed = true;
+        meta.content.clear();
+        op.changed(node, meta);
+    }
+
+    /// The kernel dropped `count` of its pins on the node.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        if !self.nodes.unpin(ino, count) {
+            return;
+        }
+        if let Some(node) = self.nodes.get(ino) {
+            self.reap(&node);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Changing attributes, the size included.
+
+use super::content::Fetched;
+use super::node::{Meta, Node};
+use super::types::{Attr, Caller, SetAttr, SetTime};
+use super::{MAX_FILE_SIZE, Vfs, acl};
+use crate::clock::Timestamp;
+use crate::error::{FsError, FsResult};
+use crate::store::rows::{Ino, Kind};
+use std::sync::Arc;
+
+/// `S_ISUID`, `S_ISGID` and `S_IXGRP`.
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
+
+/// The file capabilities of a program.
+const CAPABILITY: &[u8] = b"security.capability";
+
+impl Vfs {
+    /// Changes attributes of a node; returns what they are then.
+    pub fn setattr(&self, caller: Caller, ino: Ino, set: &SetAttr) -> FsResult<Attr> {
+        let node = self.node(ino)?;
+        if let Some(size) = set.size {
+            self.check_size(&node, size)?;
+        }
+        self.load_xattrs(&node)?;
+        let attr = loop {
+            let fetched = self.fetch_for_cut(&node, set.size)?;
+            let op = self.begin();
+            let mut meta = node.meta.write();
+            if meta.removed {
+                return Err(FsError::Stale);
+            }
+            if let Some(size) = set.size {
+                if !self.resize(&mut meta, size, &fetched) {
+                    continue;
+                }
+                meta.row.mtime = op.now;
+                drop_privileges(&mut meta, caller.uid != 0);
+            }
+            apply(&mut meta, set, op.now);
+            op.changed(&node, &mut meta);
+            break Attr::from(&meta.row);
+        };
+        self.tell(caller, |kernel| match set.size {
+            Some(_) => kernel.content(ino, attr.size),
+            None => kernel.attributes(ino),
+        });
+        Ok(attr)
+    }
+
+    fn check_size(&self, node: &Arc<Node>, size: u64) -> FsResult<()> {
+        match node.kind {
+            Kind::File => {}
+            Kind::Dir => return Err(FsError::IsDir),
+            _ => return Err(FsError::Invalid("only a regular file has a size to set")),
+        }
+        if size > MAX_FILE_SIZE {
+            return Err(FsError::FileTooBig);
+        }
+        self.load_content(node)
+    }
+
+    fn fetch_for_cut(&self, node: &Node, size: Option<u64>) -> FsResult<Vec<Fetched>> {
+        let source = {
+            let meta = node.meta.read();
+            size.filter(|size| *size < meta.row.size).and_then(|size| meta.content.base_of_cut(size))
+        };
+        let Some(source) = source else { return Ok(Vec::new()) };
+        Ok(self.fetch(node.ino, source)?.into_iter().collect())
+    }
+
+    /// Cuts or extends; false when something has to be fetched first.
+    fn resize(&self, meta: &mut Meta, size: u64, fetched: &[Fetched]) -> bool {
+        if size < meta.row.size && !meta.content.cut(size, fetched, &self.gauge) {
+            return false;
+        }
+        meta.row.size = size;
+        true
+    }
+}
+
+fn apply(meta: &mut Meta, set: &SetAttr, now: Timestamp) {
+    let time = |set: SetTime| match set {
+        SetTime::Now => now,
+        SetTime::At(time) => time,
+    };
+    if set.uid.is_some() || set.gid.is_some() {
+        meta.row.uid = set.uid.unwrap_or(meta.row.uid);
+        meta.row.gid = set.gid.unwrap_or(meta.row.gid);
+        if meta.row.kind != Kind::Dir {
+            drop_privileges(meta, true);
+        }
+    }
+    if let Some(mode) = set.mode {
+        meta.row.mode = mode & 0o7777;
+        acl::follow_mode(meta);
+    }
+    if let Some(atime) = set.atime {
+        meta.row.atime = time(atime);
+    }
+    if let Some(mtime) = set.mtime {
+        meta.row.mtime = time(mtime);
+    }
+    meta.row.ctime = set.ctime.unwrap_or(now);
+}
+
+/// Takes from a program what a change of its bytes or owner takes: its capabilities, and, unless the caller is
+/// privileged, setuid, and setgid where it does not mean mandatory locking.
+pub(super) fn drop_privileges(meta: &mut Meta, set_ids: bool) {
+    if set_ids {
+        meta.row.mode &= !SETUID;
+        if meta.row.mode & GROUP_EXECUTE != 0 {
+            meta.row.mode &= !SETGID;
+        }
+    }
+    if meta.row.has_xattrs {
+        meta.remove_xattr(CAPABILITY);
+    }
+}

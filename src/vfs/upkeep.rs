@@ -1,0 +1,150 @@
+//! The threads behind the filesystem, and its memory.
+//!
+//! The committer writes groups. The housekeeper folds the WAL into the store's file when it has grown, and
+//! collects garbage a little at a time.
+
+use super::Vfs;
+use crate::error::{FsError, FsResult};
+use crate::store::Checkpoint;
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Bytes of WAL at which it is folded into the file.
+const WAL_BYTES: u64 = 64 << 20;
+
+/// Bytes of WAL at which new groups wait until it has been folded.
+const WAL_LIMIT: u64 = 512 << 20;
+
+/// How often the housekeeper looks.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// Rows that one step of garbage collection may touch: a few milliseconds.
+const GC_STEP: usize = 200;
+
+/// Bytes of nodes and names in memory, approximately.
+#[derive(Debug)]
+pub(super) struct Memory {
+    budget: usize,
+    /// What has been added since the nodes were last counted.
+    grown: AtomicUsize,
+    /// What was there when they were last counted.
+    counted: AtomicUsize,
+}
+
+impl Memory {
+    pub(super) fn new(budget: usize) -> Self {
+        Self { budget, grown: AtomicUsize::new(0), counted: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn grew(&self, bytes: usize) {
+        self.grown.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.counted.load(Ordering::Relaxed) + self.grown.load(Ordering::Relaxed) > self.budget
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Upkeep {
+    threads: Vec<JoinHandle<()>>,
+    bell: Arc<Bell>,
+}
+
+#[derive(Default)]
+struct Bell {
+    stop: Mutex<bool>,
+    rung: Condvar,
+}
+
+impl Bell {
+    /// Sleeps; false when it is over.
+    fn sleep(&self, time: Duration) -> bool {
+        let mut stop = self.stop.lock();
+        if !*stop {
+            self.rung.wait_for(&mut stop, time);
+        }
+        !*stop
+    }
+}
+
+impl Vfs {
+    pub(super) fn start_upkeep(self: &Arc<Self>) -> FsResult<()> {
+        let mut upkeep = self.upkeep.lock();
+        let failed = |error: std::io::Error| FsError::Io(format!("cannot start a thread: {error}").into());
+        let vfs = Arc::clone(self);
+        let committer = std::thread::Builder::new().name("wsd-commit".into()).spawn(move || vfs.run_committer());
+        upkeep.threads.push(committer.map_err(failed)?);
+        let (vfs, bell) = (Arc::clone(self), Arc::clone(&upkeep.bell));
+        let keeper = std::thread::Builder::new().name("wsd-keeper".into()).spawn(move || vfs.run_housekeeper(&bell));
+        upkeep.threads.push(keeper.map_err(failed)?);
+        Ok(())
+    }
+
+    /// After each group: memory may be let go of now.
+    pub(super) fn after_commit(&self) {
+        if !self.memory.is_over() {
+            return;
+        }
+        let counted = self.nodes.footprint();
+        self.memory.grown.store(0, Ordering::Relaxed);
+        // To three quarters, so that not every group ends here.
+        let keep = self.memory.budget / 4 * 3;
+        if counted > keep {
+            self.nodes.evict(counted - keep);
+        }
+        self.memory.counted.store(counted.min(keep), Ordering::Relaxed);
+    }
+
+    fn run_housekeeper(&self, bell: &Bell) {
+        while bell.sleep(ROUND) {
+            if self.journal.failure().is_some() {
+                continue;
+            }
+            if let Err(error) = self.keep_house(bell) {
+                tracing::warn!(%error, "housekeeping of the store failed; it is tried again");
+            }
+            if self.memory.is_over() {
+                self.after_commit();
+            }
+        }
+    }
+
+    fn keep_house(&self, bell: &Bell) -> FsResult<()> {
+        let wal = self.store.wal_bytes();
+        if wal > WAL_BYTES {
+            self.store.checkpoint(Checkpoint::Passive)?;
+        }
+        if wal > WAL_LIMIT {
+            self.fold_wal()?;
+        }
+        loop {
+            let progress = self.store.gc_step(GC_STEP)?;
+            if progress.done || !bell.sleep(Duration::from_millis(2)) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Commits everything, and ends the work behind the filesystem. Changes after it are lost; there are none,
+    /// because the mount and the servers stop before it.
+    pub fn shutdown(&self) -> FsResult<()> {
+        let threads = {
+            let mut upkeep = self.upkeep.lock();
+            *upkeep.bell.stop.lock() = true;
+            upkeep.bell.rung.notify_all();
+            std::mem::take(&mut upkeep.threads)
+        };
+        self.journal.stop();
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the filesystem panicked");
+            }
+        }
+        self.set_invalidator(None);
+        self.commit(true)
+    }
+}
