@@ -260,6 +260,9 @@ impl Content {
         if !self.materialise(fetched, gauge) {
             return false;
         }
+        if range.is_empty() {
+            return true;
+        }
         let edges = edges_of(range.clone());
         for (index, within) in &edges {
             if self.slot(*index).is_none() || self.is_whole(*index, within, size) {
@@ -271,7 +274,7 @@ impl Content {
                 buf[within.start..end].fill(0);
             }
         }
-        let (first, last) = (range.start / CHUNK_BYTES, (range.end.max(1) - 1) / CHUNK_BYTES);
+        let (first, last) = (range.start / CHUNK_BYTES, (range.end - 1) / CHUNK_BYTES);
         let whole: Vec<u64> = self.slots().range(first..=last).map(|(index, _)| *index).collect();
         for index in whole {
             let edge = edges.iter().find(|(edge, _)| *edge == index);
@@ -414,3 +417,6 @@ fn edges_of(range: Range<u64>) -> Vec<(u64, Range<usize>)> {
     }
     edges
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+//! Random writes, cuts, holes and commits against a plain vector, with a store made of maps.
+
+use super::*;
+use proptest::prelude::*;
+
+#[derive(Default)]
+struct FakeStore {
+    inline: Option<Vec<u8>>,
+    extents: BTreeMap<u64, ChunkId>,
+    chunks: Vec<Vec<u8>>,
+}
+
+impl FakeStore {
+    fn fetch(&self, source: Source, gauge: &Gauge) -> Fetched {
+        let bytes = match source {
+            Source::Chunk(id) => self.chunks[id as usize].clone(),
+            Source::Inline(_) => self.inline.clone().unwrap(),
+        };
+        (source, Arc::new(Buf::new(bytes, gauge)))
+    }
+
+    fn apply(&mut self, change: &ContentChange) -> Vec<(u64, ChunkId)> {
+        if let Some(cut) = change.cut_from {
+            self.extents.split_off(&cut);
+        }
+        if let Some(inline) = &change.inline {
+            self.inline = inline.as_ref().map(|buf| buf.to_vec());
+        }
+        let mut new = Vec::new();
+        for (index, extent) in &change.extents {
+            match extent {
+                ExtentChange::Data(buf) => {
+                    assert!(!buf.is_empty() && buf.len() <= CHUNK);
+                    self.chunks.push(buf.to_vec());
+                    let id = self.chunks.len() as ChunkId - 1;
+                    self.extents.insert(*index, id);
+                    new.push((*index, id));
+                }
+                ExtentChange::Chunk(id) => {
+                    self.extents.insert(*index, *id);
+                }
+                ExtentChange::Hole => {
+                    self.extents.remove(index);
+                }
+            }
+        }
+        new
+    }
+}
+
+struct File {
+    content: Content,
+    size: u64,
+    store: FakeStore,
+    gauge: Gauge,
+    in_flight: Option<(ContentChange, Vec<(u64, ChunkId)>)>,
+}
+
+impl File {
+    fn new() -> Self {
+        let (content, store, gauge) = (Content::empty(), FakeStore::default(), Gauge::default());
+        Self { content, size: 0, store, gauge, in_flight: None }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let range = offset..offset + data.len() as u64;
+        let bases: Vec<Fetched> = chunks_of(range.clone())
+            .filter_map(|(index, within)| self.content.base(index, &within, self.size))
+            .map(|source| self.store.fetch(source, &self.gauge))
+            .collect();
+        let mut rest = data;
+        for (index, within) in chunks_of(range.clone()) {
+            let (now, later) = rest.split_at(within.len());
+            assert!(self.content.write(index, within.start, now, self.size, &bases, &self.gauge));
+            rest = later;
+        }
+        self.size = self.size.max(range.end);
+    }
+
+    fn cut(&mut self, size: u64) {
+        if size < self.size {
+            let base = self.content.base_of_cut(size).map(|source| self.store.fetch(source, &self.gauge));
+            assert!(self.content.cut(size, base.as_slice(), &self.gauge));
+        }
+        self.size = size;
+    }
+
+    fn hole(&mut self, range: Range<u64>) {
+        let range = range.start..range.end.min(self.size).max(range.start);
+        let bases: Vec<Fetched> = self
+            .content
+            .bases_of_hole(range.clone(), self.size)
+            .into_iter()
+            .map(|source| self.store.fetch(source, &self.gauge))
+            .collect();
+        assert!(self.content.hole(range, self.size, &bases, &self.gauge));
+    }
+
+    fn begin_commit(&mut self) {
+        self.end_commit();
+        let change = self.content.take_change();
+        let new = self.store.apply(&change);
+        self.in_flight = Some((change, new));
+    }
+
+    fn end_commit(&mut self) {
+        let Some((change, new)) = self.in_flight.take() else { return };
+        for (index, id) in new {
+            let Some(ExtentChange::Data(buf)) = change.extents.get(&index) else { unreachable!() };
+            self.content.settle(index, buf, Some(id));
+        }
+        if let Some(Some(buf)) = &change.inline {
+            self.content.settle(0, buf, None);
+        }
+    }
+
+    fn reload(&mut self) {
+        self.begin_commit();
+        self.end_commit();
+        let storage = self.content.storage();
+        assert_eq!(storage == Storage::Inline, self.store.inline.is_some());
+        assert_eq!(storage == Storage::Chunks, !self.store.extents.is_empty());
+        self.content = Content::stored(storage);
+        self.content.load(self.store.extents.iter().map(|(index, id)| (*index, *id)).collect());
+    }
+
+    fn read(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for piece in self.content.plan(0..self.size) {
+            match piece {
+                Piece::Zeros(count) => bytes.resize(bytes.len() + count, 0),
+                Piece::Memory(buf, range) => bytes.extend_from_slice(&buf[range]),
+                Piece::Stored(source, range) => {
+                    let (_, buf) = self.store.fetch(source, &self.gauge);
+                    let end = range.end.min(buf.len()).max(range.start);
+                    let zeros = range.end - end;
+                    if range.start < end {
+                        bytes.extend_from_slice(&buf[range.start..end]);
+                    }
+                    bytes.resize(bytes.len() + zeros, 0);
+                }
+            }
+        }
+        bytes
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(u64, usize, u8),
+    Cut(u64),
+    Hole(u64, u64),
+    BeginCommit,
+    EndCommit,
+    Reload,
+}
+
+fn offset() -> impl Strategy<Value = u64> {
+    prop_oneof![0..40_000u64, 0..300_000u64, (0..5u64).prop_map(|chunk| chunk * CHUNK_BYTES)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (offset(), prop_oneof![1..9000usize, 1..150_000usize], 1..255u8).prop_map(|(o, l, b)| Step::Write(o, l, b)),
+        2 => offset().prop_map(Step::Cut),
+        2 => (offset(), offset()).prop_map(|(o, l)| Step::Hole(o, l + 1)),
+        2 => Just(Step::BeginCommit),
+        2 => Just(Step::EndCommit),
+        1 => Just(Step::Reload),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn content_is_what_was_written(steps in proptest::collection::vec(step(), 1..40)) {
+        let mut file = File::new();
+        let mut model: Vec<u8> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Write(offset, len, byte) => {
+                    let data: Vec<u8> = (0..len).map(|at| byte.wrapping_add(at as u8)).collect();
+                    file.write(offset, &data);
+                    let end = offset as usize + len;
+                    if model.len() < end {
+                        model.resize(end, 0);
+                    }
+                    model[offset as usize..end].copy_from_slice(&data);
+                }
+                Step::Cut(size) => {
+                    file.cut(size);
+                    model.resize(size as usize, 0);
+                }
+                Step::Hole(offset, len) => {
+                    file.hole(offset..offset + len);
+                    let end = model.len().min((offset + len) as usize);
+                    if (offset as usize) < end {
+                        model[offset as usize..end].fill(0);
+                    }
+                }
+                Step::BeginCommit => file.begin_commit(),
+                Step::EndCommit => file.end_commit(),
+                Step::Reload => file.reload(),
+            }
+            prop_assert!(file.read() == model, "the content differs after this step");
+            let allocated = file.content.allocated(file.size);
+            prop_assert!(allocated <= file.size.next_multiple_of(512));
+        }
+        file.reload();
+        prop_assert!(file.read() == model);
+    }
+}
