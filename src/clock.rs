@@ -21,7 +21,8 @@ impl Timestamp {
 
     /// From seconds and the nanoseconds within that second.
     pub fn from_parts(sec: i64, nsec: u32) -> Self {
-        Self(sec.saturating_mul(NANOS).saturating_add(i64::from(nsec)))
+        let nanos = i128::from(sec) * i128::from(NANOS) + i128::from(nsec);
+        Self(nanos.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64)
     }
 
     /// Seconds, rounded towards the past.

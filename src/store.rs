@@ -1,47 +1,213 @@
-//! The workspace on disk: one SQLite file (skeleton: signatures only).
-#![allow(missing_docs, unused_variables, clippy::todo)]
+//! The workspace on disk: one SQLite file and its WAL.
+//!
+//! A store holds workspaces and the content they share. Rows of a workspace are keyed so that a snapshot costs
+//! one row (see `migrations/0001_init.sql`); content is cut into chunks that are addressed by their BLAKE3 hash.
+//!
+//! - `open`: what may be opened, and how. [`error`]: why not. [`fault`]: where tests let the disk fail.
+//! - [`rows`], [`group`], [`buf`]: the nouns: rows, a group of changes, bytes in memory.
+//! - `write`: a group becomes a transaction. `read`: rows as they are now.
+//! - [`gc`]: space is given back. [`check`]: what must be true of every store.
 
 pub mod buf;
+pub mod check;
+pub mod error;
+pub mod fault;
+pub mod gc;
 pub mod group;
+mod open;
+mod read;
 pub mod rows;
+#[cfg(test)]
+mod tests;
+mod write;
 
-use group::{Committed, Group, Xattrs};
-use rows::*;
-use std::path::PathBuf;
+use error::{StoreError, StoreResult};
+use fault::{Faults, Point};
+use parking_lot::Mutex;
+use rows::WorkspaceId;
+use rusqlite::Connection;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI64;
+use std::time::Instant;
+use write::Writer;
 
-pub enum Location { File(PathBuf), Memory }
+pub use gc::GcProgress;
 
-#[derive(Debug, thiserror::Error)]
-#[error("skeleton")]
-pub struct StoreError;
+/// The only workspace, until there can be several.
+const WORKSPACE: WorkspaceId = 1;
 
-pub struct Store {}
-
-impl Store {
-    pub fn open(location: &Location, mount_point: &std::path::Path) -> Result<Store, StoreError> { todo!() }
-    /// The only workspace until there can be more.
-    pub fn workspace(&self) -> WorkspaceId { todo!() }
-    /// Last committed revision and next inode number.
-    pub fn disk_free(&self) -> Result<u64, StoreError> { todo!() }
-    pub fn usage(&self, ws: WorkspaceId) -> Result<(u64, u64), StoreError> { todo!() }
-    pub fn wal_bytes(&self) -> u64 { todo!() }
-    pub fn checkpoint(&self, how: Checkpoint) -> Result<(), StoreError> { todo!() }
-    pub fn gc_step(&self, budget: usize) -> Result<GcProgress, StoreError> { todo!() }
-    pub fn inodes(&self, ws: WorkspaceId, inos: &[Ino]) -> Result<Vec<Option<InodeRow>>, StoreError> { todo!() }
-    pub fn position(&self, ws: WorkspaceId) -> Result<(Revision, Ino), StoreError> { todo!() }
-    pub fn inode(&self, ws: WorkspaceId, ino: Ino) -> Result<Option<InodeRow>, StoreError> { todo!() }
-    pub fn dirents(&self, ws: WorkspaceId, parent: Ino) -> Result<Vec<Dirent>, StoreError> { todo!() }
-    /// Names of a node: (parent, name).
-    pub fn names_of(&self, ws: WorkspaceId, ino: Ino) -> Result<Vec<(Ino, Name)>, StoreError> { todo!() }
-    pub fn inline(&self, ws: WorkspaceId, ino: Ino) -> Result<Option<Vec<u8>>, StoreError> { todo!() }
-    pub fn extents(&self, ws: WorkspaceId, ino: Ino) -> Result<Vec<(u64, ChunkId)>, StoreError> { todo!() }
-    /// `None`: no such chunk (any more).
-    pub fn chunk(&self, id: ChunkId) -> Result<Option<Vec<u8>>, StoreError> { todo!() }
-    pub fn xattrs(&self, ws: WorkspaceId, ino: Ino) -> Result<Xattrs, StoreError> { todo!() }
-    /// One transaction. `durable`: on the disk when this returns, with all groups before it.
-    pub fn commit(&self, ws: WorkspaceId, group: &Group, durable: bool) -> Result<Committed, StoreError> { todo!() }
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// In this file, and beside it its WAL and its lock.
+    File(PathBuf),
+    /// Nowhere: it ends with the daemon.
+    Memory,
 }
 
-pub enum Checkpoint { Passive, Truncate }
-pub struct GcProgress { pub done: bool }
-impl From<StoreError> for crate::error::FsError { fn from(e: StoreError) -> Self { todo!() } }
+impl Location {
+    /// The file, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Memory => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Memory => f.write_str("memory"),
+        }
+    }
+}
+
+/// An open store. One daemon has it; its threads share it: one writes at a time, any number read.
+#[derive(Debug)]
+pub struct Store {
+    location: Location,
+    writer: Mutex<Writer>,
+    /// Connections that nobody reads with at the moment.
+    readers: Mutex<Vec<Connection>>,
+    /// Folds the WAL, so that no commit has to.
+    folder: Mutex<Option<Connection>>,
+    /// The next new chunk's number.
+    next_chunk: AtomicI64,
+    gc: Mutex<gc::Agenda>,
+    /// Where tests let the disk fail.
+    pub faults: Faults,
+    _lock: Option<open::Lock>,
+}
+
+/// How the WAL is folded into the store's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// As far as readers allow, without anybody waiting.
+    Passive,
+    /// Wholly, and the WAL is cut to nothing.
+    Truncate,
+}
+
+/// What folding the WAL did.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointReport {
+    /// Pages that were in the WAL.
+    pub wal_frames: i64,
+    /// Bytes of the store's file afterwards.
+    pub size_bytes: u64,
+    /// Milliseconds it took.
+    pub duration_ms: u64,
+}
+
+impl Store {
+    /// Opens a store, and makes it if there is none. A store inside the mount point is refused, and so is what
+    /// is not a store, was written by a newer wsd, or is in use; nothing of those is touched.
+    pub fn open(location: &Location, mount_point: &Path) -> StoreResult<Self> {
+        Self::open_at(location, Some(mount_point))
+    }
+
+    /// Opens a store that is there already, for work on it without a mount.
+    pub fn open_existing(path: &Path) -> StoreResult<Self> {
+        if !path.exists() {
+            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(StoreError::Open { path: path.to_path_buf(), source });
+        }
+        Self::open_at(&Location::File(path.to_path_buf()), None)
+    }
+
+    fn open_at(location: &Location, mount_point: Option<&Path>) -> StoreResult<Self> {
+        let path = location.path();
+        if let Some(path) = path {
+            open::check_path(path, mount_point)?;
+            open::check_file(path)?;
+        }
+        let lock = path.map(open::lock).transpose()?;
+        let mut connection = open::writer(path)?;
+        open::found_workspace(&mut connection)?;
+        let next_chunk = connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM chunk", [], |row| row.get(0))?;
+        let folder = path.map(open::folder).transpose()?;
+        let store = Self {
+            location: location.clone(),
+            writer: Mutex::new(Writer::new(connection)),
+            readers: Mutex::default(),
+            folder: Mutex::new(folder),
+            next_chunk: AtomicI64::new(next_chunk),
+            gc: Mutex::default(),
+            faults: Faults::default(),
+            _lock: lock,
+        };
+        store.remove_orphans(WORKSPACE)?;
+        Ok(store)
+    }
+
+    /// Where it is.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The workspace that is mounted.
+    pub fn workspace(&self) -> WorkspaceId {
+        WORKSPACE
+    }
+
+    /// Reads with a connection of its own, so that readers don't wait for each other or for the writer.
+    fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> StoreResult<T>) -> StoreResult<T> {
+        let Some(path) = self.location.path() else {
+            return read(&self.writer.lock().connection);
+        };
+        let idle = self.readers.lock().pop();
+        let connection = idle.map_or_else(|| open::reader(path), Ok)?;
+        let result = read(&connection);
+        self.readers.lock().push(connection);
+        result
+    }
+
+    /// Bytes free on the disk that the store is on; for a store in memory, bytes of free memory.
+    pub fn disk_free(&self) -> StoreResult<u64> {
+        match self.location.path() {
+            Some(path) => {
+                let stat = rustix::fs::statvfs(path).map_err(std::io::Error::from)?;
+                Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+            }
+            None => Ok(rustix::system::sysinfo().freeram),
+        }
+    }
+
+    /// Bytes of the store's file.
+    pub fn file_bytes(&self) -> u64 {
+        self.location.path().and_then(|path| path.metadata().ok()).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Bytes of the WAL's file.
+    pub fn wal_bytes(&self) -> u64 {
+        let Some(path) = self.location.path() else { return 0 };
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        std::fs::metadata(wal).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Folds the WAL into the store's file.
+    pub fn checkpoint(&self, how: Checkpoint) -> StoreResult<CheckpointReport> {
+        let begin = Instant::now();
+        self.faults.pass(Point::Checkpoint)?;
+        let mut wal_frames = 0;
+        if let Some(folder) = &*self.folder.lock() {
+            let sql = match how {
+                Checkpoint::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+                Checkpoint::Truncate => {
+                    // What is folded must be counted first: afterwards there is nothing left to count.
+                    wal_frames = folder.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
+                    "PRAGMA wal_checkpoint(TRUNCATE)"
+                }
+            };
+            let frames: i64 = folder.query_row(sql, [], |row| row.get(1))?;
+            wal_frames = wal_frames.max(frames).max(0);
+        }
+        let duration_ms = begin.elapsed().as_millis() as u64;
+        Ok(CheckpointReport { wal_frames, size_bytes: self.file_bytes(), duration_ms })
+    }
+}

@@ -100,11 +100,14 @@ impl Vfs {
     }
 
     fn run_housekeeper(&self, bell: &Bell) {
+        let mut before = self.journal.revision();
         while bell.sleep(ROUND) {
+            let revision = self.journal.revision();
+            let quiet = std::mem::replace(&mut before, revision) == revision;
             if self.journal.failure().is_some() {
                 continue;
             }
-            if let Err(error) = self.keep_house(bell) {
+            if let Err(error) = self.keep_house(bell, quiet) {
                 tracing::warn!(%error, "housekeeping of the store failed; it is tried again");
             }
             if self.memory.is_over() {
@@ -113,7 +116,7 @@ impl Vfs {
         }
     }
 
-    fn keep_house(&self, bell: &Bell) -> FsResult<()> {
+    fn keep_house(&self, bell: &Bell, quiet: bool) -> FsResult<()> {
         let wal = self.store.wal_bytes();
         if wal > WAL_BYTES {
             self.store.checkpoint(Checkpoint::Passive)?;
@@ -122,8 +125,9 @@ impl Vfs {
             self.fold_wal()?;
         }
         loop {
-            let progress = self.store.gc_step(GC_STEP)?;
-            if progress.done || !bell.sleep(Duration::from_millis(2)) {
+            let progress = self.store.gc_step(GC_STEP, quiet)?;
+            let quiet_still = !quiet || self.journal.committed() == self.journal.revision();
+            if progress.done || !quiet_still || !bell.sleep(Duration::from_millis(2)) {
                 return Ok(());
             }
         }

@@ -1,0 +1,167 @@
+//! What must be true of every store, written down once: `wsd check` and the tests both ask here.
+
+use super::Store;
+use super::error::{StoreError, StoreResult};
+use super::open;
+use super::rows::{CHUNK, FIRST_COOKIE, INLINE_MAX, NAME_MAX, ROOT, TARGET_MAX};
+use rusqlite::Connection;
+use std::fmt;
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw(String);
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The rows as they are now: of every row the newest, unless it says that the thing is gone.
+const VIEWS: &str = "
+CREATE TEMP VIEW IF NOT EXISTS node AS SELECT * FROM inode i
+    WHERE dead = 0 AND since = (SELECT max(since) FROM inode WHERE ws = i.ws AND ino = i.ino);
+CREATE TEMP VIEW IF NOT EXISTS name AS SELECT * FROM dirent d
+    WHERE dead = 0 AND since = (SELECT max(since) FROM dirent WHERE ws = d.ws AND parent = d.parent AND name = d.name);
+CREATE TEMP VIEW IF NOT EXISTS small AS SELECT * FROM content c
+    WHERE dead = 0 AND since = (SELECT max(since) FROM content WHERE ws = c.ws AND ino = c.ino);
+CREATE TEMP VIEW IF NOT EXISTS piece AS SELECT * FROM extent e
+    WHERE chunk IS NOT NULL
+    AND since = (SELECT max(since) FROM extent WHERE ws = e.ws AND ino = e.ino AND idx = e.idx)
+    AND NOT EXISTS (SELECT 1 FROM doomed WHERE ws = e.ws AND ino = e.ino);
+CREATE TEMP VIEW IF NOT EXISTS attribute AS SELECT * FROM xattr x
+    WHERE dead = 0 AND since = (SELECT max(since) FROM xattr WHERE ws = x.ws AND ino = x.ino AND name = x.name);
+";
+
+/// Each query finds what breaks one rule, as a line of text. `{name}` stands for the limit of that name.
+const RULES: &[&str] = &[
+    // The tree.
+    "SELECT printf('workspace %d: its root is missing or no directory', id) FROM workspace w WHERE NOT EXISTS
+        (SELECT 1 FROM node WHERE ws = w.id AND ino = {ROOT} AND kind = 2 AND parent = {ROOT})",
+    "SELECT printf('directory %d: name %s leads to node %d, which does not exist', n.parent, quote(n.name), n.ino)
+        FROM name n LEFT JOIN node i USING (ws, ino) WHERE i.ino IS NULL",
+    "SELECT printf('directory %d: name %s says kind %d, node %d says %d', n.parent, quote(n.name), n.kind, i.ino, i.kind)
+        FROM name n JOIN node i USING (ws, ino) WHERE i.kind <> n.kind",
+    "SELECT printf('name %s is in node %d, which is no directory', quote(n.name), n.parent)
+        FROM name n LEFT JOIN node i ON i.ws = n.ws AND i.ino = n.parent WHERE i.kind IS NOT 2",
+    "SELECT printf('directory %d: %s cannot be a name', parent, quote(name)) FROM name
+        WHERE length(name) NOT BETWEEN 1 AND {NAME_MAX} OR name IN (x'2e', x'2e2e')
+        OR instr(name, x'2f') > 0 OR instr(name, x'00') > 0",
+    "SELECT printf('directory %d: name %s has cookie %d', n.parent, quote(n.name), n.cookie)
+        FROM name n JOIN node i ON i.ws = n.ws AND i.ino = n.parent
+        WHERE n.cookie < {FIRST_COOKIE} OR n.cookie >= i.next_cookie",
+    "SELECT printf('directory %d: %d names share cookie %d', parent, count(*), cookie)
+        FROM name GROUP BY ws, parent, cookie HAVING count(*) > 1",
+    "SELECT printf('directory %d has the name %s in directory %d, but says its parent is %d', i.ino, quote(n.name), n.parent, i.parent)
+        FROM name n JOIN node i USING (ws, ino) WHERE i.kind = 2 AND i.parent <> n.parent",
+    "SELECT printf('node %d: %d links, %d names', ino, nlink, names) FROM
+        (SELECT i.ino, i.nlink, (SELECT count(*) FROM name WHERE ws = i.ws AND ino = i.ino) AS names
+         FROM node i WHERE i.kind <> 2) WHERE nlink <> names",
+    "SELECT printf('directory %d: %d links, %d directories in it', ino, nlink, children) FROM
+        (SELECT i.ino, i.nlink, (SELECT count(*) FROM name WHERE ws = i.ws AND parent = i.ino AND kind = 2) AS children
+         FROM node i WHERE i.kind = 2) WHERE nlink <> 2 + children AND NOT (nlink = 0 AND children = 0)",
+    "SELECT printf('directory %d has %d names', ino, names) FROM
+        (SELECT i.ino, i.nlink, (SELECT count(*) FROM name WHERE ws = i.ws AND ino = i.ino) AS names
+         FROM node i WHERE i.kind = 2 AND i.ino <> {ROOT}) WHERE names <> (nlink > 0)",
+    "SELECT printf('directory %d cannot be reached from the root', ino) FROM node i WHERE kind = 2 AND nlink > 0
+        AND ino NOT IN (WITH RECURSIVE reach(ino) AS
+            (SELECT {ROOT} UNION SELECT n.ino FROM reach r JOIN name n ON n.ws = i.ws AND n.parent = r.ino AND n.kind = 2)
+            SELECT ino FROM reach)",
+    // Nodes.
+    "SELECT printf('node %d: its number is not below the next one, %d', i.ino, w.next_ino)
+        FROM node i JOIN workspace w ON w.id = i.ws WHERE i.ino >= w.next_ino OR i.ino < {ROOT}",
+    "SELECT printf('node %d: its revision %d is after the last one, %d', i.ino, i.rev, w.revision)
+        FROM node i JOIN workspace w ON w.id = i.ws WHERE i.rev > w.revision",
+    "SELECT printf('node %d: kind %d, mode %o, storage %d', ino, kind, mode, storage) FROM node
+        WHERE kind NOT BETWEEN 1 AND 7 OR mode NOT BETWEEN 0 AND 4095 OR storage NOT BETWEEN 0 AND 2",
+    "SELECT printf('node %d: kind %d, size %d', ino, kind, size) FROM node
+        WHERE size < 0 OR size > 17592186044416 OR (kind NOT IN (1, 3) AND size <> 0)
+        OR (kind = 3 AND size NOT BETWEEN 1 AND {TARGET_MAX})",
+    // Content.
+    "SELECT printf('node %d: storage %d, %d inline rows, %d extents', ino, storage, inlines, extents) FROM
+        (SELECT ino, storage, (SELECT count(*) FROM small WHERE ws = i.ws AND ino = i.ino) AS inlines,
+            (SELECT count(*) FROM piece WHERE ws = i.ws AND ino = i.ino) AS extents FROM node i)
+        WHERE (storage = 1) <> inlines OR (storage = 2) <> (extents > 0)",
+    "SELECT printf('node %d: %d inline bytes in a file of %d', i.ino, length(c.data), i.size) FROM small c JOIN node i USING (ws, ino)
+        WHERE length(c.data) > {INLINE_MAX} OR length(c.data) > i.size OR (i.kind = 3 AND length(c.data) <> i.size)",
+    "SELECT printf('node %d: an extent at %d in a file of %d bytes', i.ino, p.idx, i.size) FROM piece p JOIN node i USING (ws, ino)
+        WHERE p.idx < 0 OR p.idx * {CHUNK} >= i.size",
+    "SELECT printf('node %d: %d bytes allocated, should be %d', ino, allocated, due) FROM
+        (SELECT i.ino, i.allocated, min((i.size + 511) / 512 * 512, {CHUNK} * CASE i.storage WHEN 0 THEN 0 WHEN 1 THEN 1 ELSE
+            (SELECT count(*) FROM piece WHERE ws = i.ws AND ino = i.ino) END) AS due FROM node i WHERE i.kind = 1)
+        WHERE allocated <> due",
+    "SELECT printf('inline bytes of node %d, which does not exist', c.ino)
+        FROM small c LEFT JOIN node i USING (ws, ino) WHERE i.ino IS NULL",
+    "SELECT printf('an extent at %d of node %d, which does not exist', p.idx, p.ino)
+        FROM piece p LEFT JOIN node i USING (ws, ino) WHERE i.ino IS NULL",
+    "SELECT printf('node %d: the extent at %d wants chunk %d, which does not exist', e.ino, e.idx, e.chunk)
+        FROM extent e LEFT JOIN chunk c ON c.id = e.chunk WHERE e.chunk IS NOT NULL AND c.id IS NULL",
+    "SELECT printf('chunk %d: %d references counted, %d found', id, refs, found) FROM
+        (SELECT c.id, c.refs, coalesce(u.found, 0) AS found FROM chunk c LEFT JOIN
+            (SELECT chunk, count(*) AS found FROM extent WHERE chunk IS NOT NULL GROUP BY chunk) u ON u.chunk = c.id)
+        WHERE refs <> found",
+    "SELECT printf('chunk %d: its bytes are missing or not %d', c.id, c.len)
+        FROM chunk c LEFT JOIN chunk_data d USING (id) WHERE length(d.data) IS NOT c.len OR c.len NOT BETWEEN 1 AND {CHUNK}",
+    "SELECT printf('bytes of chunk %d, which does not exist', d.id) FROM chunk_data d LEFT JOIN chunk c USING (id) WHERE c.id IS NULL",
+    "SELECT printf('node %d is doomed and alive', d.ino) FROM doomed d JOIN node i USING (ws, ino)",
+    // Extended attributes.
+    "SELECT printf('attribute %s of node %d, which does not exist', quote(x.name), x.ino)
+        FROM attribute x LEFT JOIN node i USING (ws, ino) WHERE i.ino IS NULL",
+    "SELECT printf('node %d: %s', ino, CASE has_xattrs WHEN 0 THEN 'attributes that it does not know of' ELSE 'no attributes, but says so' END)
+        FROM node i WHERE has_xattrs <> EXISTS (SELECT 1 FROM attribute WHERE ws = i.ws AND ino = i.ino)",
+];
+
+impl Store {
+    /// Looks for what must not be. `deep`: reads and hashes all content too.
+    pub fn check(&self, deep: bool) -> StoreResult<Vec<Flaw>> {
+        match self.location.path() {
+            Some(path) => check(&open::checker(path)?, deep),
+            None => check(&self.writer.lock().connection, deep),
+        }
+    }
+}
+
+fn check(connection: &Connection, deep: bool) -> StoreResult<Vec<Flaw>> {
+    let mut flaws = Vec::new();
+    let pragma = if deep { "PRAGMA integrity_check" } else { "PRAGMA quick_check" };
+    lines(connection, pragma, &mut flaws)?;
+    flaws.retain(|flaw| flaw.0 != "ok");
+    connection.execute_batch(VIEWS)?;
+    let limits = [
+        ("{ROOT}", ROOT),
+        ("{NAME_MAX}", NAME_MAX as u64),
+        ("{TARGET_MAX}", TARGET_MAX as u64),
+        ("{FIRST_COOKIE}", FIRST_COOKIE),
+        ("{INLINE_MAX}", INLINE_MAX as u64),
+        ("{CHUNK}", CHUNK as u64),
+    ];
+    for rule in RULES {
+        let sql = limits.iter().fold((*rule).to_owned(), |sql, (name, value)| sql.replace(name, &value.to_string()));
+        lines(connection, &sql, &mut flaws)?;
+    }
+    if deep {
+        check_hashes(connection, &mut flaws)?;
+    }
+    Ok(flaws)
+}
+
+fn lines(connection: &Connection, sql: &str, flaws: &mut Vec<Flaw>) -> StoreResult<()> {
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| row.get(0).map(Flaw))?;
+    for row in rows {
+        flaws.push(row?);
+    }
+    Ok(())
+}
+
+fn check_hashes(connection: &Connection, flaws: &mut Vec<Flaw>) -> StoreResult<()> {
+    let mut statement = connection.prepare("SELECT id, hash, data FROM chunk JOIN chunk_data USING (id)")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let blob = |at: usize| row.get_ref(at)?.as_blob().map_err(|error| StoreError::Sqlite(error.into()));
+        if blake3::hash(blob(2)?).as_bytes()[..] != *blob(1)? {
+            flaws.push(Flaw(format!("chunk {}: its bytes are not those of its hash", row.get::<_, i64>(0)?)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Why the store refused, or could not.
+
+use crate::error::FsError;
+use std::path::PathBuf;
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what the variant means")]
+pub enum StoreError {
+    #[error("the store path {0:?} is not absolute: give the full path of a file, or `memory`")]
+    NotAbsolute(PathBuf),
+    #[error("the store {store:?} would be inside the mount point {mount_point:?}: put it elsewhere")]
+    InsideMount { store: PathBuf, mount_point: PathBuf },
+    #[error("{0:?} is not a wsd store: it is left as it is; give another path")]
+    NotAStore(PathBuf),
+    #[error("{path:?} was written by a newer wsd (store version {found}); this one knows versions up to {known}: upgrade wsd")]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("the store {path:?} is in use by another wsd (process {pid}): stop it, or give another path")]
+    InUse { path: PathBuf, pid: String },
+    #[error("cannot open the store {path:?}: {source}")]
+    Open { path: PathBuf, source: std::io::Error },
+    #[error("the disk of the store is full")]
+    Full,
+    #[error("the store's tables could not be brought up to date: {0}")]
+    Migration(#[from] rusqlite_migration::Error),
+    #[error("the store holds a value that no wsd has written: {0}")]
+    Corrupt(String),
+    #[error("SQLite: {0}")]
+    Sqlite(rusqlite::Error),
+    #[error("the store's disk: {0}")]
+    Disk(#[from] std::io::Error),
+}
+
+/// What the store returns.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+impl From<StoreError> for FsError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full => Self::NoSpace,
+            other => Self::Io(other.to_string().into()),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Opening a store, and the reasons not to.
+//!
+//! Everything that could speak against the file is looked at before a byte of it, or beside it, is written.
+
+use super::error::{StoreError, StoreResult};
+use super::rows::{FIRST_COOKIE, ROOT};
+use crate::clock::Timestamp;
+use rusqlite::{Connection, OpenFlags, params};
+use rusqlite_migration::{M, Migrations};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// In the header of every store ("wsd" and a version of the format's family).
+const APPLICATION_ID: i32 = 0x7773_6401;
+
+/// Bytes of a page. From 4 to 64 KiB whole workloads differ by less than the noise; small pages make small
+/// commits cheaper, and 8 KiB pages write chunks a fifth faster than 4 KiB ones.
+const PAGE_SIZE: u32 = 8192;
+
+const STEPS: &[M<'static>] = &[M::up(include_str!("migrations/0001_init.sql"))];
+const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
+
+/// The lock on a store: held by the one daemon that has it open.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+fn open_error(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.to_path_buf();
+    move |source| StoreError::Open { path, source }
+}
+
+/// Refuses a path that cannot be a store's.
+pub(super) fn check_path(path: &Path, mount_point: Option<&Path>) -> StoreResult<()> {
+    if !path.is_absolute() {
+        return Err(StoreError::NotAbsolute(path.to_path_buf()));
+    }
+    let Some(mount_point) = mount_point else { return Ok(()) };
+    // A dead mount cannot be looked at, so its path is taken as it is written.
+    let real_mount = mount_point.canonicalize().unwrap_or_else(|_| mount_point.to_path_buf());
+    if real(path).starts_with(&real_mount) || path.starts_with(mount_point) {
+        return Err(StoreError::InsideMount { store: path.to_path_buf(), mount_point: mount_point.to_path_buf() });
+    }
+    Ok(())
+}
+
+/// The path with the symlinks of that part of it that exists followed.
+fn real(path: &Path) -> PathBuf {
+    for ancestor in path.ancestors() {
+        if let Ok(real) = ancestor.canonicalize() {
+            return path.strip_prefix(ancestor).map_or_else(|_| path.to_path_buf(), |rest| real.join(rest));
+        }
+    }
+    path.to_path_buf()
+}
+
+/// Takes the lock that keeps a second daemon away. The lock file stays; only the lock on it means something.
+pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(open_error(path))?;
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let options = File::options().read(true).write(true).create(true).truncate(false).open(&beside);
+    let mut file = options.map_err(open_error(path))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+        let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
+        return Err(StoreError::InUse { path: path.to_path_buf(), pid });
+    }
+    let write = |file: &mut File| {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write(&mut file).map_err(open_error(path))?;
+    Ok(Lock { _file: file })
+}
+
+/// Refuses a file that is something else, or too new, without touching it.
+pub(super) fn check_file(path: &Path) -> StoreResult<()> {
+    let mut header = [0; 100];
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(open_error(path)(error)),
+        Ok(mut file) => {
+            let length = file.metadata().map_err(open_error(path))?.len();
+            if length == 0 {
+                return Ok(());
+            }
+            file.read_exact(&mut header).map_err(|_| StoreError::NotAStore(path.to_path_buf()))?;
+        }
+    }
+    // Offsets of the SQLite file format, section 1.3: magic 0, user version 60, application id 68.
+    let field = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    if !header.starts_with(b"SQLite format 3\0") || field(68) != APPLICATION_ID {
+        return Err(StoreError::NotAStore(path.to_path_buf()));
+    }
+    refuse_newer(path, i64::from(field(60)))
+}
+
+fn refuse_newer(path: &Path, found: i64) -> StoreResult<()> {
+    let known = STEPS.len() as i64;
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_path_buf(), found, known });
+    }
+    Ok(())
+}
+
+/// The connection that writes, with the tables up to date. `None`: a store in memory.
+pub(super) fn writer(path: Option<&Path>) -> StoreResult<Connection> {
+    let mut connection = match path {
+        Some(path) => Connection::open(path)?,
+        None => Connection::open_in_memory()?,
+    };
+    connection.pragma_update(None, "page_size", PAGE_SIZE)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    if let Some(path) = path {
+        // The header may lag behind the WAL.
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        refuse_newer(path, version)?;
+    }
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    MIGRATIONS.to_latest(&mut connection)?;
+    Ok(connection)
+}
+
+/// A connection that reads.
+pub(super) fn reader(path: &Path) -> StoreResult<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", -2048)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// The connection that folds the WAL.
+pub(super) fn folder(path: &Path) -> StoreResult<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.pragma_update(None, "cache_size", -256)?;
+    Ok(connection)
+}
+
+/// A connection that looks for flaws, with views of the rows as they are now.
+pub(super) fn checker(path: &Path) -> StoreResult<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    Ok(connection)
+}
+
+/// Makes the workspace of a new store: a root directory that belongs to whoever runs the daemon.
+pub(super) fn found_workspace(connection: &mut Connection) -> StoreResult<()> {
+    let transaction = connection.transaction()?;
+    if transaction.query_row("SELECT count(*) FROM workspace", [], |row| row.get::<_, i64>(0))? == 0 {
+        let now = Timestamp::now().0;
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        transaction.execute(
+            "INSERT INTO workspace (id, uuid, revision, next_ino, created) VALUES (1, lower(hex(randomblob(16))), 1, ?1, ?2)",
+            params![ROOT as i64 + 1, now],
+        )?;
+        transaction.execute(
+            "INSERT INTO inode (ws, ino, since, rev, kind, mode, uid, gid, rdev, nlink, size, allocated,
+                                atime, mtime, ctime, btime, parent, next_cookie, storage, has_xattrs)
+             VALUES (1, ?1, 0, 1, 2, ?2, ?3, ?4, 0, 2, 0, 0, ?5, ?5, ?5, ?5, ?1, ?6, 0, 0)",
+            params![ROOT as i64, 0o755, uid, gid, now, FIRST_COOKIE as i64],
+        )?;
+    }
+    transaction.commit()?;
+    Ok(())
+}

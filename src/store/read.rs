@@ -1,0 +1,240 @@
+//! Reading what is now: of every row the version with the greatest `since`.
+
+use super::Store;
+use super::error::{StoreError, StoreResult};
+use super::fault::Point;
+use super::group::Xattrs;
+use super::rows::{ChunkId, Dirent, Ino, InodeRow, Kind, Name, Revision, Storage, WorkspaceId};
+use crate::clock::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+
+const INODE: &str = "SELECT ino, kind, rev, mode, uid, gid, rdev, nlink, size, allocated, atime, mtime, ctime, btime,
+                            parent, next_cookie, storage, has_xattrs, dead
+                     FROM inode WHERE ws = ?1 AND ino = ?2 ORDER BY since DESC LIMIT 1";
+
+/// What the store holds, for whoever watches it.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "each name says it; bytes where it ends in bytes, rows otherwise")]
+pub struct Counts {
+    pub inodes: u64,
+    pub dirents: u64,
+    pub xattrs: u64,
+    pub extents: u64,
+    pub chunks: u64,
+    pub tombstones: u64,
+    pub inline_bytes: u64,
+    pub chunk_bytes: u64,
+    pub logical_bytes: u64,
+    pub orphaned_chunks: u64,
+    pub orphaned_chunk_bytes: u64,
+    pub free_pages: u64,
+    pub page_bytes: u64,
+}
+
+impl Store {
+    /// The workspace's id, the same for ever.
+    pub fn uuid(&self, ws: WorkspaceId) -> StoreResult<String> {
+        self.with_reader(|reader| {
+            Ok(reader.query_row("SELECT uuid FROM workspace WHERE id = ?1", [ws], |row| row.get(0))?)
+        })
+    }
+
+    /// Counts rows and bytes. Reads whole indexes: for a store of a million files a good part of a second.
+    pub fn counts(&self) -> StoreResult<Counts> {
+        self.with_reader(|reader| {
+            let one = |sql: &str| -> StoreResult<u64> {
+                Ok(reader.query_row(sql, [], |row| row.get::<_, i64>(0))?.max(0) as u64)
+            };
+            Ok(Counts {
+                inodes: one("SELECT count(*) FROM inode WHERE dead = 0")?,
+                dirents: one("SELECT count(*) FROM dirent WHERE dead = 0")?,
+                xattrs: one("SELECT count(*) FROM xattr WHERE dead = 0")?,
+                extents: one("SELECT count(*) FROM extent")?,
+                chunks: one("SELECT count(*) FROM chunk")?,
+                tombstones: one("SELECT count(*) FROM tombstone")?,
+                inline_bytes: one("SELECT coalesce(sum(length(data)), 0) FROM content")?,
+                chunk_bytes: one("SELECT coalesce(sum(len), 0) FROM chunk")?,
+                logical_bytes: one("SELECT coalesce(sum(size), 0) FROM inode WHERE dead = 0")?,
+                orphaned_chunks: one("SELECT count(*) FROM chunk WHERE refs = 0")?,
+                orphaned_chunk_bytes: one("SELECT coalesce(sum(len), 0) FROM chunk WHERE refs = 0")?,
+                free_pages: one("PRAGMA freelist_count")?,
+                page_bytes: one("PRAGMA page_size")?,
+            })
+        })
+    }
+
+    /// The last revision in the store, and the next new node's number.
+    pub fn position(&self, ws: WorkspaceId) -> StoreResult<(Revision, Ino)> {
+        self.with_reader(|reader| {
+            let sql = "SELECT revision, next_ino FROM workspace WHERE id = ?1";
+            Ok(reader.query_row(sql, [ws], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))?)
+        })
+    }
+
+    /// Nodes in the workspace, and the bytes allocated to their content.
+    pub fn usage(&self, ws: WorkspaceId) -> StoreResult<(u64, u64)> {
+        self.with_reader(|reader| {
+            let sql = "SELECT count(*), coalesce(sum(allocated), 0) FROM
+                       (SELECT allocated, dead, max(since) FROM inode WHERE ws = ?1 GROUP BY ino) WHERE dead = 0";
+            Ok(reader.query_row(sql, [ws], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))?)
+        })
+    }
+
+    /// Nodes without a name.
+    pub(super) fn orphans(&self, ws: WorkspaceId) -> StoreResult<Vec<Ino>> {
+        self.with_reader(|reader| {
+            let sql = "SELECT ino FROM inode o WHERE ws = ?1 AND nlink = 0 AND dead = 0
+                       AND since = (SELECT max(since) FROM inode WHERE ws = o.ws AND ino = o.ino)";
+            let mut statement = reader.prepare(sql)?;
+            let rows = statement.query_map([ws], |row| row.get::<_, i64>(0).map(|ino| ino as u64))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// A node's row.
+    pub fn inode(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<InodeRow>> {
+        self.with_reader(|reader| inode(reader, ws, ino))
+    }
+
+    /// Several nodes' rows, in the order asked for.
+    pub fn inodes(&self, ws: WorkspaceId, inos: &[Ino]) -> StoreResult<Vec<Option<InodeRow>>> {
+        if inos.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.with_reader(|reader| inos.iter().map(|ino| inode(reader, ws, *ino)).collect())
+    }
+
+    /// The names in a directory, in no particular order.
+    pub fn dirents(&self, ws: WorkspaceId, parent: Ino) -> StoreResult<Vec<Dirent>> {
+        self.with_reader(|reader| {
+            let sql = "SELECT name, ino, kind, cookie, dead, max(since) FROM dirent
+                       WHERE ws = ?1 AND parent = ?2 GROUP BY name";
+            let mut statement = reader.prepare_cached(sql)?;
+            let mut rows = statement.query(params![ws, parent as i64])?;
+            let mut dirents = Vec::new();
+            while let Some(row) = rows.next()? {
+                if row.get(4)? {
+                    continue;
+                }
+                dirents.push(Dirent {
+                    name: Name::from(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?),
+                    ino: row.get::<_, i64>(1)? as u64,
+                    kind: kind(row.get(2)?)?,
+                    cookie: row.get::<_, i64>(3)? as u64,
+                });
+            }
+            Ok(dirents)
+        })
+    }
+
+    /// The names of a node, each with the directory it is in.
+    pub fn names_of(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(Ino, Name)>> {
+        self.with_reader(|reader| {
+            let sql = "SELECT d.parent, d.name FROM dirent d WHERE d.ws = ?1 AND d.ino = ?2 AND d.dead = 0
+                       AND d.since = (SELECT max(since) FROM dirent WHERE ws = d.ws AND parent = d.parent AND name = d.name)";
+            let mut statement = reader.prepare_cached(sql)?;
+            let rows = statement.query_map(params![ws, ino as i64], |row| {
+                Ok((row.get::<_, i64>(0)? as u64, Name::from(row.get::<_, Vec<u8>>(1)?)))
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The bytes of a small file, or a symlink's target.
+    pub fn inline(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<Vec<u8>>> {
+        self.with_reader(|reader| {
+            let sql = "SELECT data, dead FROM content WHERE ws = ?1 AND ino = ?2 ORDER BY since DESC LIMIT 1";
+            let found = reader
+                .prepare_cached(sql)?
+                .query_row(params![ws, ino as i64], |row| Ok((row.get(0)?, row.get::<_, bool>(1)?)))
+                .optional()?;
+            Ok(found.and_then(|(data, dead)| (!dead).then_some(data)))
+        })
+    }
+
+    /// The chunks of a file, by index.
+    pub fn extents(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(u64, ChunkId)>> {
+        self.with_reader(|reader| {
+            let sql = "SELECT idx, chunk, max(since) FROM extent WHERE ws = ?1 AND ino = ?2 GROUP BY idx";
+            let mut statement = reader.prepare_cached(sql)?;
+            let rows = statement.query_map(params![ws, ino as i64], |row| {
+                Ok((row.get::<_, i64>(0)? as u64, row.get::<_, Option<ChunkId>>(1)?))
+            })?;
+            let mut extents = Vec::new();
+            for row in rows {
+                let (index, chunk) = row?;
+                extents.extend(chunk.map(|chunk| (index, chunk)));
+            }
+            Ok(extents)
+        })
+    }
+
+    /// The bytes of a chunk; `None` when there is no such chunk any more.
+    pub fn chunk(&self, id: ChunkId) -> StoreResult<Option<Vec<u8>>> {
+        self.faults.pass(Point::ChunkRead)?;
+        self.with_reader(|reader| {
+            let mut statement = reader.prepare_cached("SELECT data FROM chunk_data WHERE id = ?1")?;
+            Ok(statement.query_row([id], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// A node's extended attributes.
+    pub fn xattrs(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Xattrs> {
+        self.with_reader(|reader| {
+            let sql = "SELECT name, value, dead, max(since) FROM xattr WHERE ws = ?1 AND ino = ?2 GROUP BY name";
+            let mut statement = reader.prepare_cached(sql)?;
+            let rows = statement.query_map(params![ws, ino as i64], |row| {
+                Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, bool>(2)?))
+            })?;
+            let mut xattrs = Xattrs::new();
+            for row in rows {
+                let (name, value, dead) = row?;
+                if !dead {
+                    xattrs.insert(name, value);
+                }
+            }
+            Ok(xattrs)
+        })
+    }
+}
+
+fn inode(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<InodeRow>> {
+    let mut statement = reader.prepare_cached(INODE)?;
+    let mut rows = statement.query(params![ws, ino as i64])?;
+    match rows.next()? {
+        Some(row) if !row.get::<_, bool>(18)? => Ok(Some(inode_row(row)?)),
+        _ => Ok(None),
+    }
+}
+
+fn inode_row(row: &Row<'_>) -> StoreResult<InodeRow> {
+    let unsigned = |at: usize| row.get::<_, i64>(at).map(|value| value as u64);
+    let time = |at: usize| row.get(at).map(Timestamp);
+    let storage = row.get(16)?;
+    Ok(InodeRow {
+        ino: unsigned(0)?,
+        kind: kind(row.get(1)?)?,
+        revision: unsigned(2)?,
+        mode: row.get(3)?,
+        uid: row.get(4)?,
+        gid: row.get(5)?,
+        rdev: row.get(6)?,
+        nlink: row.get(7)?,
+        size: unsigned(8)?,
+        allocated: unsigned(9)?,
+        atime: time(10)?,
+        mtime: time(11)?,
+        ctime: time(12)?,
+        btime: time(13)?,
+        parent: unsigned(14)?,
+        next_cookie: unsigned(15)?,
+        storage: Storage::from_u8(storage).ok_or_else(|| StoreError::Corrupt(format!("storage {storage}")))?,
+        has_xattrs: row.get(17)?,
+    })
+}
+
+fn kind(value: u8) -> StoreResult<Kind> {
+    Kind::from_u8(value).ok_or_else(|| StoreError::Corrupt(format!("kind {value}")))
+}
