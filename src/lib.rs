@@ -1,9 +1,34 @@
-//! wsd: the workspace daemon.
+//! wsd: the workspace daemon. One page to find your way:
 //!
-//! Dependencies point one way:
-//! `error, clock, config <- store <- vfs <- mount <- daemon -> http`, and `cli` on top.
+//! ```text
+//!  programs            whoever runs the daemon
+//!     |                         |
+//!  kernel FUSE                 http
+//!     |                         |
+//!   mount  ---->  vfs  <--------+
+//!                  |
+//!                store (one SQLite file)
+//! ```
+//!
+//! - [`error`], [`clock`]: what everything is told in: errors, times.
+//! - [`store`]: the workspace on disk. The only user of SQLite.
+//! - [`vfs`]: the workspace in memory: a POSIX tree, live, written behind to the store.
+//! - [`mount`]: the tree as a directory. The only user of FUSE.
+//! - [`workspace`]: the three together, in service.
+//! - [`http`]: health, information, statistics. The only user of the HTTP server.
+//! - [`config`], [`telemetry`], [`daemon`], [`cli`]: settings, the log, the life of the process, the commands.
+//!
+//! Dependencies point one way, from the bottom of this list of rooms to its top:
+//! `error, clock <- store <- vfs <- mount <- config <- workspace <- http <- daemon <- cli`. A test reads the imports.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod daemon;
 pub mod error;
+pub mod http;
+pub mod mount;
 pub mod store;
+pub mod telemetry;
 pub mod vfs;
+pub mod workspace;

@@ -1,3 +1,5 @@
 //! The `wsd` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    wsd::cli::main()
+}

@@ -107,7 +107,9 @@ impl Store {
     /// Opens a store, and makes it if there is none. A store inside the mount point is refused, and so is what
     /// is not a store, was written by a newer wsd, or is in use; nothing of those is touched.
     pub fn open(location: &Location, mount_point: &Path) -> StoreResult<Self> {
-        Self::open_at(location, Some(mount_point))
+        let store = Self::open_at(location, Some(mount_point))?;
+        store.remove_orphans(WORKSPACE)?;
+        Ok(store)
     }
 
     /// Opens a store that is there already, for work on it without a mount.
@@ -130,7 +132,7 @@ impl Store {
         open::found_workspace(&mut connection)?;
         let next_chunk = connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM chunk", [], |row| row.get(0))?;
         let folder = path.map(open::folder).transpose()?;
-        let store = Self {
+        Ok(Self {
             location: location.clone(),
             writer: Mutex::new(Writer::new(connection)),
             readers: Mutex::default(),
@@ -139,9 +141,7 @@ impl Store {
             gc: Mutex::default(),
             faults: Faults::default(),
             _lock: lock,
-        };
-        store.remove_orphans(WORKSPACE)?;
-        Ok(store)
+        })
     }
 
     /// Where it is.

@@ -32,7 +32,7 @@ pub mod types;
 mod upkeep;
 mod xattr;
 
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 use crate::store::Store;
 use crate::store::buf::{Buf, Gauge};
 use crate::store::rows::{ChunkId, WorkspaceId};
@@ -162,6 +162,11 @@ impl Vfs {
     /// Returns when everything up to now is on the disk.
     pub fn sync(&self) -> FsResult<()> {
         self.commit(true)
+    }
+
+    /// Why nothing can be added at present: the store could not take what was written last.
+    pub fn failure(&self) -> Option<FsError> {
+        self.journal.failure()
     }
 
     /// What there is to see.

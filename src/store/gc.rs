@@ -90,9 +90,11 @@ impl Store {
         Ok(progress)
     }
 
-    /// Collects everything there is, and folds the WAL.
+    /// Collects everything there is, and folds the WAL. For a store without a running filesystem.
     pub fn gc(&self) -> StoreResult<GcReport> {
+        self.checkpoint(Checkpoint::Truncate)?;
         let size_before = self.file_bytes();
+        self.remove_orphans(self.workspace())?;
         let (mut chunks, mut bytes) = (0, 0);
         loop {
             let progress = self.gc_step(10_000, true)?;

@@ -104,6 +104,7 @@ impl Vfs {
     pub fn write(&self, caller: Caller, ino: Ino, offset: u64, data: &[u8], unprivileged: bool) -> FsResult<()> {
         let node = self.node(ino)?;
         check_file(&node)?;
+        self.pull_for(caller, ino);
         let size = self.write_content(&node, offset, data, unprivileged)?;
         self.tell(caller, |kernel| kernel.content(ino, size));
         Ok(())
@@ -193,9 +194,20 @@ impl Vfs {
 
     /// Brings in what the kernel holds of a file and has not written back. For whoever reads past the kernel.
     pub fn pull(&self, ino: Ino) {
+        self.pull_for(Caller::DAEMON, ino);
+    }
+
+    /// Before a change that does not come through the kernel: what the kernel holds is older, and must not be
+    /// written over it later.
+    pub(super) fn pull_for(&self, caller: Caller, ino: Ino) {
         if self.nodes.is_pinned(ino) {
-            self.tell(Caller::DAEMON, |kernel| kernel.write_back(ino));
+            self.tell(caller, |kernel| kernel.write_back(ino));
         }
+    }
+
+    /// Whether the kernel was told of the node and has not forgotten it.
+    pub fn is_known_to_kernel(&self, ino: Ino) -> bool {
+        self.nodes.is_pinned(ino)
     }
 }
 

@@ -26,6 +26,7 @@ impl Vfs {
         let end = offset.checked_add(len).filter(|end| *end <= super::MAX_FILE_SIZE);
         let range = offset..end.ok_or(FsError::FileTooBig)?;
         self.admit()?;
+        self.pull_for(caller, ino);
         self.load_content(&node)?;
         let size = loop {
             let fetched = self.fetch_for_hole(&node, what, &range)?;
@@ -97,6 +98,8 @@ impl Vfs {
         check_file(&source)?;
         check_file(&target)?;
         self.admit()?;
+        self.pull_for(caller, from.0);
+        self.pull_for(caller, to.0);
         self.load_content(&source)?;
         self.load_content(&target)?;
         let size = source.meta.read().row.size;

@@ -23,6 +23,7 @@ impl Vfs {
         let node = self.node(ino)?;
         if let Some(size) = set.size {
             self.check_size(&node, size)?;
+            self.pull_for(caller, ino);
         }
         self.load_xattrs(&node)?;
         let attr = loop {

@@ -1,0 +1,72 @@
+//! The commands, a file each.
+
+mod check;
+mod gc;
+mod run;
+mod serve;
+mod signals;
+
+use crate::config::{Config, Defaults, Flags};
+use crate::telemetry;
+use clap::{Args, Parser, Subcommand};
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The workspace daemon for AI agents: a directory for every program, one SQLite file for its owner.
+#[derive(Parser)]
+#[command(name = "wsd", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Flags,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon (the default); configured by the environment, or by flags
+    Serve(Box<Flags>),
+    /// Serve, run a command in the workspace, and stop with its exit code
+    Run(Box<run::RunArgs>),
+    /// Verify a store that is not in use: exit 0, or 1 with one line a flaw
+    Check(check::CheckArgs),
+    /// Reclaim what a store that is not in use no longer needs
+    Gc(gc::GcArgs),
+}
+
+/// Which store an offline command works on.
+#[derive(Args)]
+struct StoreArg {
+    /// The store's file
+    #[arg(long, value_name = "PATH")]
+    db: PathBuf,
+}
+
+/// Bad usage, bad settings.
+const USAGE: u8 = 2;
+
+/// Runs the command line; what it returns is the process's exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => serve::serve(&cli.serve),
+        Some(Command::Serve(flags)) => serve::serve(&flags),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Check(args)) => check::check(&args),
+        Some(Command::Gc(args)) => gc::gc(&args),
+    }
+}
+
+/// Reads the settings and starts the log.
+fn configure(flags: &Flags, defaults: Defaults) -> Result<Config, ExitCode> {
+    let config = Config::load(flags, defaults).map_err(|error| complain(error, USAGE))?;
+    telemetry::start(&config.log).map_err(|error| complain(error, 1))?;
+    Ok(config)
+}
+
+/// Says one line about what went wrong.
+fn complain(error: impl Display, code: u8) -> ExitCode {
+    eprintln!("wsd: {error}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,31 @@
+//! `wsd check`.
+
+use super::{StoreArg, complain};
+use crate::store::Store;
+use clap::Args;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    store: StoreArg,
+    /// Do not read and hash all content
+    #[arg(long)]
+    quick: bool,
+    /// Print a JSON array of the flaws
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn check(args: &CheckArgs) -> ExitCode {
+    let flaws = match Store::open_existing(&args.store.db).and_then(|store| store.check(!args.quick)) {
+        Ok(flaws) => flaws.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        Err(error) => return complain(error, 1),
+    };
+    if args.json {
+        println!("{}", serde_json::json!(flaws));
+    } else {
+        flaws.iter().for_each(|flaw| println!("{flaw}"));
+    }
+    ExitCode::from(u8::from(!flaws.is_empty()))
+}

@@ -1,0 +1,29 @@
+//! `wsd gc`.
+
+use super::{StoreArg, complain};
+use crate::store::Store;
+use clap::Args;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub(super) struct GcArgs {
+    #[command(flatten)]
+    store: StoreArg,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn gc(args: &GcArgs) -> ExitCode {
+    let report = match Store::open_existing(&args.store.db).and_then(|store| store.gc()) {
+        Ok(report) => report,
+        Err(error) => return complain(error, 1),
+    };
+    if args.json {
+        println!("{}", serde_json::json!(report));
+    } else {
+        println!("chunks deleted: {} ({} bytes)", report.chunks, report.bytes);
+        println!("store file: {} bytes, was {}", report.size_after, report.size_before);
+    }
+    ExitCode::SUCCESS
+}

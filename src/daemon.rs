@@ -1,0 +1,95 @@
+//! The daemon: builds the rooms in order, and drains them in reverse.
+
+use crate::config::Config;
+use crate::http;
+use crate::mount::Backend;
+use crate::workspace::{Workspace, WorkspaceError};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+/// How long requests under way may take once the daemon stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why the daemon did not start, or did not stop as it should.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what the variant means")]
+pub enum DaemonError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot start threads: {0}")]
+    Threads(std::io::Error),
+    #[error("{0}")]
+    Workspace(#[from] WorkspaceError),
+}
+
+/// A running daemon.
+pub struct Daemon {
+    runtime: Runtime,
+    state: Arc<http::State>,
+    stop_http: oneshot::Sender<()>,
+    http: tokio::task::JoinHandle<()>,
+}
+
+impl Daemon {
+    /// Starts everything. When it returns the workspace is mounted.
+    pub fn start(config: Config) -> Result<Self, DaemonError> {
+        if !config.ignored.is_empty() {
+            let variables = config.ignored.join(", ");
+            tracing::warn!(variables, "set, but without effect: this version does not sync or run commands");
+        }
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).enable_all().build().map_err(DaemonError::Threads)?;
+        let address = SocketAddr::new(config.host, config.port);
+        let listen = |source| DaemonError::Listen { address, source };
+        let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
+        let port = listener.local_addr().map_err(listen)?.port();
+        let workspace = Arc::new(OnceLock::new());
+        let state = Arc::new(http::State { config, port, started: Instant::now(), workspace });
+        let (stop_http, stopped) = oneshot::channel();
+        let http = runtime.spawn(http::serve(listener, Arc::clone(&state), async {
+            let _ = stopped.await;
+        }));
+        let opened = Workspace::open(&state.config)?;
+        let backend = opened.mount_backend();
+        let (backend, reason) = backend.map_or((Backend::None, String::new()), |found| found);
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"), port, mount_point = ?state.config.mount_point, ?backend, reason,
+            store = %opened.store.location(), "ready"
+        );
+        let _ = state.workspace.set(opened);
+        Ok(Self { runtime, state, stop_http, http })
+    }
+
+    /// The port that is listened on.
+    pub fn port(&self) -> u16 {
+        self.state.port
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.state.config
+    }
+
+    /// Runs a future on the daemon's runtime.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Stops accepting, unmounts, writes everything to disk and folds the WAL.
+    pub fn stop(self) -> Result<(), DaemonError> {
+        tracing::info!("stopping");
+        let _ = self.stop_http.send(());
+        let drained = self.runtime.block_on(async { tokio::time::timeout(DRAIN, self.http).await });
+        if drained.is_err() {
+            tracing::warn!("requests were still under way after {} seconds", DRAIN.as_secs());
+        }
+        let closed = self.state.workspace.get().map_or(Ok(()), Workspace::close);
+        self.runtime.shutdown_timeout(DRAIN);
+        tracing::info!("stopped");
+        Ok(closed?)
+    }
+}

@@ -1,0 +1,113 @@
+//! The routes for whoever runs the daemon.
+
+use super::{State, text};
+use crate::workspace::Workspace;
+use crate::store::Checkpoint;
+use axum::Json;
+use axum::extract::{self, RawQuery};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = extract::State<Arc<State>>;
+
+pub(super) async fn root() -> Json<Value> {
+    Json(json!({}))
+}
+
+/// `ok` as soon as anybody can ask; with `?ready`, when the store is open and the mount is there.
+pub(super) async fn health(state: Shared, RawQuery(query): RawQuery) -> Response {
+    let asks_ready = query.is_some_and(|query| query.split('&').any(|part| part == "ready" || part.starts_with("ready=")));
+    if !asks_ready {
+        return text(StatusCode::OK, "ok\n");
+    }
+    match state.workspace.get() {
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the store is being opened and mounted\n"),
+        Some(workspace) if workspace.failure().is_some() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the store cannot be written\n")
+        }
+        Some(workspace) if !workspace.mount_is_ready() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the mount is gone\n")
+        }
+        Some(_) => text(StatusCode::OK, "ok\n"),
+    }
+}
+
+pub(super) async fn info(state: Shared) -> Response {
+    let state = Arc::clone(&state);
+    answer(state, |state, workspace| {
+        let (backend, reason) = workspace.mount_backend().unzip();
+        Ok(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "mount": { "backend": backend, "reason": reason },
+            "mountPoint": state.config.mount_point,
+            "port": state.port,
+            "store": workspace.store.location().to_string(),
+            "workspace": workspace.store.uuid(workspace.store.workspace())?,
+            "features": ["fuse", "xattr", "acl", "reflink"],
+        }))
+    })
+    .await
+}
+
+pub(super) async fn stats(state: Shared) -> Response {
+    let state = Arc::clone(&state);
+    answer(state, |state, workspace| {
+        let live = workspace.vfs.stats();
+        let mut stats = json!({
+            "store": workspace.store.counts()?,
+            "storeBytes": workspace.store.file_bytes(),
+            "walBytes": workspace.store.wal_bytes(),
+            "revision": live.revision,
+            "committedRevision": live.committed_revision,
+            "durableRevision": live.durable_revision,
+            "dirtyBytes": live.dirty_bytes,
+            "cachedBytes": live.cached_bytes,
+            "cachedNodes": live.cached_nodes,
+            "pinnedNodes": live.pinned_nodes,
+            "allocatedBytes": live.allocated_bytes,
+            "rssBytes": resident_bytes(),
+            "uptimeMs": state.started.elapsed().as_millis() as u64,
+        });
+        if let Some(failure) = workspace.failure() {
+            stats["failure"] = Value::String(failure.to_string());
+        }
+        Ok(stats)
+    })
+    .await
+}
+
+pub(super) async fn checkpoint(state: Shared) -> Response {
+    let state = Arc::clone(&state);
+    answer(state, |_, workspace| {
+        workspace.vfs.sync()?;
+        Ok(json!(workspace.store.checkpoint(Checkpoint::Truncate)?))
+    })
+    .await
+}
+
+/// Asks the workspace, in a thread that may wait for the disk.
+async fn answer<F>(state: Arc<State>, ask: F) -> Response
+where
+    F: FnOnce(&State, &Workspace) -> Result<Value, Box<dyn std::error::Error>> + Send + 'static,
+{
+    let answered = tokio::task::spawn_blocking(move || match state.workspace.get() {
+        None => Err((StatusCode::SERVICE_UNAVAILABLE, "not ready: the store is being opened and mounted\n".to_owned())),
+        Some(workspace) => {
+            ask(&state, workspace).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+        }
+    });
+    match answered.await {
+        Ok(Ok(value)) => Json(value).into_response(),
+        Ok(Err((status, line))) => text(status, line),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+/// Memory of this process, as `statm` in proc(5) has it.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}

@@ -1,0 +1,186 @@
+//! Mount points: what is mounted there, who uses it, and whether it may be used.
+
+use super::MountError;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// A line of `/proc/self/mountinfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MountInfo {
+    /// Number of the mounted device, `major:minor`: no two mounts that exist share one.
+    pub(super) device: String,
+    /// Filesystem type.
+    pub(super) kind: String,
+}
+
+/// What is mounted exactly here, topmost.
+pub(super) fn mounted_at(point: &Path) -> Option<MountInfo> {
+    let table = std::fs::read("/proc/self/mountinfo").ok()?;
+    table.split(|byte| *byte == b'\n').filter_map(parse).filter(|(at, _)| at == point).map(|(_, info)| info).last()
+}
+
+/// The fields of a line, as proc(5) has them: id, parent, device, root, mount point, options..., `-`, type, ...
+fn parse(line: &[u8]) -> Option<(PathBuf, MountInfo)> {
+    let line = String::from_utf8_lossy(line).into_owned();
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ').skip(2);
+    let (device, _root, point) = (fields.next()?, fields.next()?, fields.next()?);
+    let kind = after.split(' ').next()?;
+    Some((unescape(point), MountInfo { device: device.to_owned(), kind: kind.to_owned() }))
+}
+
+/// Undoes the octal escapes of blanks, tabs, newlines and backslashes.
+fn unescape(field: &str) -> PathBuf {
+    let bytes = field.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let octal = (bytes[at] == b'\\').then(|| field.get(at + 1..at + 4)).flatten();
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                at += 4;
+            }
+            None => {
+                plain.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(plain))
+}
+
+/// Makes the mount point ready: removes what a dead daemon left there, creates the directory if there is none,
+/// and refuses whatever is not an empty directory.
+pub(super) fn prepare(point: &Path) -> Result<(), MountError> {
+    let failed = |source| MountError::Point { point: point.to_path_buf(), source };
+    for _ in 0..16 {
+        match std::fs::metadata(point) {
+            Ok(metadata) if metadata.is_dir() => break,
+            Ok(_) => return Err(MountError::NotADirectory(point.to_path_buf())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                std::fs::create_dir_all(point).map_err(failed)?;
+                break;
+            }
+            // "Transport endpoint is not connected": the daemon that mounted this is gone.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) => {
+                tracing::warn!(?point, "a mount whose daemon is gone was left here: removing it");
+                detach(point).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    if let Some(info) = mounted_at(point).filter(|info| info.kind.starts_with("fuse")) {
+        return Err(MountError::InUse { point: point.to_path_buf(), kind: info.kind });
+    }
+    let mut entries = std::fs::read_dir(point).map_err(failed)?;
+    match entries.next() {
+        None => Ok(()),
+        Some(entry) => {
+            let name = entry.map_err(failed)?.file_name();
+            Err(MountError::NotEmpty { point: point.to_path_buf(), name: name.to_string_lossy().into_owned() })
+        }
+    }
+}
+
+/// Takes the topmost mount away from here at once, whoever uses it.
+pub(super) fn detach(point: &Path) -> std::io::Result<()> {
+    use rustix::mount::{UnmountFlags, unmount};
+    match unmount(point, UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::PERM) => fusermount(&[OsStr::new("-u"), OsStr::new("-z"), point.as_os_str()]),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes the mount away if nobody uses it; false when somebody does.
+pub(super) fn unmount(point: &Path) -> std::io::Result<bool> {
+    match rustix::mount::unmount(point, rustix::mount::UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::BUSY) => Ok(false),
+        Err(rustix::io::Errno::PERM) => Ok(fusermount(&[OsStr::new("-u"), point.as_os_str()]).is_ok()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn fusermount(arguments: &[&OsStr]) -> std::io::Result<()> {
+    let output = std::process::Command::new("fusermount3").args(arguments).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+/// Programs that have something of the mount open, run from it or are in it: `name (pid)` each.
+pub(super) fn holders(point: &Path) -> Vec<String> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let own = std::process::id().to_string();
+    let mut holders = Vec::new();
+    for process in processes.flatten() {
+        let pid = process.file_name().to_string_lossy().into_owned();
+        if pid == own || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        if holds(&process.path(), point) {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            holders.push(format!("{} ({pid})", name.trim()));
+        }
+    }
+    holders
+}
+
+fn holds(process: &Path, point: &Path) -> bool {
+    let inside = |link: PathBuf| std::fs::read_link(link).is_ok_and(|target| target.starts_with(point));
+    if ["cwd", "root", "exe"].iter().any(|link| inside(process.join(link))) {
+        return true;
+    }
+    let files = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    if files.map(|file| file.path()).any(inside) {
+        return true;
+    }
+    let maps = std::fs::read(process.join("maps")).unwrap_or_default();
+    let mut needle = point.as_os_str().as_bytes().to_vec();
+    needle.push(b'/');
+    maps.windows(needle.len()).any(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_mount_table_are_read() {
+        let line = br"36 35 98:0 /mnt1 /mnt/with\040blank rw,noatime master:1 - fuse.wsd wsd rw,errors=continue";
+        let (point, info) = parse(line).unwrap();
+        assert_eq!(point, Path::new("/mnt/with blank"));
+        assert_eq!(info, MountInfo { device: "98:0".into(), kind: "fuse.wsd".into() });
+        assert!(parse(b"").is_none());
+        assert!(parse(b"36 35 - x").is_none());
+        assert_eq!(unescape(r"a\\b\1"), Path::new(r"a\\b\1"));
+    }
+
+    #[test]
+    fn only_an_empty_directory_can_be_a_mount_point() {
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().join("new/point");
+        prepare(&point).unwrap();
+        assert!(point.is_dir());
+        prepare(&point).unwrap();
+        std::fs::write(point.join("file"), b"").unwrap();
+        assert!(prepare(&point).unwrap_err().to_string().contains("file"));
+        let refused = prepare(&point.join("file")).unwrap_err();
+        assert!(matches!(refused, MountError::NotADirectory(_)), "{refused}");
+    }
+
+    #[test]
+    fn who_holds_a_directory_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").current_dir(dir.path()).spawn().unwrap();
+        let found = holders(&dir.path().canonicalize().unwrap());
+        assert_eq!(found, [format!("sleep ({})", child.id())]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,151 @@
+//! Telling the kernel of changes that did not come through it.
+//!
+//! Names, attributes and cached pages are dropped by notification, and the kernel asks again. Under writeback
+//! that is not enough for regular files: their size, mtime and ctime belong to the kernel as long as it knows
+//! the file, and it will not take them from an answer. It does take them from a change of its own. So we make
+//! one: we open the file through the mount and set the size and times that it has already; the request that
+//! this causes is recognised and answered, and changes nothing.
+
+use crate::store::rows::{Ino, Kind};
+use crate::vfs::{Attr, Invalidator, Vfs};
+use fuser::{INodeNo, Notifier};
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+/// The nodes whose size and times are being set to what they are.
+#[derive(Default)]
+pub(super) struct Reflected {
+    under_way: Mutex<HashMap<Ino, usize>>,
+}
+
+impl Reflected {
+    /// Whether a request to set attributes is such a one. Requests carry the number of the thread or process
+    /// that made them; one that no program outside this process can have.
+    pub(super) fn is_ours(&self, pid: u32, ino: Ino) -> bool {
+        self.under_way.lock().contains_key(&ino) && is_own_thread(pid)
+    }
+
+    fn guard(self: &Arc<Self>, ino: Ino) -> Guard {
+        *self.under_way.lock().entry(ino).or_default() += 1;
+        Guard { reflected: Arc::clone(self), ino }
+    }
+}
+
+fn is_own_thread(pid: u32) -> bool {
+    pid == std::process::id() || std::path::Path::new(&format!("/proc/self/task/{pid}")).exists()
+}
+
+struct Guard {
+    reflected: Arc<Reflected>,
+    ino: Ino,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut under_way = self.reflected.under_way.lock();
+        if let Some(count) = under_way.get_mut(&self.ino) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(&self.ino);
+            }
+        }
+    }
+}
+
+/// The kernel's side of a mount, as the filesystem sees it.
+pub(super) struct Kernel {
+    vfs: Weak<Vfs>,
+    notifier: Notifier,
+    point: PathBuf,
+    reflected: Arc<Reflected>,
+}
+
+impl Kernel {
+    pub(super) fn new(vfs: &Arc<Vfs>, notifier: Notifier, point: PathBuf, reflected: Arc<Reflected>) -> Self {
+        Self { vfs: Arc::downgrade(vfs), notifier, point, reflected }
+    }
+
+    fn drop_cached(&self, ino: Ino, offset: i64) {
+        if let Err(error) = self.notifier.inval_inode(INodeNo(ino), offset, 0) {
+            tracing::warn!(ino, %error, "the kernel could not be told of a change");
+        }
+    }
+
+    /// Gives the kernel the size and times of a regular file it may know.
+    fn reflect(&self, ino: Ino) {
+        let Some(vfs) = self.vfs.upgrade() else { return };
+        if !vfs.is_known_to_kernel(ino) {
+            return;
+        }
+        let Ok(attr) = vfs.getattr(ino) else { return };
+        if attr.kind != Kind::File {
+            return;
+        }
+        let result = vfs.path_of(ino).map_err(std::io::Error::other).and_then(|path| match path {
+            Some(path) => self.set_to_what_it_is(&path, &attr),
+            None => Ok(()),
+        });
+        if let Err(error) = result {
+            tracing::warn!(ino, %error, "the kernel could not be given the new size and times of a file");
+        }
+    }
+
+    fn set_to_what_it_is(&self, path: &[u8], attr: &Attr) -> std::io::Result<()> {
+        let path = self.point.join(OsStr::from_bytes(path));
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(file) => file,
+            // Moved or removed meanwhile: whoever did that has told the kernel.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if rustix::fs::fstat(&file)?.st_ino != attr.ino {
+            return Ok(());
+        }
+        let _ours = self.reflected.guard(attr.ino);
+        set_size(&file, attr.size)?;
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: attr.atime.sec(), tv_nsec: attr.atime.nsec().into() },
+            last_modification: Timespec { tv_sec: attr.mtime.sec(), tv_nsec: attr.mtime.nsec().into() },
+        };
+        rustix::fs::utimensat(&file, "", &times, AtFlags::EMPTY_PATH)?;
+        Ok(())
+    }
+}
+
+/// Sets the size through the path of the descriptor, which needs no permission to open the file for writing.
+fn set_size(file: &OwnedFd, size: u64) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let file = std::fs::OpenOptions::new().write(true).open(path)?;
+    file.set_len(size)
+}
+
+impl Invalidator for Kernel {
+    fn attributes(&self, ino: Ino) {
+        self.drop_cached(ino, -1);
+        self.reflect(ino);
+    }
+
+    fn content(&self, ino: Ino, _size: u64) {
+        self.reflect(ino);
+        self.drop_cached(ino, 0);
+    }
+
+    fn entry(&self, parent: Ino, name: &[u8]) {
+        if let Err(error) = self.notifier.inval_entry(INodeNo(parent), OsStr::from_bytes(name)) {
+            tracing::warn!(parent, %error, "the kernel could not be told of a name");
+        }
+        self.drop_cached(parent, 0);
+    }
+
+    fn write_back(&self, ino: Ino) {
+        self.drop_cached(ino, 0);
+    }
+}

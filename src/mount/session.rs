@@ -1,0 +1,136 @@
+//! A kernel mount from its beginning to its end.
+
+use super::adapter::Adapter;
+use super::point::{self, MountInfo};
+use super::reflect::{Kernel, Reflected};
+use super::seeker::Seeker;
+use super::MountError;
+use crate::vfs::Vfs;
+use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+/// Threads that answer the kernel. Two cores gain nothing from more; waiting for the disk does.
+const THREADS: usize = 4;
+
+/// Bytes that the kernel reads ahead, KiB: in chunks of the store's, many at a time.
+const READ_AHEAD_KIB: u32 = 2048;
+
+/// A mounted workspace.
+pub(super) struct Session {
+    fuse: Option<BackgroundSession>,
+    seeker: Option<JoinHandle<()>>,
+    vfs: Arc<Vfs>,
+    point: PathBuf,
+    /// What the mount table says of our mount, so that nobody else's is ever touched.
+    ours: MountInfo,
+}
+
+impl Session {
+    /// Mounts the workspace.
+    pub(super) fn start(vfs: &Arc<Vfs>, at: &Path) -> Result<Self, MountError> {
+        point::prepare(at)?;
+        let failed = |source| MountError::Fuse { point: at.to_path_buf(), source };
+        let at = at.canonicalize().map_err(failed)?;
+        let (notifier, reflected) = (Arc::new(OnceLock::new()), Arc::new(Reflected::default()));
+        let (seeker, seeker_thread) = Seeker::start(Arc::clone(vfs), Arc::clone(&notifier)).map_err(failed)?;
+        let adapter = Adapter::new(Arc::clone(vfs), seeker, Arc::clone(&reflected));
+        let session = fuser::Session::new(adapter, &at, &options()).map_err(failed)?;
+        let fuse = session.spawn().map_err(failed)?;
+        let Some(ours) = point::mounted_at(&at) else {
+            let source = std::io::Error::other("the mount table does not show the mount");
+            return Err(failed(source));
+        };
+        let _ = notifier.set(fuse.notifier());
+        vfs.set_invalidator(Some(Arc::new(Kernel::new(vfs, fuse.notifier(), at.clone(), reflected))));
+        read_ahead(&ours.device);
+        let vfs = Arc::clone(vfs);
+        Ok(Self { fuse: Some(fuse), seeker: Some(seeker_thread), vfs, point: at, ours })
+    }
+
+    /// Whether programs reach the workspace through the mount.
+    pub(super) fn is_alive(&self) -> bool {
+        let threads_run = self.fuse.as_ref().is_some_and(|fuse| !fuse.guard.is_finished());
+        threads_run && point::mounted_at(&self.point).as_ref() == Some(&self.ours)
+    }
+
+    /// Brings in what the kernel has not written back, and unmounts. A mount in use is taken away from its
+    /// users, after they were named in the log.
+    pub(super) fn stop(mut self) {
+        self.unmount();
+    }
+
+    fn unmount(&mut self) {
+        let Some(fuse) = self.fuse.take() else { return };
+        self.vfs.set_invalidator(None);
+        if point::mounted_at(&self.point).as_ref() == Some(&self.ours) {
+            self.write_back();
+            match point::unmount(&self.point) {
+                Ok(true) => {}
+                Ok(false) => self.detach(),
+                Err(error) => {
+                    tracing::warn!(point = ?self.point, %error, "the workspace could not be unmounted; detaching it");
+                    self.detach();
+                }
+            }
+        } else {
+            tracing::warn!(point = ?self.point, "the workspace was unmounted by somebody else");
+        }
+        if fuse.guard.is_finished() || rustix::process::geteuid().is_root() {
+            if let Err(error) = fuse.join() {
+                tracing::debug!(%error, "the mount ended with an error");
+            }
+            if let Some(seeker) = self.seeker.take() {
+                let _ = seeker.join();
+            }
+        }
+        // Otherwise a detached mount may still have users, and ends with them or with the process.
+    }
+
+    fn write_back(&self) {
+        let synced = rustix::fs::open(&self.point, rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())
+            .and_then(|directory| rustix::fs::syncfs(&directory));
+        if let Err(error) = synced {
+            tracing::error!(point = ?self.point, %error, "what the kernel held could not be written back");
+        }
+    }
+
+    fn detach(&self) {
+        let holders = point::holders(&self.point);
+        tracing::warn!(point = ?self.point, holders = holders.join(", "), "the mount is in use: detaching it");
+        if let Err(error) = point::detach(&self.point) {
+            tracing::error!(point = ?self.point, %error, "the mount could not be detached");
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+fn options() -> Config {
+    let mut config = Config::default();
+    config.n_threads = Some(THREADS);
+    config.clone_fd = true;
+    config.mount_options = vec![
+        MountOption::FSName("wsd".into()),
+        MountOption::Subtype("wsd".into()),
+        MountOption::DefaultPermissions,
+    ];
+    if rustix::process::geteuid().is_root() {
+        config.acl = SessionACL::All;
+        config.mount_options.extend([MountOption::Dev, MountOption::Suid]);
+    }
+    config
+}
+
+/// Lets the kernel read further ahead than it does for a filesystem it knows nothing of. Needs root.
+fn read_ahead(device: &str) {
+    let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
+    if let Err(error) = std::fs::write(path, READ_AHEAD_KIB.to_string()) {
+        tracing::debug!(%error, "the kernel's read-ahead stays as it is");
+    }
+}

@@ -1,0 +1,71 @@
+//! A workspace in service: its store, its live tree, its mount.
+
+use crate::config::Config;
+use crate::error::FsError;
+use crate::mount::{Backend, Mount, MountError};
+use crate::store::error::StoreError;
+use crate::store::{Checkpoint, Store};
+use crate::vfs::{Options, Vfs};
+use parking_lot::RwLock;
+use std::sync::Arc;
+
+/// Why a workspace cannot be served, or was not left as it should.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what the variant means")]
+pub enum WorkspaceError {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Mount(#[from] MountError),
+    #[error("the workspace: {0}")]
+    Workspace(#[from] FsError),
+}
+
+/// The workspace with all that stands on it.
+pub struct Workspace {
+    pub(crate) store: Arc<Store>,
+    pub(crate) vfs: Arc<Vfs>,
+    mount: RwLock<Option<Mount>>,
+}
+
+impl Workspace {
+    /// Opens the store and mounts it.
+    pub fn open(config: &Config) -> Result<Self, WorkspaceError> {
+        let store = Arc::new(Store::open(&config.store, &config.mount_point)?);
+        let options = Options { cache_bytes: config.cache_bytes, max_bytes: config.max_bytes };
+        let vfs = Vfs::open(Arc::clone(&store), options)?;
+        let mount = match Mount::start(&vfs, &config.mount_point, config.mount) {
+            Ok(mount) => mount,
+            Err(error) => {
+                vfs.shutdown()?;
+                return Err(error.into());
+            }
+        };
+        Ok(Self { store, vfs, mount: RwLock::new(Some(mount)) })
+    }
+
+    /// How the workspace is mounted, and why so.
+    pub fn mount_backend(&self) -> Option<(Backend, String)> {
+        self.mount.read().as_ref().map(|mount| (mount.backend(), mount.reason().to_owned()))
+    }
+
+    /// Whether programs can reach the workspace as the settings say.
+    pub fn mount_is_ready(&self) -> bool {
+        self.mount.read().as_ref().is_some_and(Mount::is_ready)
+    }
+
+    /// Why nothing can be added at present.
+    pub fn failure(&self) -> Option<FsError> {
+        self.vfs.failure()
+    }
+
+    /// Unmounts, writes everything to disk and folds the WAL.
+    pub fn close(&self) -> Result<(), WorkspaceError> {
+        if let Some(mount) = self.mount.write().take() {
+            mount.stop();
+        }
+        self.vfs.shutdown()?;
+        self.store.checkpoint(Checkpoint::Truncate)?;
+        Ok(())
+    }
+}
