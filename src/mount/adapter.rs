@@ -12,7 +12,7 @@ use crate::error::{FsError, FsResult};
 use crate::store::rows::{CHUNK, Kind, ROOT};
 use crate::vfs::{Attr, NewNode, RenameMode, SetAttr, Vfs};
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
     Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
@@ -216,21 +216,10 @@ impl Filesystem for Adapter {
         entry(reply, self.create_node(request, parent, name, new));
     }
 
-    fn create(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        _flags: i32,
-        reply: ReplyCreate,
-    ) {
-        let new = NewNode { kind: Kind::File, mode, umask, rdev: 0 };
-        match self.create_node(request, parent, name, new) {
-            Ok(made) => reply.created(&TTL, &attr(&made), GENERATION, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
-            Err(error) => reply.error(errno(&error)),
-        }
+    /// The kernel then makes the node and opens it as any other, without a request: one less, because what was
+    /// not opened need not be released.
+    fn create(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -7,9 +7,11 @@ use super::seeker::Seeker;
 use super::MountError;
 use crate::vfs::Vfs;
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Threads that answer the kernel. Two cores gain nothing from more; waiting for the disk does.
 const THREADS: usize = 4;
@@ -17,9 +19,15 @@ const THREADS: usize = 4;
 /// Bytes that the kernel reads ahead, KiB: in chunks of the store's, many at a time.
 const READ_AHEAD_KIB: u32 = 2048;
 
+/// How long the threads that answer the kernel may take to see that the mount is gone.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// A mounted workspace.
 pub(super) struct Session {
-    fuse: Option<BackgroundSession>,
+    /// Never dropped: fuser would unmount whatever is at the mount point by then, and that may be the mount of
+    /// another daemon (0.18 asks the kernel whether its own is still there, but takes the answer for its
+    /// opposite). What it costs is one descriptor of a dead connection.
+    fuse: Option<ManuallyDrop<BackgroundSession>>,
     seeker: Option<JoinHandle<()>>,
     vfs: Arc<Vfs>,
     point: PathBuf,
@@ -46,7 +54,7 @@ impl Session {
         vfs.set_invalidator(Some(Arc::new(Kernel::new(vfs, fuse.notifier(), at.clone(), reflected))));
         read_ahead(&ours.device);
         let vfs = Arc::clone(vfs);
-        Ok(Self { fuse: Some(fuse), seeker: Some(seeker_thread), vfs, point: at, ours })
+        Ok(Self { fuse: Some(ManuallyDrop::new(fuse)), seeker: Some(seeker_thread), vfs, point: at, ours })
     }
 
     /// Whether programs reach the workspace through the mount.
@@ -77,15 +85,14 @@ impl Session {
         } else {
             tracing::warn!(point = ?self.point, "the workspace was unmounted by somebody else");
         }
-        if fuse.guard.is_finished() || rustix::process::geteuid().is_root() {
-            if let Err(error) = fuse.join() {
-                tracing::debug!(%error, "the mount ended with an error");
-            }
-            if let Some(seeker) = self.seeker.take() {
-                let _ = seeker.join();
-            }
+        // A detached mount may still have users if it was not ours to abort; it ends with them, or with us.
+        let deadline = Instant::now() + FAREWELL;
+        while !fuse.guard.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
         }
-        // Otherwise a detached mount may still have users, and ends with them or with the process.
+        if let (true, Some(seeker)) = (fuse.guard.is_finished(), self.seeker.take()) {
+            let _ = seeker.join();
+        }
     }
 
     fn write_back(&self) {
