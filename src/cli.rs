@@ -4,7 +4,6 @@ mod check;
 mod gc;
 mod run;
 mod serve;
-mod signals;
 
 use crate::config::{Config, Defaults, Flags};
 use crate::telemetry;

@@ -147,7 +147,11 @@ impl Config {
     fn from(flags: &Flags, defaults: Defaults, env: &dyn Fn(&str) -> Option<String>) -> Parsed<Self> {
         for (variable, instead) in LEGACY {
             if let Some(value) = env(variable) {
-                return Err(wrong(variable, &value, format!("this variable is no longer used; set {instead}")));
+                return Err(wrong(
+                    variable,
+                    &value,
+                    format!("this variable is no longer used; set {instead}"),
+                ));
             }
         }
         let get = |flag: &Option<String>, variable: &str| flag.clone().or_else(|| env(variable));
@@ -155,7 +159,8 @@ impl Config {
         let mount_point = parse_mount_point(&mount_point)?;
         let token = get(&flags.token, "WSD_TOKEN").map(parse_token).transpose()?;
         let insecure = env("WSD_INSECURE").map(|value| parse_switch("WSD_INSECURE", &value)).transpose()?;
-        let host = get(&flags.host, "HOST").map_or(Ok(IpAddr::from([127, 0, 0, 1])), |value| parse_host(&value))?;
+        let host =
+            get(&flags.host, "HOST").map_or(Ok(IpAddr::from([127, 0, 0, 1])), |value| parse_host(&value))?;
         if !host.is_loopback() && token.is_none() && insecure != Some(true) {
             let accepted = "an address that others can reach needs WSD_TOKEN, or WSD_INSECURE=1";
             return Err(wrong("HOST", &host.to_string(), accepted.into()));
@@ -167,7 +172,8 @@ impl Config {
         Ok(Self {
             port: get(&flags.port, "PORT").map_or(Ok(defaults.port), |value| parse_port(&value))?,
             host,
-            mount: get(&flags.fuse_mount, "FUSE_MOUNT").map_or(Ok(Choice::Auto), |value| parse_backend(&value))?,
+            mount: get(&flags.fuse_mount, "FUSE_MOUNT")
+                .map_or(Ok(Choice::Auto), |value| parse_backend(&value))?,
             mount_point,
             store,
             token,
@@ -179,7 +185,9 @@ impl Config {
             log: LogConfig {
                 filter: parse_filter(get(&flags.log, "WSD_LOG").unwrap_or_else(|| defaults.log.into()))?,
                 json: get(&flags.log_format, "LOG_FORMAT").map_or(Ok(false), |value| parse_format(&value))?,
-                file: get(&flags.log_file, "LOG_FILE").map(|value| absolute("LOG_FILE", &value)).transpose()?,
+                file: get(&flags.log_file, "LOG_FILE")
+                    .map(|value| absolute("LOG_FILE", &value))
+                    .transpose()?,
             },
             ignored: NOT_YET.into_iter().filter(|variable| env(variable).is_some()).collect(),
         })
@@ -191,20 +199,28 @@ fn wrong(variable: &'static str, value: &str, accepted: String) -> ConfigError {
 }
 
 fn parse_port(value: &str) -> Parsed<u16> {
-    value.parse().map_err(|_| wrong("PORT", value, "give a number from 0 to 65535; 0 picks a free port".into()))
+    value
+        .parse()
+        .map_err(|_| wrong("PORT", value, "give a number from 0 to 65535; 0 picks a free port".into()))
 }
 
 fn parse_host(value: &str) -> Parsed<IpAddr> {
     if value == "localhost" {
         return Ok(IpAddr::from([127, 0, 0, 1]));
     }
-    value.parse().map_err(|_| wrong("HOST", value, "give an IP address, such as 127.0.0.1, ::1 or 0.0.0.0".into()))
+    value
+        .parse()
+        .map_err(|_| wrong("HOST", value, "give an IP address, such as 127.0.0.1, ::1 or 0.0.0.0".into()))
 }
 
 fn parse_mount_point(value: &str) -> Parsed<PathBuf> {
     let path = absolute("MOUNT_POINT", value)?;
     if path == Path::new("/") {
-        return Err(wrong("MOUNT_POINT", value, "the root directory cannot be one; give a directory below it".into()));
+        return Err(wrong(
+            "MOUNT_POINT",
+            value,
+            "the root directory cannot be one; give a directory below it".into(),
+        ));
     }
     Ok(path)
 }
@@ -213,7 +229,10 @@ fn parse_mount_point(value: &str) -> Parsed<PathBuf> {
 fn absolute(variable: &'static str, value: &str) -> Parsed<PathBuf> {
     use std::path::Component;
     let path = Path::new(value);
-    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) || value.contains('\0') {
+    if !path.is_absolute()
+        || path.components().any(|part| part == Component::ParentDir)
+        || value.contains('\0')
+    {
         return Err(wrong(variable, value, "give an absolute path without `..`".into()));
     }
     Ok(path.components().collect())
@@ -290,7 +309,11 @@ fn allowed_hosts(value: Option<String>) -> Parsed<Vec<String>> {
     let Some(value) = value else { return Ok(names) };
     for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         if name.contains(|character: char| character.is_whitespace() || character == '/') {
-            return Err(wrong("WSD_ALLOWED_HOSTS", name, "give host names separated by commas, without ports or paths".into()));
+            return Err(wrong(
+                "WSD_ALLOWED_HOSTS",
+                name,
+                "give host names separated by commas, without ports or paths".into(),
+            ));
         }
         names.push(name.to_ascii_lowercase());
     }

@@ -1,9 +1,12 @@
 //! The daemon: builds the rooms in order, and drains them in reverse.
 
+mod signals;
+
 use crate::config::Config;
 use crate::http;
 use crate::mount::Backend;
 use crate::workspace::{Workspace, WorkspaceError};
+use signals::Signals;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -29,6 +32,7 @@ pub enum DaemonError {
 /// A running daemon.
 pub struct Daemon {
     runtime: Runtime,
+    signals: Signals,
     state: Arc<http::State>,
     stop_http: oneshot::Sender<()>,
     http: tokio::task::JoinHandle<()>,
@@ -43,6 +47,8 @@ impl Daemon {
         }
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().build().map_err(DaemonError::Threads)?;
+        // From here on a signal is answered, if only once everything has started.
+        let signals = runtime.block_on(async { Signals::new() }).map_err(DaemonError::Threads)?;
         let address = SocketAddr::new(config.host, config.port);
         let listen = |source| DaemonError::Listen { address, source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
@@ -61,7 +67,7 @@ impl Daemon {
             store = %opened.store.location(), "ready"
         );
         let _ = state.workspace.set(opened);
-        Ok(Self { runtime, state, stop_http, http })
+        Ok(Self { runtime, signals, state, stop_http, http })
     }
 
     /// The port that is listened on.
@@ -74,15 +80,31 @@ impl Daemon {
         &self.state.config
     }
 
-    /// Runs a future on the daemon's runtime.
-    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.block_on(future)
+    /// Waits for SIGTERM (true) or SIGINT (false).
+    pub fn wait_for_signal(&mut self) -> bool {
+        self.runtime.block_on(self.signals.wait())
     }
 
-    /// Stops accepting, unmounts, writes everything to disk and folds the WAL.
+    /// Waits for a future; `on_signal` is told of each signal meanwhile, and whether it was SIGTERM.
+    pub fn wait_for<T>(&mut self, future: impl Future<Output = T>, mut on_signal: impl FnMut(bool)) -> T {
+        let signals = &mut self.signals;
+        self.runtime.block_on(async {
+            let mut future = std::pin::pin!(future);
+            loop {
+                tokio::select! {
+                    done = &mut future => return done,
+                    is_term = signals.wait() => on_signal(is_term),
+                }
+            }
+        })
+    }
+
+    /// Stops accepting, unmounts, writes everything to disk and folds the WAL. A signal meanwhile ends the
+    /// process at once.
     pub fn stop(self) -> Result<(), DaemonError> {
         tracing::info!("stopping");
         let _ = self.stop_http.send(());
+        self.runtime.spawn(self.signals.end_at_once_on_the_next());
         let drained = self.runtime.block_on(async { tokio::time::timeout(DRAIN, self.http).await });
         if drained.is_err() {
             tracing::warn!("requests were still under way after {} seconds", DRAIN.as_secs());

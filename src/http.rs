@@ -26,7 +26,11 @@ pub struct State {
 }
 
 /// Answers requests until `stop` comes; then lets those under way end.
-pub async fn serve(listener: TcpListener, state: Arc<State>, stop: impl Future<Output = ()> + Send + 'static) {
+pub async fn serve(
+    listener: TcpListener,
+    state: Arc<State>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) {
     if let Err(error) = axum::serve(listener, router(state)).with_graceful_shutdown(stop).await {
         tracing::error!(%error, "the HTTP server ended");
     }
@@ -40,7 +44,9 @@ fn router(state: Arc<State>) -> Router {
         .route("/__wsd/stats", get(ops::stats))
         .route("/__wsd/checkpoint", post(ops::checkpoint))
         .fallback(|| async { text(StatusCode::NOT_FOUND, "not found\n") })
-        .method_not_allowed_fallback(|| async { text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n") })
+        .method_not_allowed_fallback(|| async {
+            text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
+        })
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), guard::check))
         .with_state(state)
 }

@@ -130,7 +130,8 @@ impl Store {
         let lock = path.map(open::lock).transpose()?;
         let mut connection = open::writer(path)?;
         open::found_workspace(&mut connection)?;
-        let next_chunk = connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM chunk", [], |row| row.get(0))?;
+        let next_chunk =
+            connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM chunk", [], |row| row.get(0))?;
         let folder = path.map(open::folder).transpose()?;
         Ok(Self {
             location: location.clone(),

@@ -8,7 +8,7 @@
 //! - `node`, `content`, `table`: the state: a node, a file's bytes, all nodes in memory and who holds them.
 //! - `journal`: operations, cuts, groups. `space`: totals and the quota. `upkeep`: the threads behind it.
 //! - `lookup create remove rename setattr readdir io range xattr acl`: the verbs, a family a file.
-//! - [`invalidate`]: how the kernel is told of what did not come through it.
+//! - `invalidate`: how the kernel is told of what did not come through it.
 
 mod acl;
 mod content;

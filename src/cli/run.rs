@@ -1,15 +1,16 @@
 //! `wsd run`.
 
-use super::{USAGE, complain, configure, signals};
+use super::{USAGE, complain, configure};
 use crate::config::{Defaults, Flags};
 use crate::daemon::Daemon;
 use crate::mount::Choice;
 use clap::Args;
+use rustix::process::{Signal, kill_process};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitCode, ExitStatus};
-use tokio::process::{Child, Command};
+use std::process::{Command, ExitCode, ExitStatus};
+use tokio::sync::oneshot;
 
 #[derive(Args)]
 pub(super) struct RunArgs {
@@ -26,14 +27,17 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         Err(code) => return code,
     };
     if config.mount == Choice::None {
-        return complain("FUSE_MOUNT: \"none\" is not accepted: a command cannot run in a workspace that is not mounted", USAGE);
+        return complain(
+            "FUSE_MOUNT: \"none\" is not accepted: a command cannot run in a workspace that is not mounted",
+            USAGE,
+        );
     }
     // A command needs the workspace: no mount is a failure here.
-    let daemon = match Daemon::start(crate::config::Config { mount: Choice::Fuse, ..config }) {
+    let mut daemon = match Daemon::start(crate::config::Config { mount: Choice::Fuse, ..config }) {
         Ok(daemon) => daemon,
         Err(error) => return complain(error, 1),
     };
-    let status = daemon.block_on(run_command(&args.command, &daemon.config().mount_point));
+    let status = run_command(&mut daemon, &args.command);
     let stopped = daemon.stop();
     match (status, stopped) {
         (Ok(status), Ok(())) => exit_code(status),
@@ -42,23 +46,19 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     }
 }
 
-async fn run_command(command: &[OsString], directory: &std::path::Path) -> io::Result<ExitStatus> {
-    let mut signals = signals::Signals::new()?;
-    let mut child = Command::new(&command[0]).args(&command[1..]).current_dir(directory).spawn()?;
-    loop {
-        tokio::select! {
-            status = child.wait() => return status,
-            // An interrupt from the terminal reaches the command by itself.
-            is_term = signals.wait() => if is_term { terminate(&child) },
+fn run_command(daemon: &mut Daemon, command: &[OsString]) -> io::Result<ExitStatus> {
+    let mut child =
+        Command::new(&command[0]).args(&command[1..]).current_dir(&daemon.config().mount_point).spawn()?;
+    let pid = rustix::process::Pid::from_child(&child);
+    let (end, ended) = oneshot::channel();
+    std::thread::spawn(move || end.send(child.wait()));
+    let status = daemon.wait_for(ended, |is_term| {
+        // An interrupt from the terminal reaches the command by itself.
+        if is_term {
+            let _ = kill_process(pid, Signal::TERM);
         }
-    }
-}
-
-fn terminate(child: &Child) {
-    let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
-    if let Some(pid) = pid {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
+    });
+    status.unwrap_or_else(|_| Err(io::Error::other("the thread that waited for it ended")))
 }
 
 /// As a shell has it: 128 and the signal for a command that was killed.

@@ -48,7 +48,11 @@ fn nonsense_is_refused_with_variable_value_and_what_is_accepted() {
         ("WSD_INSECURE", "maybe"),
     ] {
         let text = refusal(variable, value);
-        assert!(text.starts_with(&format!("{variable}: {value:?} is not accepted: ")) || variable == "WSD_ALLOWED_HOSTS", "{text}");
+        assert!(
+            text.starts_with(&format!("{variable}: {value:?} is not accepted: "))
+                || variable == "WSD_ALLOWED_HOSTS",
+            "{text}"
+        );
         assert!(!text.contains('\n'), "{text}");
     }
     let text = refusal("WSD_TOKEN", "with blank");

@@ -11,7 +11,11 @@ use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
 /// Lets a request through, or answers it.
-pub(super) async fn check(extract::State(state): extract::State<Arc<State>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(
+    extract::State(state): extract::State<Arc<State>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let headers = request.headers();
     if !host_is_allowed(headers, request.uri().host(), &state.config.allowed_hosts) {
         let line = "this host name is not allowed here: add it to WSD_ALLOWED_HOSTS\n";
@@ -19,14 +23,21 @@ pub(super) async fn check(extract::State(state): extract::State<Arc<State>>, req
     }
     let changes = request.method() == Method::POST || headers.contains_key(header::UPGRADE);
     if changes && !origin_is_allowed(headers, &state.config.allowed_hosts) {
-        return text(StatusCode::FORBIDDEN, "requests from this origin are not allowed: see WSD_ALLOWED_HOSTS\n");
+        return text(
+            StatusCode::FORBIDDEN,
+            "requests from this origin are not allowed: see WSD_ALLOWED_HOSTS\n",
+        );
     }
     if let Some(token) = &state.config.token
         && request.uri().path() != "/health"
         && !bears(headers, token)
     {
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (challenge, text(StatusCode::UNAUTHORIZED, "the secret of this daemon is needed: WSD_TOKEN\n")).into_response();
+        return (
+            challenge,
+            text(StatusCode::UNAUTHORIZED, "the secret of this daemon is needed: WSD_TOKEN\n"),
+        )
+            .into_response();
     }
     next.run(request).await
 }

@@ -1,8 +1,8 @@
 //! The routes for whoever runs the daemon.
 
 use super::{State, text};
-use crate::workspace::Workspace;
 use crate::store::Checkpoint;
+use crate::workspace::Workspace;
 use axum::Json;
 use axum::extract::{self, RawQuery};
 use axum::http::StatusCode;
@@ -18,7 +18,8 @@ pub(super) async fn root() -> Json<Value> {
 
 /// `ok` as soon as anybody can ask; with `?ready`, when the store is open and the mount is there.
 pub(super) async fn health(state: Shared, RawQuery(query): RawQuery) -> Response {
-    let asks_ready = query.is_some_and(|query| query.split('&').any(|part| part == "ready" || part.starts_with("ready=")));
+    let asks_ready =
+        query.is_some_and(|query| query.split('&').any(|part| part == "ready" || part.starts_with("ready=")));
     if !asks_ready {
         return text(StatusCode::OK, "ok\n");
     }
@@ -93,7 +94,10 @@ where
     F: FnOnce(&State, &Workspace) -> Result<Value, Box<dyn std::error::Error>> + Send + 'static,
 {
     let answered = tokio::task::spawn_blocking(move || match state.workspace.get() {
-        None => Err((StatusCode::SERVICE_UNAVAILABLE, "not ready: the store is being opened and mounted\n".to_owned())),
+        None => Err((
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: the store is being opened and mounted\n".to_owned(),
+        )),
         Some(workspace) => {
             ask(&state, workspace).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
         }

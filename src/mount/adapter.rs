@@ -4,18 +4,17 @@
 //! kernel learns this from the first `ENOSYS` and saves itself the requests (open, release, flush, opendir). It
 //! keeps advisory locks itself, and checks permissions (`default_permissions`).
 
-use super::convert::{attr, caller, errno, fallocate, file_type, kind, seek, set_time, set_xattr};
+use super::convert::{attr, caller, errno, fallocate, file_type, kind, seek, set_time, set_xattr, time_in};
 use super::reflect::Reflected;
 use super::seeker::Seeker;
-use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{CHUNK, Kind, ROOT};
 use crate::vfs::{Attr, NewNode, RenameMode, SetAttr, Vfs};
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
-    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::io;
@@ -185,7 +184,7 @@ impl Filesystem for Adapter {
             size,
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
-            ctime: ctime.map(Timestamp::from),
+            ctime: ctime.map(time_in),
         };
         attributes(reply, self.vfs.setattr(caller(request), ino.0, &set));
     }
@@ -211,7 +210,15 @@ impl Filesystem for Adapter {
         entry(reply, self.create_node(request, parent, name, NewNode { kind, mode, umask, rdev }));
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
         let new = NewNode { kind: Kind::Dir, mode, umask, rdev: 0 };
         entry(reply, self.create_node(request, parent, name, new));
     }
@@ -326,7 +333,14 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdirplus(&self, request: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
         let result = self.vfs.readdir_plus(caller(request), ino.0, offset, &mut |entry, found| {
             let name = OsStr::from_bytes(&entry.name);
             !reply.add(INodeNo(entry.ino), entry.cookie, name, &TTL, &attr(found), GENERATION)
@@ -370,7 +384,11 @@ impl Filesystem for Adapter {
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let names = self.vfs.listxattr(ino.0);
-        xattr(reply, size, names.map(|names| names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect()));
+        xattr(
+            reply,
+            size,
+            names.map(|names| names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect()),
+        );
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -431,7 +449,10 @@ impl Filesystem for Adapter {
         reply: ReplyIoctl,
     ) {
         if !self.told_of_ioctl.swap(true, Ordering::Relaxed) {
-            tracing::info!(command = format_args!("{command:#x}"), "ioctls are not supported: they fail with ENOTTY");
+            tracing::info!(
+                command = format_args!("{command:#x}"),
+                "ioctls are not supported: they fail with ENOTTY"
+            );
         }
         reply.error(Errno::ENOTTY);
     }

@@ -5,6 +5,7 @@ use crate::error::FsError;
 use crate::store::rows::Kind;
 use crate::vfs::{Attr, Caller, Fallocate, Origin, Seek, SetTime, SetXattr};
 use fuser::{Errno, FileAttr, FileType, INodeNo, Request, TimeOrNow};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), origin: Origin::Kernel }
@@ -64,7 +65,16 @@ pub(super) fn attr(attr: &Attr) -> FileAttr {
 pub(super) fn set_time(time: TimeOrNow) -> SetTime {
     match time {
         TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(time) => SetTime::At(Timestamp::from(time)),
+        TimeOrNow::SpecificTime(time) => SetTime::At(time_in(time)),
+    }
+}
+
+/// A time from the kernel, whose nanoseconds count from the second before. For a time before 1970 fuser 0.18
+/// counts them away from the epoch.
+pub(super) fn time_in(time: SystemTime) -> Timestamp {
+    match UNIX_EPOCH.duration_since(time) {
+        Ok(before) => Timestamp::from_parts(-(before.as_secs() as i64), before.subsec_nanos()),
+        Err(_) => Timestamp::from(time),
     }
 }
 

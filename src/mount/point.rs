@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MountInfo {
-    /// Number of the mounted device, `major:minor`: no two mounts that exist share one.
+    /// Number of the mounted device, `major:minor`: no two filesystems share one at the same time.
     pub(super) device: String,
     /// Filesystem type.
     pub(super) kind: String,
@@ -18,7 +18,12 @@ pub(super) struct MountInfo {
 /// What is mounted exactly here, topmost.
 pub(super) fn mounted_at(point: &Path) -> Option<MountInfo> {
     let table = std::fs::read("/proc/self/mountinfo").ok()?;
-    table.split(|byte| *byte == b'\n').filter_map(parse).filter(|(at, _)| at == point).map(|(_, info)| info).last()
+    table
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse)
+        .filter(|(at, _)| at == point)
+        .map(|(_, info)| info)
+        .next_back()
 }
 
 /// The fields of a line, as proc(5) has them: id, parent, device, root, mount point, options..., `-`, type, ...
@@ -80,7 +85,10 @@ pub(super) fn prepare(point: &Path) -> Result<(), MountError> {
         None => Ok(()),
         Some(entry) => {
             let name = entry.map_err(failed)?.file_name();
-            Err(MountError::NotEmpty { point: point.to_path_buf(), name: name.to_string_lossy().into_owned() })
+            Err(MountError::NotEmpty {
+                point: point.to_path_buf(),
+                name: name.to_string_lossy().into_owned(),
+            })
         }
     }
 }
@@ -152,7 +160,8 @@ mod tests {
 
     #[test]
     fn lines_of_the_mount_table_are_read() {
-        let line = br"36 35 98:0 /mnt1 /mnt/with\040blank rw,noatime master:1 - fuse.wsd wsd rw,errors=continue";
+        let line =
+            br"36 35 98:0 /mnt1 /mnt/with\040blank rw,noatime master:1 - fuse.wsd wsd rw,errors=continue";
         let (point, info) = parse(line).unwrap();
         assert_eq!(point, Path::new("/mnt/with blank"));
         assert_eq!(info, MountInfo { device: "98:0".into(), kind: "fuse.wsd".into() });
@@ -177,7 +186,8 @@ mod tests {
     #[test]
     fn who_holds_a_directory_is_found() {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = std::process::Command::new("sleep").arg("60").current_dir(dir.path()).spawn().unwrap();
+        let mut child =
+            std::process::Command::new("sleep").arg("60").current_dir(dir.path()).spawn().unwrap();
         let found = holders(&dir.path().canonicalize().unwrap());
         assert_eq!(found, [format!("sleep ({})", child.id())]);
         child.kill().unwrap();

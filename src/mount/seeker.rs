@@ -26,7 +26,10 @@ pub(super) struct Seeker {
 
 impl Seeker {
     /// Starts the thread, which ends with its last request after the seeker is dropped.
-    pub(super) fn start(vfs: Arc<Vfs>, notifier: Arc<OnceLock<Notifier>>) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub(super) fn start(
+        vfs: Arc<Vfs>,
+        notifier: Arc<OnceLock<Notifier>>,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, inbox) = channel::<Job>();
         let thread = std::thread::Builder::new().name("wsd-seek".into()).spawn(move || {
             for Job { ino, offset, what, reply } in inbox {

@@ -1,10 +1,10 @@
 //! A kernel mount from its beginning to its end.
 
+use super::MountError;
 use super::adapter::Adapter;
 use super::point::{self, MountInfo};
 use super::reflect::{Kernel, Reflected};
 use super::seeker::Seeker;
-use super::MountError;
 use crate::vfs::Vfs;
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 use std::mem::ManuallyDrop;
@@ -42,7 +42,8 @@ impl Session {
         let failed = |source| MountError::Fuse { point: at.to_path_buf(), source };
         let at = at.canonicalize().map_err(failed)?;
         let (notifier, reflected) = (Arc::new(OnceLock::new()), Arc::new(Reflected::default()));
-        let (seeker, seeker_thread) = Seeker::start(Arc::clone(vfs), Arc::clone(&notifier)).map_err(failed)?;
+        let (seeker, seeker_thread) =
+            Seeker::start(Arc::clone(vfs), Arc::clone(&notifier)).map_err(failed)?;
         let adapter = Adapter::new(Arc::clone(vfs), seeker, Arc::clone(&reflected));
         let session = fuser::Session::new(adapter, &at, &options()).map_err(failed)?;
         let fuse = session.spawn().map_err(failed)?;
@@ -72,7 +73,9 @@ impl Session {
     fn unmount(&mut self) {
         let Some(fuse) = self.fuse.take() else { return };
         self.vfs.set_invalidator(None);
-        if point::mounted_at(&self.point).as_ref() == Some(&self.ours) {
+        // Device numbers are used again, but not as long as our connection lives.
+        let connected = !fuse.guard.is_finished();
+        if connected && point::mounted_at(&self.point).as_ref() == Some(&self.ours) {
             self.write_back();
             match point::unmount(&self.point) {
                 Ok(true) => {}

@@ -136,7 +136,9 @@ fn check(connection: &Connection, deep: bool) -> StoreResult<Vec<Flaw>> {
         ("{CHUNK}", CHUNK as u64),
     ];
     for rule in RULES {
-        let sql = limits.iter().fold((*rule).to_owned(), |sql, (name, value)| sql.replace(name, &value.to_string()));
+        let sql = limits
+            .iter()
+            .fold((*rule).to_owned(), |sql, (name, value)| sql.replace(name, &value.to_string()));
         lines(connection, &sql, &mut flaws)?;
     }
     if deep {

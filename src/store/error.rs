@@ -13,7 +13,9 @@ pub enum StoreError {
     InsideMount { store: PathBuf, mount_point: PathBuf },
     #[error("{0:?} is not a wsd store: it is left as it is; give another path")]
     NotAStore(PathBuf),
-    #[error("{path:?} was written by a newer wsd (store version {found}); this one knows versions up to {known}: upgrade wsd")]
+    #[error(
+        "{path:?} was written by a newer wsd (store version {found}); this one knows versions up to {known}: upgrade wsd"
+    )]
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error("the store {path:?} is in use by another wsd (process {pid}): stop it, or give another path")]
     InUse { path: PathBuf, pid: String },

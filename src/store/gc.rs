@@ -133,7 +133,8 @@ fn take_apart(connection: &Connection, ws: WorkspaceId, ino: i64, budget: usize)
         .prepare_cached("SELECT idx, chunk FROM extent WHERE ws = ?1 AND ino = ?2 LIMIT ?3")?
         .query_map(params![ws, ino, budget as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
-    let mut delete = connection.prepare_cached("DELETE FROM extent WHERE ws = ?1 AND ino = ?2 AND idx = ?3")?;
+    let mut delete =
+        connection.prepare_cached("DELETE FROM extent WHERE ws = ?1 AND ino = ?2 AND idx = ?3")?;
     let mut release = connection.prepare_cached("UPDATE chunk SET refs = refs - 1 WHERE id = ?1")?;
     for (index, chunk) in &some {
         delete.execute(params![ws, ino, index])?;

@@ -42,7 +42,10 @@ pub(super) fn check_path(path: &Path, mount_point: Option<&Path>) -> StoreResult
     // A dead mount cannot be looked at, so its path is taken as it is written.
     let real_mount = mount_point.canonicalize().unwrap_or_else(|_| mount_point.to_path_buf());
     if real(path).starts_with(&real_mount) || path.starts_with(mount_point) {
-        return Err(StoreError::InsideMount { store: path.to_path_buf(), mount_point: mount_point.to_path_buf() });
+        return Err(StoreError::InsideMount {
+            store: path.to_path_buf(),
+            mount_point: mount_point.to_path_buf(),
+        });
     }
     Ok(())
 }
@@ -119,6 +122,11 @@ pub(super) fn writer(path: Option<&Path>) -> StoreResult<Connection> {
     };
     connection.pragma_update(None, "page_size", PAGE_SIZE)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if id != APPLICATION_ID {
+        // Before there is a WAL, so that it is in the file itself, where the next start looks for it.
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -131,7 +139,6 @@ pub(super) fn writer(path: Option<&Path>) -> StoreResult<Connection> {
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         refuse_newer(path, version)?;
     }
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     MIGRATIONS.to_latest(&mut connection)?;
     Ok(connection)
 }

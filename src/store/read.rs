@@ -9,7 +9,8 @@ use crate::clock::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
-const INODE: &str = "SELECT ino, kind, rev, mode, uid, gid, rdev, nlink, size, allocated, atime, mtime, ctime, btime,
+const INODE: &str =
+    "SELECT ino, kind, rev, mode, uid, gid, rdev, nlink, size, allocated, atime, mtime, ctime, btime,
                             parent, next_cookie, storage, has_xattrs, dead
                      FROM inode WHERE ws = ?1 AND ino = ?2 ORDER BY since DESC LIMIT 1";
 
@@ -69,7 +70,9 @@ impl Store {
     pub fn position(&self, ws: WorkspaceId) -> StoreResult<(Revision, Ino)> {
         self.with_reader(|reader| {
             let sql = "SELECT revision, next_ino FROM workspace WHERE id = ?1";
-            Ok(reader.query_row(sql, [ws], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))?)
+            Ok(reader.query_row(sql, [ws], |row| {
+                Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+            })?)
         })
     }
 
@@ -183,7 +186,8 @@ impl Store {
     /// A node's extended attributes.
     pub fn xattrs(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Xattrs> {
         self.with_reader(|reader| {
-            let sql = "SELECT name, value, dead, max(since) FROM xattr WHERE ws = ?1 AND ino = ?2 GROUP BY name";
+            let sql =
+                "SELECT name, value, dead, max(since) FROM xattr WHERE ws = ?1 AND ino = ?2 GROUP BY name";
             let mut statement = reader.prepare_cached(sql)?;
             let rows = statement.query_map(params![ws, ino as i64], |row| {
                 Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, bool>(2)?))
@@ -230,7 +234,8 @@ fn inode_row(row: &Row<'_>) -> StoreResult<InodeRow> {
         btime: time(13)?,
         parent: unsigned(14)?,
         next_cookie: unsigned(15)?,
-        storage: Storage::from_u8(storage).ok_or_else(|| StoreError::Corrupt(format!("storage {storage}")))?,
+        storage: Storage::from_u8(storage)
+            .ok_or_else(|| StoreError::Corrupt(format!("storage {storage}")))?,
         has_xattrs: row.get(17)?,
     })
 }

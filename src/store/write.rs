@@ -49,10 +49,15 @@ impl Store {
         }
         self.faults.pass(Point::CommitBegin)?;
         writer.set_full(durable)?;
-        let transaction = writer.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let transaction =
+            writer.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let epoch = transaction
-            .prepare_cached("UPDATE workspace SET revision = ?2, next_ino = ?3 WHERE id = ?1 RETURNING pinned")?
-            .query_row(params![ws, group.revision as i64, group.next_ino as i64], |row| row.get::<_, i64>(0))?;
+            .prepare_cached(
+                "UPDATE workspace SET revision = ?2, next_ino = ?3 WHERE id = ?1 RETURNING pinned",
+            )?
+            .query_row(params![ws, group.revision as i64, group.next_ino as i64], |row| {
+                row.get::<_, i64>(0)
+            })?;
         let batch = Batch {
             connection: &transaction,
             next_chunk: &self.next_chunk,
@@ -69,7 +74,8 @@ impl Store {
         }
         self.faults.pass(Point::CommitEnd)?;
         transaction.commit()?;
-        self.gc.lock().removals += group.nodes.values().filter(|change| matches!(change, NodeChange::Removed(_))).count() as u64;
+        self.gc.lock().removals +=
+            group.nodes.values().filter(|change| matches!(change, NodeChange::Removed(_))).count() as u64;
         writer.behind = !durable;
         Ok(committed)
     }
@@ -242,7 +248,10 @@ impl Batch<'_> {
             return Ok(id);
         }
         let id = self.next_chunk.fetch_add(1, Ordering::Relaxed);
-        self.run("INSERT INTO chunk (id, refs, len, hash) VALUES (?1, 1, ?2, ?3)", params![id, buf.len() as i64, hash])?;
+        self.run(
+            "INSERT INTO chunk (id, refs, len, hash) VALUES (?1, 1, ?2, ?3)",
+            params![id, buf.len() as i64, hash],
+        )?;
         self.run("INSERT INTO chunk_data (id, data) VALUES (?1, ?2)", params![id, &buf[..]])?;
         Ok(id)
     }
@@ -265,7 +274,9 @@ impl Batch<'_> {
         }
         let old: Option<Option<ChunkId>> = self
             .connection
-            .prepare_cached("SELECT chunk FROM extent WHERE ws = ?1 AND ino = ?2 AND idx = ?3 AND since = ?4")?
+            .prepare_cached(
+                "SELECT chunk FROM extent WHERE ws = ?1 AND ino = ?2 AND idx = ?3 AND since = ?4",
+            )?
             .query_row(key, |row| row.get(0))
             .optional()?;
         if let Some(Some(old)) = old {
@@ -301,7 +312,9 @@ impl Batch<'_> {
         let params = params![self.ws, ino as i64, from as i64, self.epoch];
         let deleted: Vec<Option<ChunkId>> = self
             .connection
-            .prepare_cached("DELETE FROM extent WHERE ws = ?1 AND ino = ?2 AND idx >= ?3 AND since = ?4 RETURNING chunk")?
+            .prepare_cached(
+                "DELETE FROM extent WHERE ws = ?1 AND ino = ?2 AND idx >= ?3 AND since = ?4 RETURNING chunk",
+            )?
             .query_map(params, |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         for chunk in deleted.into_iter().flatten() {

@@ -57,7 +57,8 @@ impl Acl {
                 perm: u16::from_le_bytes(*perm),
                 id: u32::from_le_bytes(*id),
             };
-            (entry.perm <= 7 && [USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER].contains(&entry.tag)).then_some(entry)
+            (entry.perm <= 7 && [USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER].contains(&entry.tag))
+                .then_some(entry)
         };
         rest.chunks(8).map(entry).collect::<Option<Vec<_>>>().map(Self).ok_or(malformed)
     }

@@ -354,10 +354,10 @@ impl Content {
                 if before == Some(Storage::Chunks) {
                     change.cut_from = Some(0);
                 }
-                if let (Storage::Inline, Some(Slot::Data(buf))) = (storage, self.slot(0)) {
-                    if changed.contains(&0) || before != Some(Storage::Inline) {
-                        change.inline = Some(Some(Arc::clone(buf)));
-                    }
+                if let (Storage::Inline, Some(Slot::Data(buf))) = (storage, self.slot(0))
+                    && (changed.contains(&0) || before != Some(Storage::Inline))
+                {
+                    change.inline = Some(Some(Arc::clone(buf)));
                 }
             }
         }
@@ -411,7 +411,8 @@ fn edges_of(range: Range<u64>) -> Vec<(u64, Range<usize>)> {
         return Vec::new();
     }
     let last = (range.end - 1) / CHUNK_BYTES;
-    let mut edges: Vec<_> = chunks_of(range.start..range.end.min((range.start / CHUNK_BYTES + 1) * CHUNK_BYTES)).collect();
+    let mut edges: Vec<_> =
+        chunks_of(range.start..range.end.min((range.start / CHUNK_BYTES + 1) * CHUNK_BYTES)).collect();
     if edges.first().is_some_and(|(first, _)| *first != last) {
         edges.extend(chunks_of(range.start.max(last * CHUNK_BYTES)..range.end));
     }

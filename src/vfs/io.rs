@@ -50,7 +50,13 @@ impl Vfs {
     }
 
     /// Puts the pieces of a read together; false when the file changed below them.
-    fn assemble(&self, node: &Node, pieces: Vec<Piece>, revision: u64, bytes: &mut Vec<u8>) -> FsResult<bool> {
+    fn assemble(
+        &self,
+        node: &Node,
+        pieces: Vec<Piece>,
+        revision: u64,
+        bytes: &mut Vec<u8>,
+    ) -> FsResult<bool> {
         for piece in pieces {
             match piece {
                 Piece::Zeros(count) => bytes.resize(bytes.len() + count, 0),
@@ -101,7 +107,14 @@ impl Vfs {
     }
 
     /// Writes all of `data` at `offset`, or fails. `unprivileged`: the write takes setuid and setgid away.
-    pub fn write(&self, caller: Caller, ino: Ino, offset: u64, data: &[u8], unprivileged: bool) -> FsResult<()> {
+    pub fn write(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+        unprivileged: bool,
+    ) -> FsResult<()> {
         let node = self.node(ino)?;
         check_file(&node)?;
         self.pull_for(caller, ino);
@@ -166,7 +179,8 @@ impl Vfs {
         if !self.space.is_limited() {
             return Ok(());
         }
-        let vacant = chunks_of(range.clone()).filter(|(index, _)| meta.content.slot(*index).is_none()).count();
+        let vacant =
+            chunks_of(range.clone()).filter(|(index, _)| meta.content.slot(*index).is_none()).count();
         let more = vacant as u64 * CHUNK as u64;
         let within = range.end.saturating_sub(meta.row.size.min(range.start));
         self.space.check(more.min(within))
@@ -176,7 +190,8 @@ impl Vfs {
     fn overwrite(&self, meta: &mut Meta, range: &Range<u64>, data: &[u8], fetched: &[Fetched]) -> bool {
         let size = meta.row.size;
         let ready = |source: Source| fetched.iter().any(|(have, _)| *have == source);
-        let mut bases = chunks_of(range.clone()).filter_map(|(index, within)| meta.content.base(index, &within, size));
+        let mut bases =
+            chunks_of(range.clone()).filter_map(|(index, within)| meta.content.base(index, &within, size));
         if !bases.all(ready) {
             return false;
         }

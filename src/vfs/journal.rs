@@ -351,7 +351,7 @@ fn note(node: &Node) -> Option<NodeChange> {
     meta.in_store = true;
     let dirents = node.dir.as_ref().map(|dir| {
         let mut dir = dir.write();
-        meta.row.next_cookie = dir.next_cookie();
+        meta.row.next_cookie = dir.next_cookie().unwrap_or(meta.row.next_cookie);
         dir.take_change()
     });
     let has_content = matches!(node.kind, Kind::File | Kind::Symlink) && meta.content.is_loaded();

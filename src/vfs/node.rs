@@ -143,8 +143,11 @@ impl Dir {
         if self.entries.is_some() {
             return;
         }
-        let mut entries =
-            Entries { by_name: HashMap::with_capacity(dirents.len()), by_cookie: BTreeMap::new(), next_cookie };
+        let mut entries = Entries {
+            by_name: HashMap::with_capacity(dirents.len()),
+            by_cookie: BTreeMap::new(),
+            next_cookie,
+        };
         for Dirent { name, ino, kind, cookie } in dirents {
             entries.by_cookie.insert(cookie, Arc::clone(&name));
             entries.by_name.insert(name, Entry { ino, kind, cookie });
@@ -160,8 +163,9 @@ impl Dir {
         self.entries.as_ref()?.by_name.get(name).copied()
     }
 
-    pub(super) fn next_cookie(&self) -> u64 {
-        self.entries.as_ref().map_or(FIRST_COOKIE, |entries| entries.next_cookie)
+    /// The cookie that the next new entry gets; `None` while the names are not in memory.
+    pub(super) fn next_cookie(&self) -> Option<u64> {
+        self.entries.as_ref().map(|entries| entries.next_cookie)
     }
 
     /// The entries after a cookie, in the order of their creation.
@@ -200,7 +204,12 @@ impl Dir {
         let changed = std::mem::take(&mut self.changed);
         let with_entry = |name: Name| {
             let entry = self.get(&name);
-            let dirent = entry.map(|Entry { ino, kind, cookie }| Dirent { name: Arc::clone(&name), ino, kind, cookie });
+            let dirent = entry.map(|Entry { ino, kind, cookie }| Dirent {
+                name: Arc::clone(&name),
+                ino,
+                kind,
+                cookie,
+            });
             (name, dirent)
         };
         changed.into_iter().map(with_entry).collect()

@@ -17,7 +17,14 @@ impl Vfs {
     /// Changes how a range of a file is allocated, as `fallocate(2)`.
     ///
     /// Nothing is set aside for an allocated range: a later write into it can still meet a full disk.
-    pub fn fallocate(&self, caller: Caller, ino: Ino, what: Fallocate, offset: u64, len: u64) -> FsResult<()> {
+    pub fn fallocate(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        what: Fallocate,
+        offset: u64,
+        len: u64,
+    ) -> FsResult<()> {
         let node = self.node(ino)?;
         check_file(&node)?;
         if len == 0 {
@@ -107,7 +114,8 @@ impl Vfs {
         if len == 0 {
             return Ok(0);
         }
-        let end = to.1.checked_add(len).filter(|end| *end <= super::MAX_FILE_SIZE).ok_or(FsError::FileTooBig)?;
+        let end =
+            to.1.checked_add(len).filter(|end| *end <= super::MAX_FILE_SIZE).ok_or(FsError::FileTooBig)?;
         if from.0 == to.0 && from.1 < end && to.1 < from.1 + len {
             return Err(FsError::Invalid("the ranges overlap"));
         }
@@ -117,7 +125,14 @@ impl Vfs {
         Ok(copied)
     }
 
-    fn copy_some(&self, source: &Arc<Node>, from: u64, target: &Arc<Node>, to: u64, len: u64) -> FsResult<u64> {
+    fn copy_some(
+        &self,
+        source: &Arc<Node>,
+        from: u64,
+        target: &Arc<Node>,
+        to: u64,
+        len: u64,
+    ) -> FsResult<u64> {
         if from % CHUNK_BYTES != to % CHUNK_BYTES {
             return self.copy_bytes(source, from, target, to, len.min(COPY_BYTES));
         }
@@ -132,7 +147,14 @@ impl Vfs {
         self.copy_bytes(source, from, target, to, len.min(CHUNK_BYTES))
     }
 
-    fn copy_bytes(&self, source: &Arc<Node>, from: u64, target: &Arc<Node>, to: u64, len: u64) -> FsResult<u64> {
+    fn copy_bytes(
+        &self,
+        source: &Arc<Node>,
+        from: u64,
+        target: &Arc<Node>,
+        to: u64,
+        len: u64,
+    ) -> FsResult<u64> {
         let bytes = self.read_content(source, from, len as usize)?;
         self.write_content(target, to, &bytes, false)?;
         Ok(bytes.len() as u64)
@@ -140,7 +162,14 @@ impl Vfs {
 
     /// Lets the target's chunks be the source's. Returns how many bytes that covers: none when the first chunk
     /// cannot be shared because only a part of it is wanted.
-    fn share_chunks(&self, source: &Arc<Node>, from: u64, target: &Arc<Node>, to: u64, len: u64) -> FsResult<u64> {
+    fn share_chunks(
+        &self,
+        source: &Arc<Node>,
+        from: u64,
+        target: &Arc<Node>,
+        to: u64,
+        len: u64,
+    ) -> FsResult<u64> {
         let op = self.begin();
         let target_size = target.meta.read().row.size;
         let (slots, len) = {
@@ -149,8 +178,9 @@ impl Vfs {
             let to_the_end = from + len == meta.row.size && to + len >= target_size;
             let len = if to_the_end { len } else { len - len % CHUNK_BYTES };
             let first = from / CHUNK_BYTES;
-            let slots: Vec<Option<Slot>> =
-                (first..first + len.div_ceil(CHUNK_BYTES)).map(|index| meta.content.slot(index).cloned()).collect();
+            let slots: Vec<Option<Slot>> = (first..first + len.div_ceil(CHUNK_BYTES))
+                .map(|index| meta.content.slot(index).cloned())
+                .collect();
             (slots, len)
         };
         if slots.iter().any(|slot| matches!(slot, Some(Slot::Inline))) {

@@ -20,12 +20,7 @@ const PARENT: u64 = 2;
 
 impl Vfs {
     /// Calls `each` with the entries after `cookie` (0: from the start, `.` and `..` first) until it says false.
-    pub fn readdir(
-        &self,
-        parent: Ino,
-        cookie: u64,
-        each: &mut dyn FnMut(&DirEntry) -> bool,
-    ) -> FsResult<()> {
+    pub fn readdir(&self, parent: Ino, cookie: u64, each: &mut dyn FnMut(&DirEntry) -> bool) -> FsResult<()> {
         let dir = self.dir(parent)?;
         let mut cookie = cookie;
         loop {
@@ -85,10 +80,15 @@ impl Vfs {
             Some((!meta.removed).then(|| Attr::from(&meta.row)))
         };
         let known: Vec<Option<Option<Attr>>> = page.iter().map(|entry| in_memory(entry.ino)).collect();
-        let missing: Vec<Ino> =
-            page.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(entry, _)| entry.ino).collect();
+        let missing: Vec<Ino> = page
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none())
+            .map(|(entry, _)| entry.ino)
+            .collect();
         let evictions: Vec<u64> = missing.iter().map(|ino| self.nodes.evictions(*ino)).collect();
-        let mut rows = self.store.inodes(self.workspace, &missing)?.into_iter().zip(missing.iter().zip(evictions));
+        let mut rows =
+            self.store.inodes(self.workspace, &missing)?.into_iter().zip(missing.iter().zip(evictions));
         let attr = |(entry, known): (&DirEntry, Option<Option<Attr>>)| match known {
             Some(known) => Ok(known),
             None => match rows.next() {

@@ -52,7 +52,13 @@ impl Place {
 
 impl Vfs {
     /// Gives what is at `from` the name `to`.
-    pub fn rename(&self, caller: Caller, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> FsResult<()> {
+    pub fn rename(
+        &self,
+        caller: Caller,
+        from: (Ino, &[u8]),
+        to: (Ino, &[u8]),
+        mode: RenameMode,
+    ) -> FsResult<()> {
         let (source_name, target_name) = (names::own(from.1)?, names::own(to.1)?);
         let (source_dir, target_dir) = (self.dir(from.0)?, self.dir(to.0)?);
         let _still = (from.0 != to.0).then(|| self.moves.lock());
@@ -64,13 +70,16 @@ impl Vfs {
             let Some(there) = self.judge(&source, moved, &target, mode)? else { return Ok(()) };
             let op = self.begin();
             let mut names = lock(&source.dir, &target.dir, source_first)?;
-            if names.source.get(&source.name) != source.entry() || names.target().get(&target.name) != target.entry()
+            if names.source.get(&source.name) != source.entry()
+                || names.target().get(&target.name) != target.entry()
             {
                 continue;
             }
             check_alive(&target.dir)?;
             match (there, mode) {
-                (Some(there), RenameMode::Exchange) => exchange(&op, &mut names, &source, moved, &target, &there),
+                (Some(there), RenameMode::Exchange) => {
+                    exchange(&op, &mut names, &source, moved, &target, &there)
+                }
                 (victim, _) => self.replace(&op, &mut names, &source, moved, &target, victim)?,
             }
             drop(names);

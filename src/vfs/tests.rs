@@ -60,7 +60,8 @@ impl Fixture {
     /// No fault in the store.
     pub(super) fn check(&self) {
         self.vfs.sync().unwrap();
-        let faults: Vec<String> = self.vfs.store.check(true).unwrap().iter().map(ToString::to_string).collect();
+        let faults: Vec<String> =
+            self.vfs.store.check(true).unwrap().iter().map(ToString::to_string).collect();
         assert!(faults.is_empty(), "{faults:#?}");
     }
 }
@@ -109,7 +110,8 @@ fn a_file_that_is_held_outlives_its_last_name() {
 #[test]
 fn an_orphan_left_by_a_crash_is_gone_after_the_start() {
     let mut fs = Fixture::new();
-    let file = fs.vfs.tmpfile(KERNEL, ROOT, NewNode { kind: Kind::File, mode: 0o600, umask: 0, rdev: 0 }).unwrap();
+    let file =
+        fs.vfs.tmpfile(KERNEL, ROOT, NewNode { kind: Kind::File, mode: 0o600, umask: 0, rdev: 0 }).unwrap();
     fs.vfs.write(KERNEL, file.ino, 0, &[7; 100_000], false).unwrap();
     fs.reopen();
     fs.check();
@@ -173,8 +175,14 @@ fn xattrs_are_kept_and_their_names_are_checked() {
     let file = fs.file(ROOT, "file").ino;
     fs.vfs.setxattr(ME, file, b"user.a", b"1", SetXattr::Any).unwrap();
     assert!(matches!(fs.vfs.setxattr(ME, file, b"user.a", b"2", SetXattr::Create), Err(FsError::Exists)));
-    assert!(matches!(fs.vfs.setxattr(ME, file, b"user.b", b"2", SetXattr::Replace), Err(FsError::NoAttribute)));
-    assert!(matches!(fs.vfs.setxattr(ME, file, b"other.a", b"1", SetXattr::Any), Err(FsError::NotSupported(_))));
+    assert!(matches!(
+        fs.vfs.setxattr(ME, file, b"user.b", b"2", SetXattr::Replace),
+        Err(FsError::NoAttribute)
+    ));
+    assert!(matches!(
+        fs.vfs.setxattr(ME, file, b"other.a", b"1", SetXattr::Any),
+        Err(FsError::NotSupported(_))
+    ));
     fs.reopen();
     assert_eq!(fs.vfs.getxattr(file, b"user.a").unwrap(), b"1");
     assert_eq!(fs.vfs.listxattr(file).unwrap(), [b"user.a"]);

@@ -76,10 +76,12 @@ impl Vfs {
         let mut upkeep = self.upkeep.lock();
         let failed = |error: std::io::Error| FsError::Io(format!("cannot start a thread: {error}").into());
         let vfs = Arc::clone(self);
-        let committer = std::thread::Builder::new().name("wsd-commit".into()).spawn(move || vfs.run_committer());
+        let committer =
+            std::thread::Builder::new().name("wsd-commit".into()).spawn(move || vfs.run_committer());
         upkeep.threads.push(committer.map_err(failed)?);
         let (vfs, bell) = (Arc::clone(self), Arc::clone(&upkeep.bell));
-        let keeper = std::thread::Builder::new().name("wsd-keeper".into()).spawn(move || vfs.run_housekeeper(&bell));
+        let keeper =
+            std::thread::Builder::new().name("wsd-keeper".into()).spawn(move || vfs.run_housekeeper(&bell));
         upkeep.threads.push(keeper.map_err(failed)?);
         Ok(())
     }

@@ -30,7 +30,14 @@ impl Vfs {
     }
 
     /// Sets an attribute. Setting an access ACL sets the mode with it.
-    pub fn setxattr(&self, caller: Caller, ino: Ino, name: &[u8], value: &[u8], how: SetXattr) -> FsResult<()> {
+    pub fn setxattr(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        how: SetXattr,
+    ) -> FsResult<()> {
         check_name(name)?;
         if value.len() > VALUE_MAX {
             return Err(FsError::TooBig);
@@ -101,7 +108,9 @@ impl Meta {
 
     /// False when there was none. The attributes must have been loaded.
     pub(super) fn remove_xattr(&mut self, name: &[u8]) -> bool {
-        let Some(xattrs) = self.xattrs.as_mut().filter(|xattrs| xattrs.contains_key(name)) else { return false };
+        let Some(xattrs) = self.xattrs.as_mut().filter(|xattrs| xattrs.contains_key(name)) else {
+            return false;
+        };
         let xattrs = Arc::make_mut(xattrs);
         xattrs.remove(name);
         self.row.has_xattrs = !xattrs.is_empty();

@@ -82,7 +82,8 @@ impl Run {
     fn remove(&mut self, place: (u8, u8), dir: bool) {
         let parent = self.dirs[place.0 as usize];
         let vfs = &self.fs.vfs;
-        let result = if dir { vfs.rmdir(ME, parent, &name(place.1)) } else { vfs.unlink(ME, parent, &name(place.1)) };
+        let result =
+            if dir { vfs.rmdir(ME, parent, &name(place.1)) } else { vfs.unlink(ME, parent, &name(place.1)) };
         let there = self.node(place).map(|node| self.model.nodes[node].is_none());
         assert_eq!(result.is_ok(), there == Some(dir), "{result:?}");
         if result.is_ok() {
@@ -93,7 +94,8 @@ impl Run {
     fn rename(&mut self, from: (u8, u8), to: (u8, u8), mode: u8) {
         let mode = [RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange][mode as usize];
         let (from_name, to_name) = (name(from.1), name(to.1));
-        let (source, target) = ((self.dirs[from.0 as usize], &from_name[..]), (self.dirs[to.0 as usize], &to_name[..]));
+        let (source, target) =
+            ((self.dirs[from.0 as usize], &from_name[..]), (self.dirs[to.0 as usize], &to_name[..]));
         let result = self.fs.vfs.rename(ME, source, target, mode);
         let is_dir = |node: usize| self.model.nodes[node].is_none();
         let may = match (self.node(from), self.node(to), mode) {
@@ -138,7 +140,10 @@ impl Run {
                 self.model.nodes[node].as_mut().unwrap().resize(size as usize, 0);
             }
             Step::Copy(a, b, c, d) => {
-                let (Some((from, source)), Some((to, target))) = (self.file((a, b)), self.file((c, d))) else { return };
+                let (Some((from, source)), Some((to, target))) = (self.file((a, b)), self.file((c, d)))
+                else {
+                    return;
+                };
                 if source == target {
                     return;
                 }

@@ -96,7 +96,12 @@ fn exchanging_a_directory_with_a_file_across_directories_moves_the_links() {
     assert_eq!((at(&fs, "a").unwrap().nlink, at(&fs, "b").unwrap().nlink), (2, 3));
     let moved = at(&fs, "b/y").unwrap().ino;
     let mut parents = Vec::new();
-    fs.vfs.readdir(moved, 0, &mut |entry| { parents.push(entry.ino); true }).unwrap();
+    fs.vfs
+        .readdir(moved, 0, &mut |entry| {
+            parents.push(entry.ino);
+            true
+        })
+        .unwrap();
     assert_eq!(parents, [moved, b]);
     fs.check();
 }

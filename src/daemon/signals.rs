@@ -25,10 +25,8 @@ impl Signals {
     }
 
     /// From now on a signal ends the process. The store takes no harm: it is whole at every moment.
-    pub(super) fn end_at_once_on_the_next(mut self) {
-        tokio::spawn(async move {
-            self.wait().await;
-            std::process::exit(ENDED);
-        });
+    pub(super) async fn end_at_once_on_the_next(mut self) {
+        self.wait().await;
+        std::process::exit(ENDED);
     }
 }

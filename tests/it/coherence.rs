@@ -1,0 +1,220 @@
+//! A change below the kernel is seen above it at once.
+
+use crate::support::{has, has_fuse, noise};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use tempfile::TempDir;
+use wsd::mount::{Choice, Mount};
+use wsd::store::rows::{Ino, Kind, ROOT};
+use wsd::store::{Location, Store};
+use wsd::vfs::{Caller, NewNode, Options, RenameMode, SetAttr, Vfs};
+
+const ME: Caller = Caller::DAEMON;
+
+struct Live {
+    vfs: Arc<Vfs>,
+    store: Arc<Store>,
+    mount: Option<Mount>,
+    point: PathBuf,
+    _dir: TempDir,
+}
+
+impl Live {
+    fn new() -> Option<Self> {
+        if !has_fuse() {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().canonicalize().unwrap().join("mnt");
+        let store = Arc::new(Store::open(&Location::Memory, &point).unwrap());
+        let vfs = Vfs::open(Arc::clone(&store), Options::default()).unwrap();
+        let mount = Mount::start(&vfs, &point, Choice::Fuse).unwrap();
+        Some(Self { vfs, store, mount: Some(mount), point, _dir: dir })
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.point.join(below)
+    }
+
+    fn ino(&self, below: &str) -> Ino {
+        self.vfs.resolve(below.as_bytes()).unwrap().ino
+    }
+
+    /// Makes a file directly, with these bytes.
+    fn make(&self, name: &str, bytes: &[u8]) -> Ino {
+        let new = NewNode { kind: Kind::File, mode: 0o644, umask: 0, rdev: 0 };
+        let ino = self.vfs.create(ME, ROOT, name.as_bytes(), new).unwrap().ino;
+        self.vfs.write(ME, ino, 0, bytes, false).unwrap();
+        ino
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some(mount) = self.mount.take() {
+            mount.stop();
+        }
+        self.vfs.shutdown().unwrap();
+        if !std::thread::panicking() {
+            let flaws = self.store.check(true).unwrap();
+            assert!(flaws.is_empty(), "{flaws:?}");
+        }
+    }
+}
+
+#[test]
+fn new_bytes_sizes_and_times_are_seen_by_stat_and_read() {
+    let Some(live) = Live::new() else { return };
+    let path = live.path("file");
+    fs::write(&path, b"old").unwrap();
+    let open = File::open(&path).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    let ino = live.ino("file");
+    let mut expected = b"old".to_vec();
+    for round in 0..20 {
+        let more = noise(round, 1000);
+        live.vfs.write(ME, ino, expected.len() as u64, &more, false).unwrap();
+        expected.extend(more);
+        let attr = live.vfs.getattr(ino).unwrap();
+        let seen = fs::metadata(&path).unwrap();
+        assert_eq!(seen.len(), expected.len() as u64);
+        assert_eq!((seen.mtime(), seen.mtime_nsec() as u32), (attr.mtime.sec(), attr.mtime.nsec()));
+        assert!(fs::read(&path).unwrap() == expected);
+        assert_eq!(open.metadata().unwrap().len(), expected.len() as u64);
+    }
+    live.vfs.write(ME, ino, 1, b"LD", false).unwrap();
+    let mut head = [0; 3];
+    open.read_exact_at(&mut head, 0).unwrap();
+    assert_eq!(&head, b"oLD");
+    live.vfs.setattr(ME, ino, &SetAttr { size: Some(2), ..SetAttr::default() }).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"oL");
+    assert_eq!(open.metadata().unwrap().len(), 2);
+}
+
+#[test]
+fn names_made_moved_and_removed_are_seen_by_stat_and_readdir() {
+    let Some(live) = Live::new() else { return };
+    let names = || {
+        let entries = fs::read_dir(&live.point).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert!(names().is_empty() && !live.path("a").exists());
+    live.make("a", b"1");
+    assert_eq!((names(), fs::read(live.path("a")).unwrap()), (vec!["a".to_owned()], b"1".to_vec()));
+    assert!(!live.path("b").exists());
+    live.vfs.rename(ME, (ROOT, b"a"), (ROOT, b"b"), RenameMode::Replace).unwrap();
+    assert!(!live.path("a").exists());
+    assert_eq!((names(), fs::read(live.path("b")).unwrap()), (vec!["b".to_owned()], b"1".to_vec()));
+    live.make("c", b"2");
+    live.vfs.rename(ME, (ROOT, b"c"), (ROOT, b"b"), RenameMode::Replace).unwrap();
+    assert_eq!((names(), fs::read(live.path("b")).unwrap()), (vec!["b".to_owned()], b"2".to_vec()));
+    let dir =
+        live.vfs.create(ME, ROOT, b"d", NewNode { kind: Kind::Dir, mode: 0o755, umask: 0, rdev: 0 }).unwrap();
+    assert_eq!(fs::read_dir(live.path("d")).unwrap().count(), 0);
+    live.vfs.link(ME, live.ino("b"), dir.ino, b"e").unwrap();
+    assert_eq!(fs::metadata(live.path("d/e")).unwrap().nlink(), 2);
+    assert_eq!(fs::read_dir(live.path("d")).unwrap().count(), 1);
+    live.vfs.unlink(ME, ROOT, b"b").unwrap();
+    assert_eq!(names(), ["d"]);
+    assert!(!live.path("b").exists());
+}
+
+#[test]
+fn modes_and_targets_are_seen() {
+    let Some(live) = Live::new() else { return };
+    let ino = live.make("f", b"");
+    assert_eq!(fs::metadata(live.path("f")).unwrap().permissions().mode() & 0o777, 0o644);
+    live.vfs.setattr(ME, ino, &SetAttr { mode: Some(0o600), uid: Some(7), ..SetAttr::default() }).unwrap();
+    let seen = fs::metadata(live.path("f")).unwrap();
+    assert_eq!((seen.permissions().mode() & 0o777, seen.uid()), (0o600, 7));
+    live.vfs.symlink(ME, ROOT, b"l", b"f").unwrap();
+    assert_eq!(fs::read_link(live.path("l")).unwrap().to_str(), Some("f"));
+    live.vfs.unlink(ME, ROOT, b"l").unwrap();
+    live.vfs.symlink(ME, ROOT, b"l", b"g").unwrap();
+    assert_eq!(fs::read_link(live.path("l")).unwrap().to_str(), Some("g"));
+}
+
+#[test]
+fn an_existing_mapping_sees_new_bytes() {
+    let Some(live) = Live::new() else { return };
+    if !has("python3") {
+        return;
+    }
+    let ino = live.make("m", &noise(3, 300_000));
+    let script = "
+import mmap, sys
+f = open(sys.argv[1], 'rb'); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)
+for line in sys.stdin:
+    at = int(line); print(m[at:at + 8].hex(), flush=True)";
+    let mut command = Command::new("python3");
+    command.args(["-c", script]).arg(live.path("m")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut ask, mut answers) =
+        (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
+    for round in 0..10u64 {
+        let at = round * 29_000;
+        let bytes = noise(100 + round, 8);
+        writeln!(ask, "{at}").unwrap();
+        let before = answers.next().unwrap().unwrap();
+        live.vfs.write(ME, ino, at, &bytes, false).unwrap();
+        writeln!(ask, "{at}").unwrap();
+        let after = answers.next().unwrap().unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_ne!(before, after);
+        assert_eq!(after, hex);
+    }
+    drop(ask);
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_the_kernel_still_holds_is_brought_in_and_kept() {
+    let Some(live) = Live::new() else { return };
+    let file = File::create(live.path("f")).unwrap();
+    file.write_all_at(&[b'k'; 10_000], 0).unwrap();
+    let ino = live.ino("f");
+    live.vfs.pull(ino);
+    assert_eq!(
+        live.vfs.read(ino, 0, 20_000).unwrap(),
+        [b'k'; 10_000],
+        "written, not flushed, and read past the kernel"
+    );
+    file.write_all_at(b"KERNEL", 100).unwrap();
+    live.vfs.write(ME, ino, 200, b"DIRECT", false).unwrap();
+    let bytes = fs::read(live.path("f")).unwrap();
+    assert_eq!((&bytes[100..106], &bytes[200..206]), (&b"KERNEL"[..], &b"DIRECT"[..]));
+    file.sync_all().unwrap();
+    let bytes = live.vfs.read(ino, 0, 20_000).unwrap();
+    assert_eq!((&bytes[100..106], &bytes[200..206], bytes.len()), (&b"KERNEL"[..], &b"DIRECT"[..], 10_000));
+}
+
+#[test]
+fn both_sides_at_once_end_in_the_same_place() {
+    let Some(live) = Live::new() else { return };
+    let ino = live.make("shared", &[0; 64 << 10]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..200u64 {
+                live.vfs.write(ME, ino, (round % 16) * 4096, &noise(round, 4096), false).unwrap();
+                live.make(&format!("direct{round}"), b"d");
+            }
+        });
+        scope.spawn(|| {
+            let file = File::options().read(true).write(true).open(live.path("shared")).unwrap();
+            for round in 0..200u64 {
+                file.write_all_at(&noise(1000 + round, 4096), (32 << 10) + (round % 8) * 4096).unwrap();
+                fs::write(live.path(&format!("kernel{round}")), b"k").unwrap();
+            }
+        });
+    });
+    live.vfs.pull(ino);
+    assert!(fs::read(live.path("shared")).unwrap() == live.vfs.read(ino, 0, 1 << 20).unwrap());
+    assert_eq!(fs::read_dir(&live.point).unwrap().count(), 401);
+}

@@ -1,0 +1,177 @@
+//! The daemon is killed at any moment, and started again.
+//!
+//! One writer keeps, outside the mount, a journal of what `fsync` acknowledged: all of that must be there, byte
+//! for byte. Another one makes changes in a known order and syncs none of them: what is left of those must be a
+//! state they really went through.
+
+use crate::support::{Daemon, Place, has_fuse, noise};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Links that the unsynced writer keeps at a time.
+const WINDOW: u64 = 10;
+
+/// A file's bytes as they were acknowledged, and as they may be if the last step took effect too.
+#[derive(Default)]
+struct Journal {
+    acknowledged: BTreeMap<String, Vec<u8>>,
+    under_way: Option<(String, Option<Vec<u8>>)>,
+}
+
+impl Journal {
+    /// One step: a new file, an overwrite, a replacement by rename, or a removal; then fsync.
+    fn step(&mut self, root: &Path, number: u64) -> io::Result<()> {
+        let dice = noise(number, 4);
+        let name = format!("f{}", dice[0] % 12);
+        let path = root.join(&name);
+        let len = usize::from(dice[1]) * usize::from(dice[2]) * 5;
+        let present = self.acknowledged.get(&name).cloned();
+        match (dice[3] % 4, present) {
+            (0, Some(_)) => {
+                self.under_way = Some((name.clone(), None));
+                fs::remove_file(&path)?;
+                File::open(root)?.sync_all()?;
+                self.acknowledged.remove(&name);
+            }
+            (1, Some(mut bytes)) => {
+                // Appended in one piece, so that there is no state in between.
+                let more = noise(number, len % 4096 + 1);
+                let at = bytes.len() as u64;
+                bytes.extend(&more);
+                self.under_way = Some((name.clone(), Some(bytes.clone())));
+                let file = File::options().write(true).open(&path)?;
+                file.write_all_at(&more, at)?;
+                file.sync_data()?;
+                self.acknowledged.insert(name.clone(), bytes);
+            }
+            _ => {
+                let bytes = noise(number, len);
+                self.under_way = Some((name.clone(), Some(bytes.clone())));
+                let temporary = root.join(format!(".{name}.tmp"));
+                let file = File::create(&temporary)?;
+                file.write_all_at(&bytes, 0)?;
+                file.sync_all()?;
+                fs::rename(&temporary, &path)?;
+                File::open(root)?.sync_all()?;
+                self.acknowledged.insert(name.clone(), bytes);
+            }
+        }
+        self.under_way = None;
+        Ok(())
+    }
+
+    fn compare(&mut self, root: &Path) {
+        let under_way = self.under_way.take();
+        let names = (0..12).map(|number| format!("f{number}"));
+        for name in names {
+            let found = fs::read(root.join(&name)).ok();
+            let acknowledged = self.acknowledged.get(&name).cloned();
+            if found == acknowledged {
+                continue;
+            }
+            let maybe =
+                under_way.as_ref().filter(|(which, _)| *which == name).map(|(_, bytes)| bytes.clone());
+            // An append that was not acknowledged may be there in part.
+            let partial = match (&maybe, &found, &acknowledged) {
+                (Some(Some(whole)), Some(found), Some(before)) => {
+                    whole.starts_with(found) && found.starts_with(before)
+                }
+                _ => false,
+            };
+            assert!(
+                maybe == Some(found.clone()) || partial,
+                "{name}: {:?} bytes found",
+                found.as_ref().map(Vec::len)
+            );
+            match found {
+                Some(bytes) => self.acknowledged.insert(name, bytes),
+                None => self.acknowledged.remove(&name),
+            };
+        }
+    }
+}
+
+/// Links `s0`, `s1`, ... in order, each removed again when `WINDOW` newer ones are there.
+fn unsynced(root: &Path, from: u64, stop: &AtomicBool) {
+    for number in from.. {
+        if stop.load(Ordering::Relaxed)
+            || symlink(number.to_string(), root.join(format!("s{number}"))).is_err()
+        {
+            return;
+        }
+        if number >= WINDOW && fs::remove_file(root.join(format!("s{}", number - WINDOW))).is_err() {
+            return;
+        }
+    }
+}
+
+/// The links are such as there were at one moment; returns the next number.
+fn compare_unsynced(root: &Path) -> u64 {
+    let mut numbers: Vec<u64> = fs::read_dir(root)
+        .unwrap()
+        .filter_map(|entry| {
+            entry.unwrap().file_name().to_str().unwrap().strip_prefix('s').map(|n| n.parse().unwrap())
+        })
+        .collect();
+    numbers.sort_unstable();
+    let (Some(first), Some(last)) = (numbers.first().copied(), numbers.last().copied()) else { return 0 };
+    assert!(last - first == numbers.len() as u64 - 1, "a gap: {numbers:?}");
+    let expected = if first == 0 { 1..=WINDOW + 1 } else { WINDOW..=WINDOW + 1 };
+    assert!(expected.contains(&(numbers.len() as u64)), "no such moment: {numbers:?}");
+    for number in numbers {
+        assert_eq!(
+            fs::read_link(root.join(format!("s{number}"))).unwrap().to_str(),
+            Some(&*number.to_string())
+        );
+    }
+    // Removing one more may have been under way.
+    if last - first == WINDOW {
+        let _ = fs::remove_file(root.join(format!("s{first}")));
+    }
+    last + 1
+}
+
+fn round(daemon: Daemon, journal: &mut Journal, round: u64, next: u64, steps: &mut u64) {
+    let (root, stop) = (daemon.path(""), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| unsynced(&root, next, &stop));
+        let writer = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) && journal.step(&root, *steps).is_ok() {
+                *steps += 1;
+            }
+            *steps += 1;
+        });
+        let dice = noise(1_000_000 + round, 1)[0];
+        std::thread::sleep(Duration::from_millis(5 + u64::from(dice)));
+        daemon.kill();
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn what_was_synced_survives_any_kill() {
+    if !has_fuse() {
+        return;
+    }
+    let rounds = std::env::var("WSD_CRASH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(25);
+    let place = Place::new();
+    let (mut journal, mut next, mut steps) = (Journal::default(), 0, 0);
+    for number in 0..rounds {
+        let daemon = place.serve();
+        round(daemon, &mut journal, number, next, &mut steps);
+        place.check();
+        let daemon = place.serve();
+        journal.compare(&daemon.path(""));
+        next = compare_unsynced(&daemon.path(""));
+        daemon.stop();
+        place.check();
+    }
+    println!("{rounds} kills, {steps} synced steps, {next} unsynced ones");
+    assert!(steps > rounds, "the writer hardly got to work: {steps} steps");
+}

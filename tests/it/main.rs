@@ -1,0 +1,16 @@
+//! The daemon as its users meet it: the real binary, a real mount, real programs.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod cli;
+mod coherence;
+mod crash;
+mod faults;
+mod http;
+mod imports;
+mod memory;
+mod mount;
+mod posix;
+mod programs;
+mod support;
+mod twin;

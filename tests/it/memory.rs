@@ -1,0 +1,64 @@
+//! Memory stays bounded, however large the file or the tree.
+
+use crate::support::{Daemon, Place, has_fuse, sh};
+use std::fs;
+
+/// What a daemon takes beyond its cache: the threads' request buffers (16 MiB each, touched as far as requests
+/// go), SQLite's page caches, the program itself.
+const BESIDES: u64 = 64 << 20;
+
+/// The most memory the daemon had resident, bytes.
+fn peak(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn scale() -> u64 {
+    std::env::var("WSD_MEMORY_SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1)
+}
+
+#[test]
+fn a_file_larger_than_the_cache_goes_through_it() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve_with(&[("WSD_CACHE_BYTES", "64M")]);
+    let mib = 512 * scale();
+    let script = format!(
+        "head -c {mib}M /dev/zero | openssl enc -aes-128-ctr -nosalt -k x 2>/dev/null | tee big | cksum > sum
+         sync big; echo 3 > /proc/sys/vm/drop_caches || true; cksum < big | cmp - sum"
+    );
+    sh(&daemon.path(""), &script);
+    let peak = peak(&daemon);
+    assert!(peak < (64 << 20) + BESIDES, "{} MiB were resident", peak >> 20);
+    println!("{mib} MiB written and read with at most {} MiB resident", peak >> 20);
+    daemon.stop();
+    place.check();
+}
+
+#[test]
+fn a_tree_larger_than_the_cache_goes_through_it() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve_with(&[("WSD_CACHE_BYTES", "32M")]);
+    let hundreds = 300 * scale();
+    let script = format!(
+        "for d in $(seq {hundreds}); do mkdir d$d; (cd d$d; printf '%s\\n' $(seq 100) | xargs touch); done
+         test $(find . -type f | wc -l) = $(({hundreds} * 100)); ls -lR > /dev/null
+         rm -rf d*; test -z \"$(ls)\""
+    );
+    sh(&daemon.path(""), &script);
+    let peak = peak(&daemon);
+    assert!(peak < (32 << 20) + BESIDES, "{} MiB were resident", peak >> 20);
+    println!(
+        "{} files made, listed, walked and deleted with at most {} MiB resident",
+        hundreds * 100,
+        peak >> 20
+    );
+    daemon.stop();
+    place.check();
+}

@@ -1,0 +1,128 @@
+//! The mount point: before, during, after.
+
+use crate::support::{Place, eventually, has_fuse, is_root, sh, text};
+use std::fs;
+use std::process::Command;
+
+#[test]
+fn a_mount_point_with_something_in_it_is_refused() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    fs::create_dir(&place.point).unwrap();
+    fs::write(place.point.join("precious"), b"").unwrap();
+    let output = place.command().output().unwrap();
+    let said = text(&output.stderr);
+    assert!(
+        output.status.code() == Some(1) && said.contains("not empty") && said.contains("precious"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_mount_left_by_a_dead_daemon_is_removed() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    fs::write(daemon.path("file"), b"kept").unwrap();
+    sh(&daemon.path(""), "sync file");
+    daemon.kill();
+    let dead = fs::metadata(&place.point).unwrap_err();
+    assert_eq!(dead.raw_os_error(), Some(libc::ENOTCONN));
+    let daemon = place.serve();
+    assert_eq!(fs::read(daemon.path("file")).unwrap(), b"kept");
+    daemon.stop();
+    place.check();
+}
+
+#[test]
+fn a_busy_mount_names_who_holds_it_and_goes_away() {
+    if !(has_fuse() && is_root()) {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    fs::write(daemon.path("late"), b"written before the end").unwrap();
+    let mut holder = Command::new("sleep").arg("60").current_dir(&place.point).spawn().unwrap();
+    daemon.stop();
+    let log = place.log();
+    assert!(log.contains(&format!("sleep ({})", holder.id())), "{log}");
+    assert_eq!(fs::read_dir(&place.point).unwrap().count(), 0);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let daemon = place.serve();
+    assert_eq!(fs::read(daemon.path("late")).unwrap(), b"written before the end");
+    daemon.stop();
+    place.check();
+}
+
+#[test]
+fn ready_tells_the_truth_about_the_mount() {
+    if !(has_fuse() && is_root()) {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    assert_eq!(daemon.ask("GET /health?ready", "").0, 200);
+    assert!(Command::new("umount").arg(&place.point).status().unwrap().success());
+    eventually("the loss of the mount", || daemon.ask("GET /health?ready", "").0 == 503);
+    assert_eq!(daemon.ask("GET /health?ready", "").2, "not ready: the mount is gone\n");
+    assert_eq!(daemon.ask("GET /health", "").0, 200);
+    daemon.stop();
+}
+
+#[test]
+fn the_end_of_an_old_daemon_leaves_the_mount_of_a_new_one_alone() {
+    if !(has_fuse() && is_root()) {
+        return;
+    }
+    let (old, new) = (Place::new(), Place::new());
+    let first = old.serve();
+    assert!(Command::new("umount").arg(&old.point).status().unwrap().success());
+    let second = new.serve_with(&[("MOUNT_POINT", old.point.to_str().unwrap())]);
+    fs::write(old.point.join("file"), b"of the second").unwrap();
+    first.stop();
+    assert_eq!(fs::read(old.point.join("file")).unwrap(), b"of the second");
+    assert_eq!(second.ask("GET /health?ready", "").0, 200);
+    second.stop();
+    assert!(old.log().contains("unmounted by somebody else"), "{}", old.log());
+}
+
+#[test]
+fn a_second_signal_ends_at_once_without_harm() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    sh(&daemon.path(""), "for i in $(seq 500); do echo $i > f$i; done");
+    daemon.signal("TERM");
+    daemon.signal("INT");
+    drop(daemon);
+    place.check();
+}
+
+#[test]
+fn health_is_not_disturbed_by_a_large_write() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    let point = place.point.clone();
+    let writer = std::thread::spawn(move || {
+        sh(&point, "dd if=/dev/zero of=big bs=1M count=300 conv=fsync status=none")
+    });
+    let mut slowest = std::time::Duration::ZERO;
+    while !writer.is_finished() {
+        let begin = std::time::Instant::now();
+        assert_eq!(daemon.ask("GET /health", "").0, 200);
+        slowest = slowest.max(begin.elapsed());
+    }
+    writer.join().unwrap();
+    assert!(slowest < std::time::Duration::from_secs(2), "{slowest:?}");
+    daemon.stop();
+}
