@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measures wsd's mount side by side with the disk's own filesystem (ext4) and tmpfs.
 
-Every work runs once to warm up and then N times; in each repetition the filesystems take turns in a rotating
-order, and the medians are compared. "Cold" means that the kernel's caches were dropped; what the daemon keeps
-in its memory stays.
+Every work runs once to warm up and then N times; in each repetition the filesystems take turns in a
+rotating order, and the medians are compared. "Cold" means that the kernel's caches were dropped; what the
+daemon keeps in its memory stays.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.dont_write_bytecode = True
-import bench_works  # noqa: E402  (after the line above, which keeps the source tree clean)
+import bench_works as works  # noqa: E402  (after the line above, which keeps the source tree clean)
 
 ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT = 30
@@ -41,10 +41,28 @@ class Place:
 
 
 @dataclass
+class Timing:
+    """One row of the report: `target` is the largest accepted ratio to the disk's own filesystem."""
+
+    label: str
+    target: float | None = None
+    ops: int = 1
+
+
+@dataclass
+class Work:
+    """A function with the timings that it yields and the tools that it needs."""
+
+    function: object
+    timings: dict
+    needs: tuple = field(default=())
+
+
+@dataclass
 class Row:
     """The samples of one timing on every place, and why some are missing."""
 
-    timing: bench_works.Timing
+    timing: Timing
     samples: dict = field(default_factory=dict)
     notes: dict = field(default_factory=dict)
 
@@ -57,6 +75,70 @@ class Row:
         """How many times as long `name` takes as `other`."""
         one, two = self.median(name), self.median(other)
         return one / two if one and two else None
+
+
+# --- the list --------------------------------------------------------------------------------------------
+
+
+def file_works(scale):
+    """Works that only use the calls of the kernel."""
+    files, many, big = f"{scale.files:,}", f"{scale.many:,}", f"{scale.big} MiB"
+    pages, small = f"{scale.random_ops:,} random", scale.files
+    return [
+        Work(works.small_files, {
+            "create": Timing(f"create {files} files of 4 KiB", 0.4, small),
+            "list": Timing(f"list {files} with attributes", 2, small),
+            "read": Timing(f"read {files} small files again", 1.5, small),
+            "rename": Timing(f"rename {files}", 4, small),
+            "unlink": Timing(f"unlink {files}", 6, small)}),
+        Work(works.durable_files, {"create": Timing(f"create {files} files, durable", None, small)}),
+        Work(works.cold_stat, {"stat": Timing(f"stat {files}, cold", 8, small)}),
+        Work(works.parallel_files, {
+            "create": Timing(f"create {files}, 4 processes", None, small),
+            "read": Timing(f"read {files}, 4 processes", None, small)}),
+        Work(works.many_files, {
+            "stat": Timing(f"stat {many}, warm", None, scale.many),
+            "list": Timing(f"list {many}", None, scale.many),
+            "delete": Timing(f"delete {many}", None, scale.many)}),
+        Work(works.tree, {
+            "create": Timing("tree of 10x10x10: create"),
+            "walk": Timing("tree of 10x10x10: walk"),
+            "delete": Timing("tree of 10x10x10: delete")}),
+        Work(works.big_files, {
+            "write": Timing(f"write {big}", 4),
+            "durable": Timing(f"write {big} and fsync", 2),
+            "read": Timing(f"read {big}, warm", 1.6),
+            "overwrite": Timing(f"overwrite {big} in place"),
+            "copy": Timing(f"cp {big}", 0.2)}),
+        Work(works.cold_read, {"read": Timing(f"read {big}, cold", 1.0)}),
+        Work(works.random_access, {
+            "write": Timing(f"{pages} 4 KiB writes, fsync", 2.0, scale.random_ops),
+            "read": Timing(f"{pages} 4 KiB reads", None, scale.random_ops)}),
+        Work(works.sqlite, {
+            "insert": Timing(f"SQLite: {scale.transactions} transactions", 2.0, scale.transactions)}),
+    ]
+
+
+def tool_works(scale):
+    """Works that run the tools of developers."""
+    small, large, files = scale.small_repository, scale.large_repository, scale.tarball
+    found = [
+        Work(works.git_small, {
+            "clone": Timing(f"git clone, {small:,} files", 1.2),
+            "status": Timing(f"git status, {small:,} files", 1.5)}, ("git",)),
+        Work(works.git_large, {
+            "clone": Timing(f"git clone, {large:,} files"),
+            "status": Timing(f"git status, {large:,} files"),
+            "checkout": Timing(f"git checkout, {large:,} files")}, ("git",)),
+        Work(works.tarball, {
+            "untar": Timing(f"untar {files:,} files", 1.0),
+            "copy": Timing(f"cp -r {files:,} files", 5),
+            "remove": Timing(f"rm -rf {files:,} files", 4)}, ("tar", "diff")),
+    ]
+    if not scale.quick:
+        found.append(Work(works.cargo_build, {"build": Timing("cargo build, 40 modules", 1.15)}, ("cargo",)))
+        found.append(Work(works.npm_ci, {"install": Timing("npm ci", 1.15)}, ("npm", "node")))
+    return found
 
 
 # --- filesystems -----------------------------------------------------------------------------------------
@@ -143,7 +225,8 @@ def wsd(binary, scratch):
 
 def show_complaints(log):
     """Print what the daemon warned about."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if re.search(r" (WARN|ERROR) |panic", line)]
+    text = log.read_text(errors="replace")
+    lines = [line for line in text.splitlines() if re.search(r" (WARN|ERROR) |panic", line)]
     for line in lines[:10]:
         print(f"wsd said: {line}", file=sys.stderr)
     if len(lines) > 10:
@@ -161,9 +244,9 @@ def run_once(work, place, scale, number):
         directory.mkdir()
         for key, seconds in work.function(str(directory), scale):
             timings[key] = seconds
-    except bench_works.Skip as reason:
+    except works.Skip as reason:
         note = f"SKIPPED: {reason}"
-    except (OSError, RuntimeError, subprocess.SubprocessError, bench_works.sqlite3.Error) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError, works.sqlite3.Error) as error:
         note = f"FAILED: {error}"
     try:
         shutil.rmtree(directory)
@@ -204,11 +287,11 @@ def note_all(rows, places, note):
 
 def measure_all(places, scale, repeat, pattern):
     """Run every work that has a timing with a matching name; the matching rows."""
-    works = bench_works.file_works(scale) + bench_works.tool_works(scale)
-    works = [work for work in works if any(pattern.search(timing.label) for timing in work.timings.values())]
+    wanted = [work for work in file_works(scale) + tool_works(scale)
+              if any(pattern.search(timing.label) for timing in work.timings.values())]
     found = []
-    for number, work in enumerate(works, 1):
-        print(f"[{number}/{len(works)}] {work.function.__doc__}", file=sys.stderr, flush=True)
+    for number, work in enumerate(wanted, 1):
+        print(f"[{number}/{len(wanted)}] {work.function.__doc__}", file=sys.stderr, flush=True)
         rows = measure(work, places, scale, repeat).values()
         found += [row for row in rows if pattern.search(row.timing.label)]
     return found
@@ -302,13 +385,13 @@ def conditions(options, disk, scratch):
 
 def as_json(rows, disk, facts):
     """Everything that was measured, in seconds."""
-    works = [{
+    measured = [{
         "name": row.timing.label, "operations": row.timing.ops, "target": row.timing.target,
         "medians": {name: row.median(name) for name in (disk, "tmpfs", "wsd")}, "samples": row.samples,
         "ratio_to_disk": row.ratio("wsd", disk), "ratio_to_tmpfs": row.ratio("wsd", "tmpfs"),
         "verdict": verdict(row, disk), "notes": row.notes,
     } for row in rows]
-    return json.dumps({"conditions": facts, "works": works}, indent=2) + "\n"
+    return json.dumps({"conditions": facts, "works": measured}, indent=2) + "\n"
 
 
 def report(rows, disk, facts, options):
@@ -316,6 +399,10 @@ def report(rows, disk, facts, options):
     cells, bars = table(rows, disk), chart(rows, disk)
     about = ", ".join(f"{name} {value}" for name, value in facts.items())
     print(f"{about}\n\n{plain_table(cells)}\n\n{bars}")
+    for row in rows:
+        for name, note in row.notes.items():
+            if note.startswith("FAILED"):
+                print(f"{row.timing.label}, {name}: {note}")
     if options.json:
         Path(options.json).write_text(as_json(rows, disk, facts))
     if options.markdown:
@@ -371,8 +458,8 @@ def main():
         places = [Place(disk, plain), Place("tmpfs", cleanup.enter_context(tmpfs(scratch))),
                   Place("wsd", cleanup.enter_context(wsd(binary, scratch)))]
         cleanup.callback(ignore_signals)
-        make_scale = bench_works.quick_scale if options.quick else bench_works.Scale
-        rows = measure_all(places, make_scale(bench_works.Assets(assets)), options.repeat, pattern)
+        make_scale = works.quick_scale if options.quick else works.Scale
+        rows = measure_all(places, make_scale(works.Assets(assets)), options.repeat, pattern)
         report(rows, disk, conditions(options, disk, scratch), options)
     return any(note.startswith("FAILED") for row in rows for note in row.notes.values())
 

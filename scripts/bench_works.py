@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import tarfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 KIB = 1024
@@ -49,24 +49,6 @@ class Scale:
 def quick_scale(assets):
     """Smaller sizes, for a run of a minute or two."""
     return Scale(assets, 500, 2_000, 64, 16, 1_000, 50, 300, 1_500, 1_500, True)
-
-
-@dataclass
-class Timing:
-    """One row of the report: `target` is the largest accepted ratio to the disk's own filesystem."""
-
-    label: str
-    target: float | None = None
-    ops: int = 1
-
-
-@dataclass
-class Work:
-    """A function with the timings that it yields and the tools that it needs."""
-
-    function: object
-    timings: dict
-    needs: tuple = field(default=())
 
 
 # --- measuring -------------------------------------------------------------------------------------------
@@ -226,7 +208,8 @@ def parallel_files(directory, scale):
     """Small files written and read by four processes at once."""
     paths = names(directory, scale.files)
     shares = [paths[start::4] for start in range(4)]
-    with multiprocessing.get_context("fork").Pool(4, signal.signal, (signal.SIGTERM, signal.SIG_DFL)) as pool:
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(4, signal.signal, (signal.SIGTERM, signal.SIG_DFL)) as pool:
         pool.map(stat, [[]] * 4, 1)
         yield "create", timed(pool.map, create, shares, 1)
         yield "read", timed(pool.map, read, shares, 1)
@@ -379,8 +362,10 @@ def git(*arguments, cwd=None, date="2024-01-01T00:00:00Z"):
     """Run git, independent of the user's settings."""
     env = dict(os.environ, GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1", GIT_TERMINAL_PROMPT="0")
     for role in ("AUTHOR", "COMMITTER"):
-        env.update({f"GIT_{role}_NAME": "Bench", f"GIT_{role}_EMAIL": "bench@localhost", f"GIT_{role}_DATE": date})
-    return run("git", "-c", "gc.auto=0", "-c", "maintenance.auto=false", *arguments, cwd=cwd, env=env)
+        env.update({f"GIT_{role}_NAME": "Bench", f"GIT_{role}_EMAIL": "bench@localhost"})
+        env[f"GIT_{role}_DATE"] = date
+    quiet = ("-c", "gc.auto=0", "-c", "maintenance.auto=false")
+    return run("git", *quiet, *arguments, cwd=cwd, env=env)
 
 
 def check_clean(clone):
@@ -393,7 +378,7 @@ def git_small(directory, scale):
     """A repository of common size with some history."""
     origin, clone = scale.assets.repository(scale.small_repository, 30), f"{directory}/clone"
     yield "clone", timed(git, "clone", "-q", f"file://{origin}", clone)
-    yield "status", timed(git, "status", cwd=clone)
+    yield "status", timed(lambda: git("status", cwd=clone))
     check_clean(clone)
 
 
@@ -401,8 +386,8 @@ def git_large(directory, scale):
     """A repository of many files, with two branches."""
     origin, clone = scale.assets.repository(scale.large_repository, 3), f"{directory}/clone"
     yield "clone", timed(git, "clone", "-q", f"file://{origin}", clone)
-    yield "status", timed(git, "status", cwd=clone)
-    yield "checkout", timed(git, "checkout", "-q", "other", cwd=clone)
+    yield "status", timed(lambda: git("status", cwd=clone))
+    yield "checkout", timed(lambda: git("checkout", "-q", "other", cwd=clone))
     check_clean(clone)
 
 
@@ -497,7 +482,8 @@ class Assets:
     def commit(path, number):
         """Commit everything."""
         git("add", "-A", cwd=path)
-        git("commit", "-q", "-m", f"Change {number}", cwd=path, date=f"2024-02-{number % 28 + 1:02}T00:00:00Z")
+        date = f"2024-02-{number % 28 + 1:02}T00:00:00Z"
+        git("commit", "-q", "-m", f"Change {number}", cwd=path, date=date)
 
     def write_sources(self, top, paths, dice):
         """Write each file with new text."""
@@ -535,7 +521,8 @@ class Assets:
         for module in modules:
             (path / "src" / f"module{module}.rs").write_text("\n".join(map(rust_type, range(25))))
         uses = "".join(f"mod module{module};\n" for module in modules)
-        calls = "".join(f"    total += module{module}::Thing{module % 25}::new(7).sum();\n" for module in modules)
+        calls = "".join(f"    total += module{module}::Thing{module % 25}::new(7).sum();\n"
+                        for module in modules)
         main = f"#![allow(dead_code)]\n{uses}\nfn main() {{\n    let mut total = 0;\n{calls}"
         (path / "src" / "main.rs").write_text(main + '    println!("{total}");\n}\n')
 
@@ -578,66 +565,3 @@ impl Thing{number} {{
     }}
 }}
 """
-
-
-# --- the list --------------------------------------------------------------------------------------------
-
-
-def file_works(scale):
-    """Works that only use the calls of the kernel."""
-    files, many, big = f"{scale.files:,}", f"{scale.many:,}", f"{scale.big} MiB"
-    pages, small = f"{scale.random_ops:,} random", scale.files
-    return [
-        Work(small_files, {
-            "create": Timing(f"create {files} files of 4 KiB", 0.4, small),
-            "list": Timing(f"list {files} with attributes", 2, small),
-            "read": Timing(f"read {files} small files again", 1.5, small),
-            "rename": Timing(f"rename {files}", 4, small),
-            "unlink": Timing(f"unlink {files}", 6, small)}),
-        Work(durable_files, {"create": Timing(f"create {files} files, durable", None, small)}),
-        Work(cold_stat, {"stat": Timing(f"stat {files}, cold", 8, small)}),
-        Work(parallel_files, {
-            "create": Timing(f"create {files}, 4 processes", None, small),
-            "read": Timing(f"read {files}, 4 processes", None, small)}),
-        Work(many_files, {
-            "stat": Timing(f"stat {many}, warm", None, scale.many),
-            "list": Timing(f"list {many}", None, scale.many),
-            "delete": Timing(f"delete {many}", None, scale.many)}),
-        Work(tree, {
-            "create": Timing("tree of 10x10x10: create"),
-            "walk": Timing("tree of 10x10x10: walk"),
-            "delete": Timing("tree of 10x10x10: delete")}),
-        Work(big_files, {
-            "write": Timing(f"write {big}", 4),
-            "durable": Timing(f"write {big} and fsync", 2),
-            "read": Timing(f"read {big}, warm", 1.6),
-            "overwrite": Timing(f"overwrite {big} in place"),
-            "copy": Timing(f"cp {big}", 0.2)}),
-        Work(cold_read, {"read": Timing(f"read {big}, cold", 1.0)}),
-        Work(random_access, {
-            "write": Timing(f"{pages} 4 KiB writes, fsync", 2.0, scale.random_ops),
-            "read": Timing(f"{pages} 4 KiB reads", None, scale.random_ops)}),
-        Work(sqlite, {"insert": Timing(f"SQLite: {scale.transactions} transactions", 2.0, scale.transactions)}),
-    ]
-
-
-def tool_works(scale):
-    """Works that run the tools of developers."""
-    small, large, files = scale.small_repository, scale.large_repository, scale.tarball
-    works = [
-        Work(git_small, {
-            "clone": Timing(f"git clone, {small:,} files", 1.2),
-            "status": Timing(f"git status, {small:,} files", 1.5)}, ("git",)),
-        Work(git_large, {
-            "clone": Timing(f"git clone, {large:,} files"),
-            "status": Timing(f"git status, {large:,} files"),
-            "checkout": Timing(f"git checkout, {large:,} files")}, ("git",)),
-        Work(tarball, {
-            "untar": Timing(f"untar {files:,} files", 1.0),
-            "copy": Timing(f"cp -r {files:,} files", 5),
-            "remove": Timing(f"rm -rf {files:,} files", 4)}, ("tar", "diff")),
-    ]
-    if not scale.quick:
-        works.append(Work(cargo_build, {"build": Timing("cargo build, 40 modules", 1.15)}, ("cargo",)))
-        works.append(Work(npm_ci, {"install": Timing("npm ci", 1.15)}, ("npm", "node")))
-    return works
