@@ -1,0 +1,567 @@
+"""The works that bench.py measures, and the repositories and trees that they need.
+
+A work is a generator `(directory, scale)` that yields `(key, seconds)` for each of its timings. Only what
+runs inside `timed` is measured; everything else is preparation.
+"""
+
+import ctypes
+import io
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+KIB = 1024
+MIB = 1024 * KIB
+COMMAND_LIMIT = 1800
+DROP_CACHES = "/proc/sys/vm/drop_caches"
+NOISE = random.Random(1).randbytes(8 * MIB)
+
+
+class Skip(Exception):
+    """A work that cannot run here, with the reason."""
+
+
+@dataclass
+class Scale:
+    """How much each work does."""
+
+    assets: "Assets"
+    files: int = 2_000
+    many: int = 10_000
+    big: int = 256
+    random_size: int = 64
+    random_ops: int = 5_000
+    transactions: int = 200
+    small_repository: int = 1_079
+    large_repository: int = 10_000
+    tarball: int = 7_949
+    quick: bool = False
+
+
+def quick_scale(assets):
+    """Smaller sizes, for a run of a minute or two."""
+    return Scale(assets, 500, 2_000, 64, 16, 1_000, 50, 300, 1_500, 1_500, True)
+
+
+# --- measuring -------------------------------------------------------------------------------------------
+
+
+def settle():
+    """Let the writing of earlier works end."""
+    os.sync()
+    time.sleep(0.2)
+
+
+def drop_caches():
+    """Empty the kernel's caches of pages, names and inodes."""
+    try:
+        with open(DROP_CACHES, "w") as control:
+            control.write("3")
+    except OSError:
+        raise Skip("needs root (to drop caches)") from None
+
+
+def timed(action, *arguments, cold=False):
+    """The seconds that `action` takes, after things have settled."""
+    settle()
+    if cold:
+        drop_caches()
+    start = time.perf_counter()
+    action(*arguments)
+    return time.perf_counter() - start
+
+
+def check(condition, message):
+    """Fail the work when the filesystem gave a wrong answer."""
+    if not condition:
+        raise RuntimeError(message)
+
+
+def run(*command, cwd=None, env=None):
+    """Run a command; its output, or an error that holds the end of what it printed."""
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=env, text=True, errors="replace",
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_LIMIT)
+    if done.returncode != 0:
+        text = (done.stderr or done.stdout).strip()[-300:].replace("\n", " | ")
+        raise RuntimeError(f"{command[0]} exited with {done.returncode}: {text}")
+    return done.stdout
+
+
+def syncfs(directory):
+    """Write a whole filesystem to its disk."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle) != 0:
+            raise OSError(ctypes.get_errno(), "syncfs failed")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- small files -----------------------------------------------------------------------------------------
+
+
+def names(directory, count, prefix="file"):
+    """Paths of `count` files in one directory."""
+    return [f"{directory}/{prefix}-{number:05}.txt" for number in range(count)]
+
+
+def create(paths, size=4 * KIB):
+    """Create each file with content of its own."""
+    for number, path in enumerate(paths):
+        offset = number * 509
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        os.write(handle, NOISE[offset:offset + size])
+        os.close(handle)
+
+
+def read(paths, size=4 * KIB):
+    """Read each file whole."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        content = os.read(handle, 64 * KIB)
+        os.close(handle)
+        check(len(content) == size, f"{path} has {len(content)} bytes")
+
+
+def stat(paths):
+    """Ask for the attributes of each path."""
+    for path in paths:
+        os.stat(path)
+
+
+def unlink(paths):
+    """Remove each file."""
+    for path in paths:
+        os.unlink(path)
+
+
+def list_names(directory, count):
+    """List a directory."""
+    check(len(os.listdir(directory)) == count, f"{directory} does not list {count} names")
+
+
+def list_attributes(directory, count):
+    """List a directory with the attributes of every entry."""
+    with os.scandir(directory) as entries:
+        sizes = [entry.stat(follow_symlinks=False).st_size for entry in entries]
+    check(len(sizes) == count and all(sizes), f"{directory} does not list {count} files with content")
+
+
+def rename(pairs):
+    """Rename each file."""
+    for old, new in pairs:
+        os.rename(old, new)
+
+
+def small_files(directory, scale):
+    """The life of small files in one directory."""
+    paths = names(directory, scale.files)
+    yield "create", timed(create, paths)
+    yield "list", timed(list_attributes, directory, scale.files)
+    read(paths)
+    yield "read", timed(read, paths)
+    moved = names(directory, scale.files, "moved")
+    yield "rename", timed(rename, list(zip(paths, moved)))
+    yield "unlink", timed(unlink, moved)
+    list_names(directory, 0)
+
+
+def durable_files(directory, scale):
+    """Small files that are on the disk when the work ends."""
+    paths = names(directory, scale.files)
+
+    def create_durably():
+        create(paths)
+        syncfs(directory)
+
+    yield "create", timed(create_durably)
+
+
+def cold_stat(directory, scale):
+    """The first look at files that the kernel does not know."""
+    paths = names(directory, scale.files)
+    create(paths)
+    yield "stat", timed(stat, paths, cold=True)
+
+
+def many_files(directory, scale):
+    """A directory with many files."""
+    paths = names(directory, scale.many)
+    create(paths, 100)
+    stat(paths)
+    yield "stat", timed(stat, paths)
+    yield "list", timed(list_names, directory, scale.many)
+    yield "delete", timed(unlink, paths)
+    list_names(directory, 0)
+
+
+def parallel_files(directory, scale):
+    """Small files written and read by four processes at once."""
+    paths = names(directory, scale.files)
+    shares = [paths[start::4] for start in range(4)]
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(4, signal.signal, (signal.SIGTERM, signal.SIG_DFL)) as pool:
+        pool.map(stat, [[]] * 4, 1)
+        yield "create", timed(pool.map, create, shares, 1)
+        yield "read", timed(pool.map, read, shares, 1)
+
+
+# --- trees -----------------------------------------------------------------------------------------------
+
+
+def create_tree(directory):
+    """Ten directories in ten in ten, each innermost one with a small file."""
+    for one in range(10):
+        os.mkdir(f"{directory}/{one}")
+        for two in range(10):
+            os.mkdir(f"{directory}/{one}/{two}")
+            for three in range(10):
+                os.mkdir(f"{directory}/{one}/{two}/{three}")
+                create([f"{directory}/{one}/{two}/{three}/small.txt"], 500)
+
+
+def walk_tree(directory):
+    """Visit every directory of a tree."""
+    found = sum(len(files) for _, _, files in os.walk(directory))
+    check(found == 1000, f"the tree has {found} files, not 1000")
+
+
+def tree(directory, scale):
+    """A tree of directories."""
+    top = f"{directory}/tree"
+    os.mkdir(top)
+    yield "create", timed(create_tree, top)
+    yield "walk", timed(walk_tree, top)
+    yield "delete", timed(shutil.rmtree, top)
+
+
+def count_files(directory):
+    """How many files a tree holds."""
+    return sum(len(files) for _, _, files in os.walk(directory))
+
+
+def tarball(directory, scale):
+    """A source tree unpacked, copied and removed."""
+    archive = scale.assets.tarball(scale.tarball)
+    source, copy = f"{directory}/source", f"{directory}/copy"
+    yield "untar", timed(run, "tar", "-xf", archive, "-C", directory)
+    check(count_files(source) == scale.tarball, "the unpacked tree is not whole")
+    yield "copy", timed(run, "cp", "-r", source, copy)
+    run("diff", "-rq", source, copy)
+    yield "remove", timed(run, "rm", "-rf", copy)
+    check(os.listdir(directory) == ["source"], "the copy is still there")
+
+
+# --- big files -------------------------------------------------------------------------------------------
+
+
+def write_big(path, mebibytes, flags=os.O_CREAT | os.O_TRUNC, sync=False):
+    """Write a file in blocks of 1 MiB."""
+    view = memoryview(NOISE)
+    handle = os.open(path, os.O_WRONLY | flags, 0o644)
+    for number in range(mebibytes):
+        offset = number * 4099
+        check(os.write(handle, view[offset:offset + MIB]) == MIB, "a short write")
+    if sync:
+        os.fsync(handle)
+    os.close(handle)
+
+
+def read_big(path, mebibytes):
+    """Read a file in blocks of 1 MiB."""
+    buffer, total = bytearray(MIB), 0
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            total += count
+    check(total == mebibytes * MIB, f"{path} has {total} bytes")
+
+
+def big_files(directory, scale):
+    """Big files written, read, overwritten and copied."""
+    path, copy = f"{directory}/big", f"{directory}/copy"
+    yield "write", timed(write_big, path, scale.big)
+    os.unlink(path)
+    yield "durable", timed(write_big, path, scale.big, os.O_CREAT, True)
+    read_big(path, scale.big)
+    yield "read", timed(read_big, path, scale.big)
+    yield "overwrite", timed(write_big, path, scale.big, 0)
+    yield "copy", timed(run, "cp", path, copy)
+    run("cmp", path, copy)
+
+
+def cold_read(directory, scale):
+    """A big file that is not in the kernel's cache."""
+    path = f"{directory}/big"
+    write_big(path, scale.big, sync=True)
+    yield "read", timed(read_big, path, scale.big, cold=True)
+
+
+def random_write(path, offsets):
+    """Write 4 KiB at each offset, then make the file durable."""
+    handle = os.open(path, os.O_WRONLY)
+    for number, offset in enumerate(offsets):
+        os.pwrite(handle, NOISE[number * 509:number * 509 + 4 * KIB], offset)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def random_read(path, offsets):
+    """Read 4 KiB at each offset."""
+    handle = os.open(path, os.O_RDONLY)
+    for offset in offsets:
+        check(len(os.pread(handle, 4 * KIB, offset)) == 4 * KIB, "a short read")
+    os.close(handle)
+
+
+def random_access(directory, scale):
+    """Pages of a file written and read in random order."""
+    path, dice = f"{directory}/pages", random.Random(2)
+    write_big(path, scale.random_size, sync=True)
+    pages = scale.random_size * MIB // (4 * KIB)
+    offsets = [dice.randrange(pages) * 4 * KIB for _ in range(scale.random_ops)]
+    yield "write", timed(random_write, path, offsets)
+    dice.shuffle(offsets)
+    yield "read", timed(random_read, path, offsets)
+
+
+def insert_rows(database, count):
+    """One transaction for each row."""
+    for number in range(count):
+        with database:
+            database.execute("INSERT INTO row (number, text) VALUES (?, ?)", (number, "text " * 20))
+
+
+def sqlite(directory, scale):
+    """Durable transactions of SQLite."""
+    database = sqlite3.connect(f"{directory}/rows.db")
+    try:
+        mode = database.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        check(mode == "wal", f"SQLite's journal is {mode}, not wal")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("CREATE TABLE row (number INTEGER PRIMARY KEY, text TEXT)")
+        yield "insert", timed(insert_rows, database, scale.transactions)
+        count = database.execute("SELECT count(*) FROM row").fetchone()[0]
+        check(count == scale.transactions, f"SQLite has {count} rows")
+    finally:
+        database.close()
+
+
+# --- tools of developers ---------------------------------------------------------------------------------
+
+
+def git(*arguments, cwd=None, date="2024-01-01T00:00:00Z"):
+    """Run git, independent of the user's settings."""
+    env = dict(os.environ, GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1", GIT_TERMINAL_PROMPT="0")
+    for role in ("AUTHOR", "COMMITTER"):
+        env.update({f"GIT_{role}_NAME": "Bench", f"GIT_{role}_EMAIL": "bench@localhost"})
+        env[f"GIT_{role}_DATE"] = date
+    quiet = ("-c", "gc.auto=0", "-c", "maintenance.auto=false")
+    return run("git", *quiet, *arguments, cwd=cwd, env=env)
+
+
+def check_clean(clone):
+    """Fail unless git sees no change in a fresh checkout."""
+    changes = git("status", "--porcelain", cwd=clone).splitlines()
+    check(not changes, f"git sees {len(changes)} changes, the first: {changes[:1]}")
+
+
+def git_small(directory, scale):
+    """A repository of common size with some history."""
+    origin, clone = scale.assets.repository(scale.small_repository, 30), f"{directory}/clone"
+    yield "clone", timed(git, "clone", "-q", f"file://{origin}", clone)
+    yield "status", timed(lambda: git("status", cwd=clone))
+    check_clean(clone)
+
+
+def git_large(directory, scale):
+    """A repository of many files, with two branches."""
+    origin, clone = scale.assets.repository(scale.large_repository, 3), f"{directory}/clone"
+    yield "clone", timed(git, "clone", "-q", f"file://{origin}", clone)
+    yield "status", timed(lambda: git("status", cwd=clone))
+    yield "checkout", timed(lambda: git("checkout", "-q", "other", cwd=clone))
+    check_clean(clone)
+
+
+def cargo_build(directory, scale):
+    """The first build of a crate."""
+    crate = f"{directory}/crate"
+    shutil.copytree(scale.assets.crate(), crate)
+    env = dict(os.environ, CARGO_TARGET_DIR=f"{directory}/target")
+    yield "build", timed(lambda: run("cargo", "build", "--offline", "--quiet", cwd=crate, env=env))
+    run(f"{directory}/target/debug/modules")
+
+
+def npm_install(package):
+    """Install what the lock file names, from npm's cache."""
+    run("npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", cwd=package)
+
+
+def npm_ci(directory, scale):
+    """The packages of a web project."""
+    package = f"{directory}/package"
+    shutil.copytree(scale.assets.package(), package, ignore=shutil.ignore_patterns("node_modules"))
+    yield "install", timed(npm_install, package)
+    run("node", "-e", "require('webpack'); require('express'); require('eslint')", cwd=package)
+
+
+# --- what the works need ---------------------------------------------------------------------------------
+
+
+def text_pool(dice):
+    """Lines of random words, from which files are cut."""
+    words = ["".join(dice.choices("etaoinshrdlu", k=dice.randint(2, 9))) for _ in range(3000)]
+    lines = [" " * dice.choice((0, 4, 8)) + " ".join(dice.choices(words, k=dice.randint(1, 14)))
+             for _ in range(60_000)]
+    return "\n".join(lines).encode()
+
+
+def source_text(dice, pool):
+    """Text of the size of a source file: 200 bytes to 40 KiB, most often small."""
+    size = int(200 * (40 * KIB / 200) ** dice.random())
+    offset = dice.randrange(len(pool) - size)
+    return pool[offset:offset + size]
+
+
+def source_names(dice, count):
+    """Names in nested directories, about twelve to each."""
+    directories = [""]
+    while len(directories) < max(2, count // 12):
+        parent = dice.choice(directories)
+        if parent.count("/") < 6:
+            directories.append(f"{parent}part{len(directories)}/")
+    return [f"{dice.choice(directories)}source{number}.txt" for number in range(count)]
+
+
+class Assets:
+    """Makes repositories, archives and packages once, below a directory on the disk."""
+
+    def __init__(self, directory):
+        """Nothing is made before it is asked for."""
+        self.directory = Path(directory)
+        self.made = {}
+        self.pool = text_pool(random.Random(3))
+
+    def once(self, name, make):
+        """The path of what `make` fills, made at the first call."""
+        if name not in self.made:
+            path = self.directory / name
+            make(path)
+            self.made[name] = path
+        return self.made[name]
+
+    def repository(self, files, commits):
+        """A repository with `files` files on its main branch, and a branch that differs in a fifth."""
+        return self.once(f"repository-{files}", lambda path: self.make_repository(path, files, commits))
+
+    def make_repository(self, path, files, commits):
+        """Commit all files, change some in every further commit, and pack the result."""
+        dice = random.Random(files)
+        paths = source_names(dice, files)
+        git("init", "-q", "-b", "main", path)
+        self.write_sources(path, paths, dice)
+        for commit in range(commits):
+            if commit > 0:
+                self.write_sources(path, dice.sample(paths, files // 40), dice)
+            self.commit(path, commit)
+        git("checkout", "-q", "-b", "other", cwd=path)
+        self.write_sources(path, dice.sample(paths, files // 5), dice)
+        self.commit(path, commits)
+        git("checkout", "-q", "main", cwd=path)
+        git("gc", "-q", cwd=path)
+
+    @staticmethod
+    def commit(path, number):
+        """Commit everything."""
+        git("add", "-A", cwd=path)
+        date = f"2024-02-{number % 28 + 1:02}T00:00:00Z"
+        git("commit", "-q", "-m", f"Change {number}", cwd=path, date=date)
+
+    def write_sources(self, top, paths, dice):
+        """Write each file with new text."""
+        for name in paths:
+            target = top / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source_text(dice, self.pool))
+
+    def tarball(self, files):
+        """An archive, not compressed, of a source tree."""
+        return self.once("source.tar", lambda path: self.make_tarball(path, files))
+
+    def make_tarball(self, path, files):
+        """Add each file with a fixed date."""
+        dice = random.Random(5)
+        with tarfile.open(path, "w") as archive:
+            for name in source_names(dice, files):
+                text = source_text(dice, self.pool)
+                member = tarfile.TarInfo(f"source/{name}")
+                member.size, member.mtime = len(text), 1_700_000_000
+                archive.addfile(member, io.BytesIO(text))
+
+    def crate(self):
+        """A crate of forty modules without dependencies."""
+        return self.once("crate", self.make_crate)
+
+    @staticmethod
+    def make_crate(path):
+        """Write modules that each have some types and functions."""
+        modules = range(40)
+        (path / "src").mkdir(parents=True)
+        # The empty workspace keeps cargo from looking for one in the directories above.
+        manifest = '[package]\nname = "modules"\nversion = "0.1.0"\nedition = "2021"\n\n[workspace]\n'
+        (path / "Cargo.toml").write_text(manifest)
+        for module in modules:
+            (path / "src" / f"module{module}.rs").write_text("\n".join(map(rust_type, range(25))))
+        uses = "".join(f"mod module{module};\n" for module in modules)
+        calls = "".join(f"    total += module{module}::Thing{module % 25}::new(7).sum();\n"
+                        for module in modules)
+        main = f"#![allow(dead_code)]\n{uses}\nfn main() {{\n    let mut total = 0;\n{calls}"
+        (path / "src" / "main.rs").write_text(main + '    println!("{total}");\n}\n')
+
+    def package(self):
+        """A package for npm with its lock file; npm's cache holds all that it needs."""
+        return self.once("package", self.make_package)
+
+    @staticmethod
+    def make_package(path):
+        """Write the package, resolve its dependencies and install them once."""
+        path.mkdir()
+        (path / "package.json").write_text(
+            '{"name": "bench", "version": "1.0.0", "private": true, "dependencies": {"express": "4.21.2", '
+            '"webpack": "5.97.1", "webpack-cli": "6.0.1", "eslint": "9.17.0"}}\n')
+        try:
+            run("npm", "install", "--package-lock-only", "--no-audit", "--no-fund", cwd=path)
+            npm_install(path)
+        except RuntimeError as error:
+            raise Skip(f"needs npm's registry ({error})") from None
+
+
+def rust_type(number):
+    """A type of Rust with a few functions and derived traits."""
+    return f"""
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Thing{number} {{
+    pub numbers: Vec<u64>,
+    pub text: String,
+}}
+
+impl Thing{number} {{
+    pub fn new(count: u64) -> Self {{
+        let numbers: Vec<u64> = (0..count).map(|value| value * {number} + 1).collect();
+        let text = numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+        Self {{ numbers, text }}
+    }}
+
+    pub fn sum(&self) -> u64 {{
+        self.numbers.iter().filter(|value| **value % 2 == 1).sum::<u64>() + self.text.len() as u64
+    }}
+}}
+"""
