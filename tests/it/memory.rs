@@ -25,7 +25,7 @@ fn a_file_larger_than_the_cache_goes_through_it() {
     }
     let place = Place::new();
     let daemon = place.serve_with(&[("WSD_CACHE_BYTES", "64M")]);
-    let mib = 512 * scale();
+    let mib = 256 * scale();
     let script = format!(
         "head -c {mib}M /dev/zero | openssl enc -aes-128-ctr -nosalt -k x 2>/dev/null | tee big | cksum > sum
          sync big; echo 3 > /proc/sys/vm/drop_caches || true; cksum < big | cmp - sum"
@@ -45,7 +45,7 @@ fn a_tree_larger_than_the_cache_goes_through_it() {
     }
     let place = Place::new();
     let daemon = place.serve_with(&[("WSD_CACHE_BYTES", "32M")]);
-    let hundreds = 300 * scale();
+    let hundreds = 150 * scale();
     let script = format!(
         "for d in $(seq {hundreds}); do mkdir d$d; (cd d$d; printf '%s\\n' $(seq 100) | xargs touch); done
          test $(find . -type f | wc -l) = $(({hundreds} * 100)); ls -lR > /dev/null
