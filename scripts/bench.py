@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT = 30
 STOP_LIMIT = 60
 BAR_WIDTH = 40
+NOISY = 2
 
 
 @dataclass
@@ -70,6 +71,11 @@ class Row:
         """The median seconds on one place, or nothing when it was not measured."""
         samples = self.samples.get(name)
         return statistics.median(samples) if samples and name not in self.notes else None
+
+    def noisy(self, names):
+        """Whether the samples of one of these places differ too much for a sure verdict."""
+        samples = [self.samples.get(name, [1]) for name in names]
+        return any(max(times) > NOISY * min(times) for times in samples)
 
     def ratio(self, name, other):
         """How many times as long `name` takes as `other`."""
@@ -225,7 +231,7 @@ def wsd(binary, scratch):
 
 def show_complaints(log):
     """Print what the daemon warned about."""
-    text = log.read_text(errors="replace")
+    text = log.read_text(errors="replace") if log.exists() else ""
     lines = [line for line in text.splitlines() if re.search(r" (WARN|ERROR) |panic", line)]
     for line in lines[:10]:
         print(f"wsd said: {line}", file=sys.stderr)
@@ -266,6 +272,8 @@ def measure(work, places, scale, repeat):
         turn = number % len(places)
         for place in places[turn:] + places[:turn]:
             timings, note = run_once(work, place, scale, number)
+            total = sum(timings.values())
+            print(f"  {number}/{repeat} {place.name}: {total:.3f} s", file=sys.stderr, flush=True)
             for key, row in rows.items():
                 if key in timings and number > 0:
                     row.samples.setdefault(place.name, []).append(timings[key])
@@ -321,9 +329,10 @@ def verdict(row, disk):
         name, note = next(iter(row.notes.items()))
         return note if note.startswith("SKIPPED") else f"FAILED on {name}"
     ratio = row.ratio("wsd", disk)
+    noise = " ~" if row.noisy(("wsd", disk)) else ""
     if ratio is None or row.timing.target is None:
-        return "-"
-    return "ok" if ratio <= row.timing.target else "MISSED"
+        return "-" + noise
+    return ("ok" if ratio <= row.timing.target else "MISSED") + noise
 
 
 def table(rows, disk):
@@ -398,7 +407,8 @@ def report(rows, disk, facts, options):
     """Print the table and the chart, and write the files that were asked for."""
     cells, bars = table(rows, disk), chart(rows, disk)
     about = ", ".join(f"{name} {value}" for name, value in facts.items())
-    print(f"{about}\n\n{plain_table(cells)}\n\n{bars}")
+    noise = f"~ noisy: the slowest repetition took more than {NOISY} times as long as the fastest"
+    print(f"{about}\n\n{plain_table(cells)}\n\n{noise}\n\n{bars}")
     for row in rows:
         for name, note in row.notes.items():
             if note.startswith("FAILED"):
@@ -406,7 +416,8 @@ def report(rows, disk, facts, options):
     if options.json:
         Path(options.json).write_text(as_json(rows, disk, facts))
     if options.markdown:
-        Path(options.markdown).write_text(f"{about}\n\n{markdown_table(cells)}\n\n```text\n{bars}\n```\n")
+        text = f"{about}\n\n{markdown_table(cells)}\n\n{noise}\n\n```text\n{bars}\n```\n"
+        Path(options.markdown).write_text(text)
 
 
 # --- the command -----------------------------------------------------------------------------------------
