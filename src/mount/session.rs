@@ -53,7 +53,7 @@ impl Session {
         };
         let _ = notifier.set(fuse.notifier());
         vfs.set_invalidator(Some(Arc::new(Kernel::new(vfs, fuse.notifier(), at.clone(), reflected))));
-        read_ahead(&ours.device);
+        tune(&ours.device);
         let vfs = Arc::clone(vfs);
         Ok(Self { fuse: Some(ManuallyDrop::new(fuse)), seeker: Some(seeker_thread), vfs, point: at, ours })
     }
@@ -137,10 +137,14 @@ fn options() -> Config {
     config
 }
 
-/// Lets the kernel read further ahead than it does for a filesystem it knows nothing of. Needs root.
-fn read_ahead(device: &str) {
-    let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
-    if let Err(error) = std::fs::write(path, READ_AHEAD_KIB.to_string()) {
-        tracing::debug!(%error, "the kernel's read-ahead stays as it is");
+/// Lets the kernel treat the mount as it treats a disk: read further ahead, and hold dirty pages up to the limits
+/// that hold for all filesystems instead of a hundredth of them. Needs root.
+fn tune(device: &str) {
+    let settings = [("read_ahead_kb", READ_AHEAD_KIB), ("strict_limit", 0), ("max_ratio", 100)];
+    for (setting, value) in settings {
+        let path = format!("/sys/class/bdi/{device}/{setting}");
+        if let Err(error) = std::fs::write(path, value.to_string()) {
+            tracing::debug!(setting, %error, "a setting of the kernel for this mount stays as it is");
+        }
     }
 }

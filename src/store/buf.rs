@@ -31,6 +31,17 @@ impl Buf {
         buf
     }
 
+    /// Puts bytes at a place; zeros fill what lies between it and the end before.
+    pub fn write(&mut self, at: usize, data: &[u8]) {
+        if self.bytes.len() < at {
+            self.bytes.resize(at, 0);
+        }
+        let (over, beyond) = data.split_at(data.len().min(self.bytes.len() - at));
+        self.bytes[at..at + over.len()].copy_from_slice(over);
+        self.bytes.extend_from_slice(beyond);
+        self.recount();
+    }
+
     /// Makes the content `len` bytes long, cutting it or adding zeros.
     pub fn resize(&mut self, len: usize) {
         self.bytes.resize(len, 0);
@@ -84,8 +95,11 @@ mod tests {
         assert_eq!(gauge.bytes(), 100);
         let b = a.clone();
         assert_eq!(gauge.bytes(), 200);
+        a.write(90, &[2; 5]);
         a.resize(300);
+        a.write(310, &[3; 5]);
         assert!(gauge.bytes() >= 400);
+        assert_eq!((&a[89..96], &a[299..312]), (&[1, 2, 2, 2, 2, 2, 1][..], &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3][..]));
         assert_eq!(&a[98..102], &[1, 1, 0, 0]);
         drop(b);
         drop(a);

@@ -192,10 +192,7 @@ impl Content {
         }
         let keep = self.base(index, &within, size).is_some();
         let Some(buf) = self.edit(index, keep, fetched, gauge) else { return false };
-        if buf.len() < within.end {
-            buf.resize(within.end);
-        }
-        buf[within].copy_from_slice(data);
+        buf.write(within.start, data);
         true
     }
 

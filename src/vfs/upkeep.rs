@@ -12,8 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Bytes of WAL at which it is folded into the file.
-const WAL_BYTES: u64 = 64 << 20;
+/// Bytes of WAL at which it is folded into the file while nobody writes.
+const WAL_QUIET: u64 = 4 << 20;
+
+/// Bytes of WAL at which it is folded into the file, whoever writes. Folding writes everything a second time, so
+/// it had better wait; but a start after a crash reads all of the WAL.
+const WAL_BYTES: u64 = 256 << 20;
 
 /// Bytes of WAL at which new groups wait until it has been folded.
 const WAL_LIMIT: u64 = 512 << 20;
@@ -120,7 +124,7 @@ impl Vfs {
 
     fn keep_house(&self, bell: &Bell, quiet: bool) -> FsResult<()> {
         let wal = self.store.wal_bytes();
-        if wal > WAL_BYTES {
+        if wal > if quiet { WAL_QUIET } else { WAL_BYTES } {
             self.store.checkpoint(Checkpoint::Passive)?;
         }
         if wal > WAL_LIMIT {
