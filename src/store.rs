@@ -5,11 +5,12 @@
 //!
 //! - `open`: what may be opened, and how. [`error`]: why not. [`fault`]: where tests let the disk fail.
 //! - [`rows`], [`group`], [`buf`]: the nouns: rows, a group of changes, bytes in memory.
-//! - `write`: a group becomes a transaction. `read`: rows as they are now.
+//! - `write`, `chunks`: a group becomes a transaction. `read`: rows as they are now.
 //! - [`gc`]: space is given back. [`check`]: what must be true of every store.
 
 pub mod buf;
 pub mod check;
+mod chunks;
 pub mod error;
 pub mod fault;
 pub mod gc;

@@ -100,9 +100,12 @@ const RULES: &[&str] = &[
         (SELECT c.id, c.refs, coalesce(u.found, 0) AS found FROM chunk c LEFT JOIN
             (SELECT chunk, count(*) AS found FROM extent WHERE chunk IS NOT NULL GROUP BY chunk) u ON u.chunk = c.id)
         WHERE refs <> found",
-    "SELECT printf('chunk %d: its bytes are missing or not %d', c.id, c.len)
-        FROM chunk c LEFT JOIN chunk_data d USING (id) WHERE length(d.data) IS NOT c.len OR c.len NOT BETWEEN 1 AND {CHUNK}",
-    "SELECT printf('bytes of chunk %d, which does not exist', d.id) FROM chunk_data d LEFT JOIN chunk c USING (id) WHERE c.id IS NULL",
+    "SELECT printf('chunk %d: %d bytes in a room of %d', c.id, c.len, c.room)
+        FROM chunk c LEFT JOIN chunk_data d ON d.id = c.data
+        WHERE length(d.data) IS NOT c.room OR c.len NOT BETWEEN 1 AND c.room OR c.room > {CHUNK}
+        OR (c.hash IS NOT NULL AND c.len <> c.room)",
+    "SELECT printf('bytes of no chunk, at %d', id) FROM chunk_data WHERE id NOT IN (SELECT data FROM chunk)",
+    "SELECT printf('%d chunks share the bytes at %d', count(*), data) FROM chunk GROUP BY data HAVING count(*) > 1",
     "SELECT printf('node %d is doomed and alive', d.ino) FROM doomed d JOIN node i USING (ws, ino)",
     // Extended attributes.
     "SELECT printf('attribute %s of node %d, which does not exist', quote(x.name), x.ino)
@@ -157,7 +160,7 @@ fn lines(connection: &Connection, sql: &str, flaws: &mut Vec<Flaw>) -> StoreResu
 }
 
 fn check_hashes(connection: &Connection, flaws: &mut Vec<Flaw>) -> StoreResult<()> {
-    let mut statement = connection.prepare("SELECT id, hash, data FROM chunk JOIN chunk_data USING (id)")?;
+    let mut statement = connection.prepare("SELECT c.id, c.hash, d.data FROM chunk c JOIN chunk_data d ON d.id = c.data WHERE c.hash IS NOT NULL")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let blob = |at: usize| row.get_ref(at)?.as_blob().map_err(|error| StoreError::Sqlite(error.into()));

@@ -149,17 +149,17 @@ fn take_apart(connection: &Connection, ws: WorkspaceId, ino: i64, budget: usize)
 }
 
 fn delete_chunks(connection: &Connection, budget: usize, progress: &mut GcProgress) -> StoreResult<()> {
-    let unused: Vec<(ChunkId, i64)> = connection
-        .prepare_cached("SELECT id, len FROM chunk WHERE refs = 0 LIMIT ?1")?
-        .query_map([budget as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+    let unused: Vec<(ChunkId, i64, i64)> = connection
+        .prepare_cached("SELECT id, data, room FROM chunk WHERE refs = 0 LIMIT ?1")?
+        .query_map([budget as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<_, _>>()?;
     let mut delete = connection.prepare_cached("DELETE FROM chunk WHERE id = ?1")?;
     let mut delete_data = connection.prepare_cached("DELETE FROM chunk_data WHERE id = ?1")?;
-    for (id, len) in unused {
+    for (id, data, room) in unused {
         delete.execute([id])?;
-        delete_data.execute([id])?;
+        delete_data.execute([data])?;
         progress.chunks += 1;
-        progress.bytes += len as u64;
+        progress.bytes += room as u64;
     }
     Ok(())
 }

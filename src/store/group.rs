@@ -8,6 +8,7 @@
 use super::buf::Buf;
 use super::rows::{ChunkId, Dirent, Ino, InodeRow, Name, Revision};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Everything that changed between two moments.
@@ -62,16 +63,40 @@ pub struct ContentChange {
 pub enum ExtentChange {
     /// New bytes, 1 to [`CHUNK`](super::rows::CHUNK) of them.
     Data(Arc<Buf>),
+    /// New bytes too, but they differ from what the extent was before this group only in this range, and are not
+    /// fewer.
+    Part(Arc<Buf>, Range<usize>),
     /// A chunk that is in the store already.
     Chunk(ChunkId),
     /// A hole.
     Hole,
 }
 
+impl ExtentChange {
+    /// New bytes, if there are any.
+    pub fn bytes(&self) -> Option<&Arc<Buf>> {
+        match self {
+            Self::Data(buf) | Self::Part(buf, _) => Some(buf),
+            Self::Chunk(_) | Self::Hole => None,
+        }
+    }
+
+    /// What two changes amount to, of which this is the earlier one.
+    fn then(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Part(_, before), Self::Part(buf, after)) => {
+                Self::Part(buf, before.start.min(after.start)..before.end.max(after.end))
+            }
+            (_, Self::Part(buf, _)) => Self::Data(buf),
+            (_, later) => later,
+        }
+    }
+}
+
 /// What the store made of a group.
 #[derive(Debug, Default)]
 pub struct Committed {
-    /// The chunk that each [`ExtentChange::Data`] went to.
+    /// The chunk that each extent's new bytes went to.
     pub chunks: Vec<(Ino, u64, ChunkId)>,
 }
 
@@ -116,6 +141,12 @@ impl ContentChange {
         if later.inline.is_some() {
             self.inline = later.inline;
         }
-        self.extents.extend(later.extents);
+        for (index, later) in later.extents {
+            let change = match self.extents.remove(&index) {
+                Some(before) => before.then(later),
+                None => later,
+            };
+            self.extents.insert(index, change);
+        }
     }
 }

@@ -56,10 +56,10 @@ impl Store {
                 chunks: one("SELECT count(*) FROM chunk")?,
                 tombstones: one("SELECT count(*) FROM tombstone")?,
                 inline_bytes: one("SELECT coalesce(sum(length(data)), 0) FROM content")?,
-                chunk_bytes: one("SELECT coalesce(sum(len), 0) FROM chunk")?,
+                chunk_bytes: one("SELECT coalesce(sum(room), 0) FROM chunk")?,
                 logical_bytes: one("SELECT coalesce(sum(size), 0) FROM inode WHERE dead = 0")?,
                 orphaned_chunks: one("SELECT count(*) FROM chunk WHERE refs = 0")?,
-                orphaned_chunk_bytes: one("SELECT coalesce(sum(len), 0) FROM chunk WHERE refs = 0")?,
+                orphaned_chunk_bytes: one("SELECT coalesce(sum(room), 0) FROM chunk WHERE refs = 0")?,
                 free_pages: one("PRAGMA freelist_count")?,
                 page_bytes: one("PRAGMA page_size")?,
             })
@@ -178,8 +178,14 @@ impl Store {
     pub fn chunk(&self, id: ChunkId) -> StoreResult<Option<Vec<u8>>> {
         self.faults.pass(Point::ChunkRead)?;
         self.with_reader(|reader| {
-            let mut statement = reader.prepare_cached("SELECT data FROM chunk_data WHERE id = ?1")?;
-            Ok(statement.query_row([id], |row| row.get(0)).optional()?)
+            let sql = "SELECT d.data, c.len FROM chunk c JOIN chunk_data d ON d.id = c.data WHERE c.id = ?1";
+            let mut statement = reader.prepare_cached(sql)?;
+            let bytes = statement.query_row([id], |row| {
+                let data = row.get_ref(0)?.as_blob()?;
+                let len = row.get::<_, i64>(1)? as usize;
+                Ok(data[..len.min(data.len())].to_vec())
+            });
+            Ok(bytes.optional()?)
         })
     }
 

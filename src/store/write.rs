@@ -5,6 +5,7 @@
 //! `since` and stays.
 
 use super::Store;
+use super::chunks::Part;
 use super::error::StoreResult;
 use super::fault::Point;
 use super::group::{Committed, ContentChange, ExtentChange, Group, NodeChange, NodePut, Xattrs};
@@ -12,12 +13,12 @@ use super::rows::{ChunkId, Dirent, Ino, InodeRow, Name, Revision, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 
 /// A removed file with more extents than this is taken apart later, in small steps.
 const EXTENTS_AT_ONCE: usize = 64;
 
-type Hashes = HashMap<*const super::buf::Buf, blake3::Hash>;
+pub(super) type Hashes = HashMap<*const super::buf::Buf, blake3::Hash>;
 
 /// The connection that writes, and how it is set.
 #[derive(Debug)]
@@ -30,12 +31,12 @@ pub(super) struct Writer {
 }
 
 /// One transaction under way.
-struct Batch<'a> {
-    connection: &'a Connection,
-    next_chunk: &'a AtomicI64,
-    hashes: &'a Hashes,
-    ws: WorkspaceId,
-    epoch: i64,
+pub(super) struct Batch<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) next_chunk: &'a AtomicI64,
+    pub(super) hashes: &'a Hashes,
+    pub(super) ws: WorkspaceId,
+    pub(super) epoch: i64,
 }
 
 impl Store {
@@ -66,6 +67,7 @@ impl Store {
             epoch: if epoch == 0 { 0 } else { epoch + 1 },
         };
         let mut committed = Committed::default();
+        batch.keep_shared(group)?;
         for (ino, change) in &group.nodes {
             match change {
                 NodeChange::Put(put) => batch.put(put, &mut committed)?,
@@ -128,7 +130,7 @@ fn hash(group: &Group) -> Hashes {
 }
 
 impl Batch<'_> {
-    fn run(&self, sql: &str, params: impl rusqlite::Params) -> StoreResult<usize> {
+    pub(super) fn run(&self, sql: &str, params: impl rusqlite::Params) -> StoreResult<usize> {
         Ok(self.connection.prepare_cached(sql)?.execute(params)?)
     }
 
@@ -219,45 +221,23 @@ impl Batch<'_> {
         }
         for (index, extent) in &change.extents {
             let chunk = match extent {
-                ExtentChange::Data(buf) => {
-                    let id = self.put_chunk(buf)?;
-                    committed.chunks.push((ino, *index, id));
-                    Some(id)
-                }
-                ExtentChange::Chunk(id) => {
-                    self.run("UPDATE chunk SET refs = refs + 1 WHERE id = ?1", [id])?;
-                    Some(*id)
-                }
+                ExtentChange::Data(buf) => Some(self.put_chunk(buf)?),
+                ExtentChange::Part(buf, part) => match self.put_part(ino, *index, buf, part)? {
+                    Part::InPlace(id) => {
+                        committed.chunks.push((ino, *index, id));
+                        continue;
+                    }
+                    Part::Grown => Some(self.put_roomy_chunk(buf)?),
+                    Part::Otherwise => Some(self.put_chunk(buf)?),
+                },
+                ExtentChange::Chunk(id) => Some(*id),
                 ExtentChange::Hole => None,
             };
+            if let (Some(id), true) = (chunk, extent.bytes().is_some()) {
+                committed.chunks.push((ino, *index, id));
+            }
             self.put_extent(ino, *index, chunk)?;
         }
-        Ok(())
-    }
-
-    /// The chunk with these bytes, with one more reference.
-    fn put_chunk(&self, buf: &Arc<super::buf::Buf>) -> StoreResult<ChunkId> {
-        let hash = self.hashes.get(&Arc::as_ptr(buf)).copied().unwrap_or_else(|| blake3::hash(buf));
-        let hash = hash.as_bytes();
-        let present = self
-            .connection
-            .prepare_cached("UPDATE chunk SET refs = refs + 1 WHERE hash = ?1 RETURNING id")?
-            .query_row([hash], |row| row.get(0))
-            .optional()?;
-        if let Some(id) = present {
-            return Ok(id);
-        }
-        let id = self.next_chunk.fetch_add(1, Ordering::Relaxed);
-        self.run(
-            "INSERT INTO chunk (id, refs, len, hash) VALUES (?1, 1, ?2, ?3)",
-            params![id, buf.len() as i64, hash],
-        )?;
-        self.run("INSERT INTO chunk_data (id, data) VALUES (?1, ?2)", params![id, &buf[..]])?;
-        Ok(id)
-    }
-
-    fn release(&self, chunk: ChunkId) -> StoreResult<()> {
-        self.run("UPDATE chunk SET refs = refs - 1 WHERE id = ?1", [chunk])?;
         Ok(())
     }
 

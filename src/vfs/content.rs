@@ -10,12 +10,21 @@
 use crate::store::buf::{Buf, Gauge};
 use crate::store::group::{ContentChange, ExtentChange};
 use crate::store::rows::{CHUNK, ChunkId, INLINE_MAX, Storage};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// [`CHUNK`], for offsets.
 pub(super) const CHUNK_BYTES: u64 = CHUNK as u64;
+
+/// How much of a chunk changed.
+#[derive(Clone, Debug)]
+enum Touched {
+    /// It was not there, or is not, or any of its bytes may differ.
+    Whole,
+    /// Only bytes in this range differ, and there are no fewer.
+    Part(Range<usize>),
+}
 
 /// Where the bytes of one chunk of a file are.
 #[derive(Clone, Debug)]
@@ -50,8 +59,8 @@ pub(super) enum Piece {
 pub(super) struct Content {
     /// `None` until the extents of a chunked file have been loaded.
     slots: Option<BTreeMap<u64, Slot>>,
-    /// Indexes that changed since the last cut.
-    changed: BTreeSet<u64>,
+    /// What changed since the last cut, by index.
+    changed: BTreeMap<u64, Touched>,
     /// Every extent from this index on went away since the last cut, before `changed`.
     cut_from: Option<u64>,
     /// What the store has, as of the last cut.
@@ -153,8 +162,26 @@ impl Content {
         pieces
     }
 
+    fn touch(&mut self, index: u64, touched: Touched) {
+        let touched = match (self.changed.remove(&index), touched) {
+            (None, touched) => touched,
+            (Some(Touched::Part(a)), Touched::Part(b)) => {
+                Touched::Part(a.start.min(b.start)..a.end.max(b.end))
+            }
+            _ => Touched::Whole,
+        };
+        self.changed.insert(index, touched);
+    }
+
     /// The bytes of a chunk, to be changed. `None` when the old bytes are needed and not among `fetched`.
-    fn edit(&mut self, index: u64, keep: bool, fetched: &[Fetched], gauge: &Gauge) -> Option<&mut Buf> {
+    fn edit(
+        &mut self,
+        index: u64,
+        keep: bool,
+        touched: Touched,
+        fetched: &[Fetched],
+        gauge: &Gauge,
+    ) -> Option<&mut Buf> {
         let source = self.slot(index).and_then(|slot| self.source(slot));
         let fresh = match (source, self.slot(index).is_some()) {
             (Some(source), _) if keep => {
@@ -164,7 +191,8 @@ impl Content {
             (Some(_), _) | (None, false) => Some(Buf::new(Vec::new(), gauge)),
             (None, true) => None,
         };
-        self.changed.insert(index);
+        let anew = self.slot(index).is_none() || (fresh.is_some() && !keep);
+        self.touch(index, if anew { Touched::Whole } else { touched });
         let slots = self.slots();
         if let Some(fresh) = fresh {
             slots.insert(index, Slot::Data(Arc::new(fresh)));
@@ -191,7 +219,8 @@ impl Content {
             return false;
         }
         let keep = self.base(index, &within, size).is_some();
-        let Some(buf) = self.edit(index, keep, fetched, gauge) else { return false };
+        let touched = Touched::Part(within.clone());
+        let Some(buf) = self.edit(index, keep, touched, fetched, gauge) else { return false };
         buf.write(within.start, data);
         true
     }
@@ -199,7 +228,7 @@ impl Content {
     /// Turns an inline slot into bytes in memory. False when they were not fetched.
     fn materialise(&mut self, fetched: &[Fetched], gauge: &Gauge) -> bool {
         match self.slot(0) {
-            Some(Slot::Inline) => self.edit(0, true, fetched, gauge).is_some(),
+            Some(Slot::Inline) => self.edit(0, true, Touched::Whole, fetched, gauge).is_some(),
             _ => true,
         }
     }
@@ -218,7 +247,7 @@ impl Content {
     pub(super) fn cut(&mut self, size: u64, fetched: &[Fetched], gauge: &Gauge) -> bool {
         let (index, rest) = (size / CHUNK_BYTES, (size % CHUNK_BYTES) as usize);
         if rest > 0 && self.slot(index).is_some() {
-            let Some(buf) = self.edit(index, true, fetched, gauge) else { return false };
+            let Some(buf) = self.edit(index, true, Touched::Whole, fetched, gauge) else { return false };
             if buf.len() > rest {
                 buf.resize(rest);
             }
@@ -265,7 +294,8 @@ impl Content {
             if self.slot(*index).is_none() || self.is_whole(*index, within, size) {
                 continue;
             }
-            let Some(buf) = self.edit(*index, true, fetched, gauge) else { return false };
+            let touched = Touched::Part(within.clone());
+            let Some(buf) = self.edit(*index, true, touched, fetched, gauge) else { return false };
             let end = within.end.min(buf.len());
             if within.start < end {
                 buf[within.start..end].fill(0);
@@ -277,7 +307,7 @@ impl Content {
             let edge = edges.iter().find(|(edge, _)| *edge == index);
             if edge.is_none_or(|(_, within)| self.is_whole(index, within, size)) {
                 self.slots().remove(&index);
-                self.changed.insert(index);
+                self.touch(index, Touched::Whole);
             }
         }
         true
@@ -285,7 +315,7 @@ impl Content {
 
     /// Lets chunk `index` be what another file's slot is. The slot must not be inline.
     pub(super) fn share(&mut self, index: u64, slot: Option<Slot>) {
-        self.changed.insert(index);
+        self.touch(index, Touched::Whole);
         match slot {
             Some(slot) => self.slots().insert(index, slot),
             None => self.slots().remove(&index),
@@ -340,7 +370,8 @@ impl Content {
         }
         match storage {
             Storage::Chunks => {
-                change.extents = changed.into_iter().map(|index| (index, self.extent(index))).collect();
+                change.extents =
+                    changed.iter().map(|(index, touched)| (*index, self.part(*index, touched))).collect();
                 if before != Some(Storage::Chunks) {
                     // None of its extents is in the store yet.
                     let all: Vec<u64> = self.slots().keys().copied().collect();
@@ -352,13 +383,23 @@ impl Content {
                     change.cut_from = Some(0);
                 }
                 if let (Storage::Inline, Some(Slot::Data(buf))) = (storage, self.slot(0))
-                    && (changed.contains(&0) || before != Some(Storage::Inline))
+                    && (changed.contains_key(&0) || before != Some(Storage::Inline))
                 {
                     change.inline = Some(Some(Arc::clone(buf)));
                 }
             }
         }
         change
+    }
+
+    fn part(&self, index: u64, touched: &Touched) -> ExtentChange {
+        match (self.extent(index), touched) {
+            (ExtentChange::Data(buf), Touched::Part(part)) => {
+                let part = part.start.min(buf.len())..part.end.min(buf.len());
+                ExtentChange::Part(buf, part)
+            }
+            (extent, _) => extent,
+        }
     }
 
     fn extent(&self, index: u64) -> ExtentChange {
@@ -371,7 +412,7 @@ impl Content {
 
     /// The bytes are on disk: lets go of them, unless they have been overwritten since.
     pub(super) fn settle(&mut self, index: u64, written: &Arc<Buf>, chunk: Option<ChunkId>) {
-        if self.changed.contains(&index) {
+        if self.changed.contains_key(&index) {
             return;
         }
         let generation = self.inline_generation + 1;

@@ -300,7 +300,7 @@ impl Vfs {
     fn settle(&self, Kept { group, nodes }: Kept, chunks: &[(Ino, u64, ChunkId)]) {
         for (ino, index, id) in chunks {
             let Some(NodeChange::Put(put)) = group.nodes.get(ino) else { continue };
-            let Some(ExtentChange::Data(buf)) = put.content.extents.get(index) else { continue };
+            let Some(buf) = put.content.extents.get(index).and_then(ExtentChange::bytes) else { continue };
             if let Some(node) = self.nodes.get(*ino) {
                 node.meta.write().content.settle(*index, buf, Some(*id));
             }

@@ -36,7 +36,6 @@ CREATE TABLE inode (
     has_xattrs  INTEGER NOT NULL,
     PRIMARY KEY (ws, ino, since)
 ) WITHOUT ROWID;
-CREATE INDEX inode_by_revision ON inode (ws, rev);
 CREATE INDEX inode_orphans ON inode (ws, ino) WHERE nlink = 0 AND dead = 0;
 
 CREATE TABLE dirent (
@@ -81,12 +80,15 @@ CREATE TABLE xattr (
     PRIMARY KEY (ws, ino, name, since)
 ) WITHOUT ROWID;
 
--- Content by its BLAKE3 hash, shared by all workspaces. `refs` counts the extents that point here.
+-- Content, shared by all workspaces. `refs` counts the extents that point here. An id stands for the same bytes
+-- for ever: a chunk that is changed in place gets a new one.
 CREATE TABLE chunk (
     id   INTEGER PRIMARY KEY,
     refs INTEGER NOT NULL,
     len  INTEGER NOT NULL,
-    hash BLOB    NOT NULL UNIQUE
+    data INTEGER NOT NULL,               -- where in chunk_data its bytes are
+    room INTEGER NOT NULL,               -- bytes there; those from `len` on are zero
+    hash BLOB    UNIQUE                  -- BLAKE3; NULL once it was changed in place
 );
 CREATE INDEX chunk_unused ON chunk (id) WHERE refs = 0;
 

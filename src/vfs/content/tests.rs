@@ -29,6 +29,17 @@ impl FakeStore {
         let mut new = Vec::new();
         for (index, extent) in &change.extents {
             match extent {
+                ExtentChange::Part(buf, part) => {
+                    let mut bytes = self.chunks[self.extents[index] as usize].clone();
+                    assert!(buf.len() >= bytes.len());
+                    bytes.resize(buf.len(), 0);
+                    bytes[part.clone()].copy_from_slice(&buf[part.clone()]);
+                    assert!(bytes[..] == buf[..], "more than the part differs");
+                    self.chunks.push(bytes);
+                    let id = self.chunks.len() as ChunkId - 1;
+                    self.extents.insert(*index, id);
+                    new.push((*index, id));
+                }
                 ExtentChange::Data(buf) => {
                     assert!(!buf.is_empty() && buf.len() <= CHUNK);
                     self.chunks.push(buf.to_vec());
@@ -106,7 +117,7 @@ impl File {
     fn end_commit(&mut self) {
         let Some((change, new)) = self.in_flight.take() else { return };
         for (index, id) in new {
-            let Some(ExtentChange::Data(buf)) = change.extents.get(&index) else { unreachable!() };
+            let Some(buf) = change.extents.get(&index).and_then(ExtentChange::bytes) else { unreachable!() };
             self.content.settle(index, buf, Some(id));
         }
         if let Some(Some(buf)) = &change.inline {

@@ -1,0 +1,123 @@
+//! Writing chunks: shared by their hash, or changed in place where nobody else has them.
+//!
+//! A chunk that one extent alone points to can be changed where it is. That saves writing all of it, and collecting
+//! the old one, for the few bytes that a database changes between two calls of `fsync`. Who reads never notices:
+//! an id stands for the same bytes for ever, so the changed chunk gets a new one, and who looks for the old one
+//! finds it gone, as with any chunk that was overwritten.
+
+use super::buf::Buf;
+use super::error::StoreResult;
+use super::group::{ExtentChange, Group, NodeChange};
+use super::rows::{CHUNK, ChunkId, Ino};
+use super::write::Batch;
+use rusqlite::{OptionalExtension, params};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// With more changed bytes than this, finding the place costs more than it saves.
+const PART_MAX: usize = CHUNK / 2;
+
+/// What became of a changed part of a chunk.
+pub(super) enum Part {
+    /// It is in place; the chunk's new id.
+    InPlace(ChunkId),
+    /// The chunk has grown beyond its room.
+    Grown,
+    /// The chunk has to be written whole.
+    Otherwise,
+}
+
+impl Batch<'_> {
+    /// Counts the extents of the group that point at chunks which are there already. Comes first, so that no such
+    /// chunk is changed in place.
+    pub(super) fn keep_shared(&self, group: &Group) -> StoreResult<()> {
+        for change in group.nodes.values() {
+            let NodeChange::Put(put) = change else { continue };
+            for extent in put.content.extents.values() {
+                if let ExtentChange::Chunk(id) = extent {
+                    self.run("UPDATE chunk SET refs = refs + 1 WHERE id = ?1", [id])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The chunk with these bytes, with one more reference.
+    pub(super) fn put_chunk(&self, buf: &Arc<Buf>) -> StoreResult<ChunkId> {
+        let hash = self.hashes.get(&Arc::as_ptr(buf)).copied().unwrap_or_else(|| blake3::hash(buf));
+        let hash = hash.as_bytes();
+        let present = self
+            .connection
+            .prepare_cached("UPDATE chunk SET refs = refs + 1 WHERE hash = ?1 RETURNING id")?
+            .query_row([hash], |row| row.get(0))
+            .optional()?;
+        match present {
+            Some(id) => Ok(id),
+            None => self.add_chunk(buf, buf.len(), Some(hash)),
+        }
+    }
+
+    /// A chunk of its own with these bytes, and room to grow in place.
+    pub(super) fn put_roomy_chunk(&self, buf: &[u8]) -> StoreResult<ChunkId> {
+        let mut roomy = buf.to_vec();
+        roomy.resize(CHUNK, 0);
+        self.add_chunk(&roomy, buf.len(), None)
+    }
+
+    fn add_chunk(&self, data: &[u8], len: usize, hash: Option<&[u8; 32]>) -> StoreResult<ChunkId> {
+        let id = self.next_chunk.fetch_add(1, Ordering::Relaxed);
+        self.run(
+            "INSERT INTO chunk (id, refs, len, data, room, hash) VALUES (?1, 1, ?2, ?1, ?3, ?4)",
+            params![id, len as i64, data.len() as i64, hash],
+        )?;
+        self.run("INSERT INTO chunk_data (id, data) VALUES (?1, ?2)", params![id, data])?;
+        Ok(id)
+    }
+
+    /// One extent less points here.
+    pub(super) fn release(&self, chunk: ChunkId) -> StoreResult<()> {
+        self.run("UPDATE chunk SET refs = refs - 1 WHERE id = ?1", [chunk])?;
+        Ok(())
+    }
+
+    /// Changes a part of an extent's chunk in place, if nobody else has the chunk.
+    pub(super) fn put_part(
+        &self,
+        ino: Ino,
+        index: u64,
+        buf: &[u8],
+        part: &Range<usize>,
+    ) -> StoreResult<Part> {
+        if part.len() > PART_MAX {
+            return Ok(Part::Otherwise);
+        }
+        let key = (self.ws, ino as i64, index as i64, self.epoch);
+        let alone: Option<(ChunkId, i64, i64, i64)> = self
+            .connection
+            .prepare_cached(
+                "SELECT c.id, c.data, c.len, c.room FROM extent e JOIN chunk c ON c.id = e.chunk
+                 WHERE e.ws = ?1 AND e.ino = ?2 AND e.idx = ?3 AND e.since = ?4 AND c.refs = 1",
+            )?
+            .query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .optional()?;
+        let Some((old, data, len, room)) = alone else { return Ok(Part::Otherwise) };
+        let now = buf.len() as i64;
+        if now > room {
+            return Ok(Part::Grown);
+        }
+        if now < len {
+            return Ok(Part::Otherwise);
+        }
+        let mut blob = self.connection.blob_open(rusqlite::MAIN_DB, "chunk_data", "data", data, false)?;
+        blob.write_all_at(&buf[part.clone()], part.start)?;
+        blob.close()?;
+        let id = self.next_chunk.fetch_add(1, Ordering::Relaxed);
+        self.run("UPDATE chunk SET id = ?2, len = ?3, hash = NULL WHERE id = ?1", params![old, id, now])?;
+        self.run(
+            "UPDATE extent SET chunk = ?5 WHERE ws = ?1 AND ino = ?2 AND idx = ?3 AND since = ?4",
+            params![key.0, key.1, key.2, key.3, id],
+        )?;
+        Ok(Part::InPlace(id))
+    }
+}
