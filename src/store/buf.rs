@@ -31,6 +31,11 @@ impl Buf {
         buf
     }
 
+    /// The same bytes, counted elsewhere.
+    pub fn recounted(mut self, gauge: &Gauge) -> Self {
+        Self::new(std::mem::take(&mut self.bytes), gauge)
+    }
+
     /// Puts bytes at a place; zeros fill what lies between it and the end before.
     pub fn write(&mut self, at: usize, data: &[u8]) {
         if self.bytes.len() < at {

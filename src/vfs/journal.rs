@@ -21,6 +21,7 @@ use crate::store::group::{ExtentChange, Group, NodeChange, NodePut};
 use crate::store::rows::{ChunkId, Ino, Kind, Revision};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -305,17 +306,31 @@ impl Vfs {
                 node.meta.write().content.settle(*index, buf, Some(*id));
             }
         }
-        for (ino, change) in &group.nodes {
+        let ids: HashMap<(Ino, u64), ChunkId> =
+            chunks.iter().map(|(ino, index, id)| ((*ino, *index), *id)).collect();
+        for (ino, change) in group.nodes {
             let NodeChange::Put(put) = change else { continue };
             let inline = put.content.inline.as_ref().and_then(Option::as_ref);
-            let (Some(buf), Some(node)) = (inline, self.nodes.get(*ino)) else { continue };
-            node.meta.write().content.settle(0, buf, None);
+            if let (Some(buf), Some(node)) = (inline, self.nodes.get(ino)) {
+                node.meta.write().content.settle(0, buf, None);
+            }
+            self.keep_parts(ino, put.content.extents, &ids);
         }
         for node in nodes {
             let mut meta = node.meta.write();
             meta.committing = false;
             if meta.removed && !meta.dirty {
                 self.nodes.remove(node.ino);
+            }
+        }
+    }
+
+    /// Who changed a part of a chunk will change another one soon, and need its bytes again.
+    fn keep_parts(&self, ino: Ino, extents: BTreeMap<u64, ExtentChange>, ids: &HashMap<(Ino, u64), ChunkId>) {
+        for (index, extent) in extents {
+            let ExtentChange::Part(buf, _) = extent else { continue };
+            if let (Some(id), Ok(buf)) = (ids.get(&(ino, index)), Arc::try_unwrap(buf)) {
+                self.chunks.insert(*id, Arc::new(buf.recounted(&self.cached)));
             }
         }
     }
