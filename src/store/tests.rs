@@ -1,1 +1,176 @@
-//! The store by itself.
+//! The store by itself: what is shared, what changes in place, what a snapshot keeps.
+
+use super::buf::{Buf, Gauge};
+use super::group::{ContentChange, ExtentChange, Group, NodeChange, NodePut};
+use super::rows::{CHUNK, ChunkId, FIRST_COOKIE, Ino, InodeRow, Kind, ROOT, Storage};
+use super::*;
+use crate::clock::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const WS: WorkspaceId = WORKSPACE;
+
+fn store() -> Store {
+    Store::open(&Location::Memory, Path::new("/nowhere")).unwrap()
+}
+
+fn bytes(seed: u8, len: usize) -> Arc<Buf> {
+    Arc::new(Buf::new((0..len).map(|at| seed.wrapping_add((at % 251) as u8)).collect(), &Gauge::default()))
+}
+
+/// A group that makes or changes file `ino`, which is named after its number, with one extent.
+fn file(revision: u64, ino: Ino, size: usize, extent: ExtentChange) -> Group {
+    let mut row = root(revision);
+    (row.ino, row.kind, row.mode, row.nlink, row.parent, row.next_cookie) = (ino, Kind::File, 0o644, 1, 0, 0);
+    (row.size, row.storage) = (size as u64, Storage::Chunks);
+    row.allocated = (CHUNK as u64).min(row.size.next_multiple_of(512));
+    let content = ContentChange { extents: BTreeMap::from([(0, extent)]), ..ContentChange::default() };
+    let put = NodePut { row, dirents: BTreeMap::new(), content, xattrs: None };
+    let mut parent =
+        NodePut { row: root(revision), dirents: BTreeMap::new(), content: Default::default(), xattrs: None };
+    let name = rows::Name::from(ino.to_string().as_bytes());
+    let dirent = rows::Dirent { name: Arc::clone(&name), ino, kind: Kind::File, cookie: ino + 10 };
+    parent.dirents.insert(name, Some(dirent));
+    let nodes =
+        BTreeMap::from([(ROOT, NodeChange::Put(Box::new(parent))), (ino, NodeChange::Put(Box::new(put)))]);
+    Group { revision, next_ino: 100, nodes }
+}
+
+fn root(revision: u64) -> InodeRow {
+    InodeRow {
+        ino: ROOT,
+        kind: Kind::Dir,
+        revision,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        nlink: 2,
+        size: 0,
+        allocated: 0,
+        atime: Timestamp(0),
+        mtime: Timestamp(0),
+        ctime: Timestamp(0),
+        btime: Timestamp(0),
+        parent: ROOT,
+        next_cookie: FIRST_COOKIE + 1000,
+        storage: Storage::Empty,
+        has_xattrs: false,
+    }
+}
+
+fn commit(store: &Store, group: &Group) -> Vec<ChunkId> {
+    let committed = store.commit(WS, group, true).unwrap();
+    sound(store);
+    committed.chunks.into_iter().map(|(_, _, id)| id).collect()
+}
+
+fn sound(store: &Store) {
+    let flaws: Vec<String> = store.check(true).unwrap().iter().map(ToString::to_string).collect();
+    assert!(flaws.is_empty(), "{flaws:#?}");
+}
+
+fn count(store: &Store, sql: &str) -> i64 {
+    store.writer.lock().connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn equal_bytes_are_stored_once() {
+    let store = store();
+    let first = commit(&store, &file(2, 10, 50_000, ExtentChange::Data(bytes(1, 50_000))));
+    let second = commit(&store, &file(3, 11, 50_000, ExtentChange::Data(bytes(1, 50_000))));
+    assert_eq!(first, second);
+    assert_eq!(count(&store, "SELECT count(*) FROM chunk"), 1);
+}
+
+#[test]
+fn a_part_changes_in_place_under_a_new_id() {
+    let store = store();
+    let before = commit(&store, &file(2, 10, 50_000, ExtentChange::Data(bytes(1, 50_000))));
+    let mut changed = (*bytes(1, 50_000)).clone();
+    changed.write(20_000, &[9; 3000]);
+    let changed = Arc::new(changed);
+    let after =
+        commit(&store, &file(3, 10, 50_000, ExtentChange::Part(Arc::clone(&changed), 20_000..23_000)));
+    assert_ne!(before, after);
+    assert_eq!(store.chunk(before[0]).unwrap(), None, "the old id stands for bytes that are gone");
+    assert!(store.chunk(after[0]).unwrap().unwrap() == changed[..]);
+    assert_eq!(count(&store, "SELECT count(*) FROM chunk_data"), 1);
+}
+
+#[test]
+fn a_tail_that_grows_gets_room_and_then_grows_in_place() {
+    let store = store();
+    commit(&store, &file(2, 10, 20_000, ExtentChange::Data(bytes(1, 20_000))));
+    let mut tail = (*bytes(1, 20_000)).clone();
+    let mut ids = Vec::new();
+    for round in 0..10u64 {
+        let at = tail.len();
+        tail.write(at + 10, &[round as u8; 4000]);
+        let part = ExtentChange::Part(Arc::new(tail.clone()), at + 10..tail.len());
+        ids.extend(commit(&store, &file(3 + round, 10, tail.len(), part)));
+        assert!(store.chunk(*ids.last().unwrap()).unwrap().unwrap() == tail[..]);
+    }
+    store.gc().unwrap();
+    assert_eq!(count(&store, "SELECT count(*) FROM chunk_data"), 1);
+    sound(&store);
+}
+
+#[test]
+fn a_chunk_that_others_have_is_not_changed_in_place() {
+    let store = store();
+    let ids = commit(&store, &file(2, 10, 50_000, ExtentChange::Data(bytes(1, 50_000))));
+    let mut changed = (*bytes(1, 50_000)).clone();
+    changed.write(0, b"changed");
+    // The copy and the change are in one group, and the change has the smaller number.
+    let mut group = file(4, 10, 50_000, ExtentChange::Part(Arc::new(changed), 0..7));
+    group.merge(file(5, 11, 50_000, ExtentChange::Chunk(ids[0])));
+    let after = commit(&store, &group);
+    assert!(store.chunk(ids[0]).unwrap().unwrap() == bytes(1, 50_000)[..]);
+    assert!(store.chunk(after[0]).unwrap().unwrap().starts_with(b"changed"));
+}
+
+#[test]
+fn merged_changes_of_an_extent_say_all_that_changed() {
+    let store = store();
+    commit(&store, &file(2, 10, 50_000, ExtentChange::Data(bytes(1, 50_000))));
+    let mut buf = (*bytes(1, 50_000)).clone();
+    buf.write(100, b"first");
+    let mut group = file(3, 10, 50_000, ExtentChange::Part(Arc::new(buf.clone()), 100..105));
+    buf.write(9000, b"second");
+    group.merge(file(4, 10, 50_000, ExtentChange::Part(Arc::new(buf.clone()), 9000..9006)));
+    let ids = commit(&store, &group);
+    assert!(store.chunk(ids[0]).unwrap().unwrap() == buf[..]);
+}
+
+#[test]
+fn a_pinned_revision_keeps_its_rows() {
+    let store = store();
+    commit(&store, &file(2, 10, 50_000, ExtentChange::Data(bytes(1, 50_000))));
+    let old = count(&store, "SELECT chunk FROM extent WHERE ino = 10");
+    store.writer.lock().connection.execute("UPDATE workspace SET pinned = 2", []).unwrap();
+    let mut changed = (*bytes(1, 50_000)).clone();
+    changed.write(0, b"changed");
+    let ids = commit(&store, &file(3, 10, 60_000, ExtentChange::Part(Arc::new(changed), 0..7)));
+    assert_eq!(store.inode(WS, 10).unwrap().unwrap().size, 60_000);
+    assert_eq!(store.extents(WS, 10).unwrap(), [(0, ids[0])]);
+    assert_eq!(count(&store, "SELECT size FROM inode WHERE ino = 10 AND since = 0"), 50_000);
+    assert_eq!(count(&store, "SELECT chunk FROM extent WHERE ino = 10 AND since = 0"), old);
+    assert!(
+        store.chunk(old).unwrap().unwrap() == bytes(1, 50_000)[..],
+        "the snapshot's bytes are as they were"
+    );
+    let mut gone = Group { revision: 4, next_ino: 100, ..Group::default() };
+    let mut parent =
+        NodePut { row: root(4), dirents: BTreeMap::new(), content: Default::default(), xattrs: None };
+    parent.dirents.insert(rows::Name::from(&b"10"[..]), None);
+    gone.nodes.insert(ROOT, NodeChange::Put(Box::new(parent)));
+    gone.nodes.insert(10, NodeChange::Removed(4));
+    commit(&store, &gone);
+    assert_eq!(store.inode(WS, 10).unwrap(), None);
+    assert!(store.dirents(WS, ROOT).unwrap().is_empty());
+    assert_eq!(count(&store, "SELECT count(*) FROM dirent WHERE since = 0 AND dead = 0"), 1);
+    assert_eq!(count(&store, "SELECT count(*) FROM tombstone"), 1);
+    store.gc().unwrap();
+    assert!(store.chunk(old).unwrap().is_some());
+}

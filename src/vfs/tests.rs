@@ -140,6 +140,24 @@ fn a_shared_copy_takes_no_bytes_and_parts_when_written() {
 }
 
 #[test]
+fn a_copy_and_a_change_of_the_source_may_be_in_one_group() {
+    let fs = Fixture::new();
+    let (source, copy) = (fs.file(ROOT, "source").ino, fs.file(ROOT, "copy").ino);
+    let bytes: Vec<u8> = (0..131_072u32).map(|at| (at / 7) as u8).collect();
+    fs.vfs.write(ME, source, 0, &bytes, false).unwrap();
+    fs.vfs.sync().unwrap();
+    assert_eq!(fs.vfs.copy_range(ME, (source, 0), (copy, 0), 131_072).unwrap(), 131_072);
+    fs.vfs.write(ME, source, 70_000, b"changed", false).unwrap();
+    fs.vfs.write(ME, source, 10, b"changed", false).unwrap();
+    fs.vfs.sync().unwrap();
+    assert!(fs.read(copy) == bytes);
+    fs.vfs.write(ME, copy, 100, b"too", false).unwrap();
+    fs.check();
+    assert_eq!(fs.read(source)[70_000..70_007], *b"changed");
+    assert_eq!(fs.read(copy)[100..103], *b"too");
+}
+
+#[test]
 fn holes_are_found() {
     let fs = Fixture::new();
     let file = fs.file(ROOT, "sparse").ino;

@@ -12,5 +12,6 @@ mod memory;
 mod mount;
 mod posix;
 mod programs;
+mod space;
 mod support;
 mod twin;
