@@ -128,22 +128,24 @@ copy_file_range = 1.0
 END
 if has fsx; then
     seeds="1 2 3"
-    $quick || seeds="1 2 3 4 5 6 7 8"
+    # Not 4: with it fsx allocates a range of no bytes, which is an error on every filesystem.
+    $quick || seeds="1 2 3 5 6 7 8 9"
     for seed in $seeds; do
         check "fsx, 100,000 operations, seed $seed" fsx -f "$work/fsx.toml" -N 100000 -S "$seed" -P "$work" "$mnt/fsx$seed"
     done
 fi
 
 stress() {
-    (cd "$mnt" && stress-ng --temp-path "$mnt" --timeout 5 --verify --metrics-brief "$@")
+    (cd "$mnt" && stress-ng --temp-path "$mnt" --timeout 2 --verify --metrics-brief "$@")
     ! grep -qE 'fail:' "$work/output"
 }
 if ! $quick; then
     if has stress-ng; then
+        stress-ng --help > "$work/stressors"
         for stressor in access acl aio chattr chdir chmod chown copy-file dentry dir dirdeep dirmany dup eventfd fallocate \
             fcntl fiemap file-ioctl filename flock fpunt fstat getdent hdd io iomix lease link locka lockf lockofd \
             mmap mknod open readahead rename revio rotate seek sync-file symlink touch truncate unlink utime xattr; do
-            stress-ng --help | grep -qE -- "--$stressor " || continue
+            grep -qE -- "--$stressor " "$work/stressors" || continue
             check "stress-ng, $stressor" stress "--$stressor" 2
         done
     fi
