@@ -150,11 +150,11 @@ if ! $quick; then
         done
     fi
     if has fio; then
-        check "fio, random writes verified" fio --name=random --directory="$mnt" --size=64m --bs=4k --rw=randwrite \
+        check "fio, random writes verified" env -C "$work" fio --name=random --directory="$mnt" --size=64m --bs=4k --rw=randwrite \
             --verify=crc32c --do_verify=1 --numjobs=2 --fsync=64 --minimal
-        check "fio, direct I/O verified" fio --name=direct --directory="$mnt" --size=64m --bs=64k --rw=randrw \
+        check "fio, direct I/O verified" env -C "$work" fio --name=direct --directory="$mnt" --size=64m --bs=64k --rw=randrw \
             --direct=1 --verify=sha1 --do_verify=1 --minimal
-        check "fio, mapped I/O verified" fio --name=mapped --directory="$mnt" --size=64m --bs=16k --rw=randwrite \
+        check "fio, mapped I/O verified" env -C "$work" fio --name=mapped --directory="$mnt" --size=64m --bs=16k --rw=randwrite \
             --ioengine=mmap --verify=xxhash --do_verify=1 --minimal
         rm -f "$mnt"/random* "$mnt"/direct* "$mnt"/mapped*
     fi

@@ -18,6 +18,10 @@ use session::Session;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What the log leaves out, as a tracing filter: an answer that the kernel does not take is one to a program that
+/// was killed while it waited, and no error.
+pub const LOG_EXCEPTIONS: &str = "fuser::reply=off";
+
 /// How the workspace is to be mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {

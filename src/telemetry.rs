@@ -1,6 +1,7 @@
 //! The log: to standard error, and to a file if one is named.
 
 use crate::config::LogConfig;
+use crate::mount::LOG_EXCEPTIONS;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -8,9 +9,6 @@ use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-
-/// An answer that the kernel does not take is one to a program that was killed while it waited: no error.
-const UNHEARD: &str = "fuser::reply=off";
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +28,8 @@ pub fn start(config: &LogConfig) -> Result<(), LogError> {
         None => None,
     };
     // The filter was checked when the settings were read.
-    let filter =
-        EnvFilter::try_new(format!("{UNHEARD},{}", config.filter)).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(format!("{LOG_EXCEPTIONS},{}", config.filter))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
     // A log that is started twice (by a test) goes on as it is.
     let _ = if config.json {

@@ -11,7 +11,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("vfs", &["error", "clock", "store"]),
     ("mount", &["error", "clock", "store", "vfs"]),
     ("config", &["mount", "store"]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "mount"]),
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
     ("http", &["error", "store", "config", "workspace"]),
     ("daemon", &["config", "mount", "workspace", "http"]),
