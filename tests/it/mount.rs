@@ -1,6 +1,6 @@
 //! The mount point: before, during, after.
 
-use crate::support::{Place, eventually, has_fuse, is_root, sh, text};
+use crate::support::{Place, WSD, eventually, has, has_fuse, is_root, sh, text};
 use std::fs;
 use std::process::Command;
 
@@ -34,6 +34,32 @@ fn a_mount_left_by_a_dead_daemon_is_removed() {
     assert_eq!(dead.raw_os_error(), Some(libc::ENOTCONN));
     let daemon = place.serve();
     assert_eq!(fs::read(daemon.path("file")).unwrap(), b"kept");
+    daemon.stop();
+    place.check();
+}
+
+#[test]
+fn without_fuse_auto_goes_on_and_fuse_fails_with_the_reason() {
+    if !(is_root() && has("unshare")) {
+        return;
+    }
+    let place = Place::new();
+    // In a mount namespace of its own, where /dev/fuse is something else.
+    let without_fuse = |backend: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", "mount --bind /dev/null /dev/fuse && exec \"$0\" serve", WSD]);
+        command.env("PORT", "0").env("WSD_DB", &place.store).env("MOUNT_POINT", &place.point);
+        command.env("FUSE_MOUNT", backend);
+        command
+    };
+    let output = without_fuse("fuse").output().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("FUSE cannot mount at"), "{said}");
+    let daemon = place.start(without_fuse("auto"));
+    let info: serde_json::Value = serde_json::from_str(&daemon.ask("GET /__wsd/info", "").2).unwrap();
+    assert_eq!(info["mount"]["backend"], "none");
+    assert!(info["mount"]["reason"].as_str().unwrap().contains("FUSE cannot mount at"), "{info}");
+    assert_eq!(daemon.ask("GET /health?ready", "").0, 200);
     daemon.stop();
     place.check();
 }

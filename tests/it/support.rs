@@ -80,7 +80,13 @@ impl Place {
 
     pub(crate) fn serve_with(&self, settings: &[(&str, &str)]) -> Daemon {
         let mut command = self.command();
-        command.envs(settings.iter().copied()).stdout(Stdio::piped());
+        command.envs(settings.iter().copied());
+        self.start(command)
+    }
+
+    /// Starts a daemon with a command that runs one.
+    pub(crate) fn start(&self, mut command: Command) -> Daemon {
+        command.stdout(Stdio::piped());
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let mut child = command.stderr(log).spawn().unwrap();
         let mut line = String::new();
