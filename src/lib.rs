@@ -14,6 +14,7 @@
 //! - [`store`]: the workspace on disk. The only user of SQLite.
 //! - [`vfs`]: the workspace in memory: a POSIX tree, live, written behind to the store.
 //! - [`mount`]: the tree as a directory. The only user of FUSE.
+//! - [`wire`]: Cap'n Proto over messages, for both ends of a connection.
 //! - [`workspace`]: the three together, in service.
 //! - [`http`]: health, information, statistics. The only user of the HTTP server.
 //! - [`config`], [`telemetry`], [`daemon`], [`cli`]: settings, the log, the life of the process, the commands.
@@ -31,4 +32,5 @@ pub mod mount;
 pub mod store;
 pub mod telemetry;
 pub mod vfs;
+pub mod wire;
 pub mod workspace;

@@ -10,6 +10,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["error", "clock"]),
     ("vfs", &["error", "clock", "store"]),
     ("mount", &["error", "clock", "store", "vfs"]),
+    ("wire", &[]),
     ("config", &["mount", "store"]),
     ("telemetry", &["config", "mount"]),
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
@@ -24,7 +25,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("fuser", &["mount"]),
     ("axum", &["http"]),
     ("clap", &["config", "cli"]),
-    ("tokio", &["http", "daemon", "cli"]),
+    ("capnp", &["wire", "rpc", "client"]),
+    ("wsd_schema", &["wire", "rpc", "client"]),
+    ("tokio", &["wire", "rpc", "client", "http", "daemon", "cli"]),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

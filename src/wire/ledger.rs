@@ -1,0 +1,180 @@
+//! What a peer has running with us, and what we keep for it.
+//!
+//! Cap'n Proto lets a peer ask without end, and obliges us to keep each answer until the peer says that it is done
+//! with it (`Finish`). So three things are counted, by looking at the messages that pass: bytes of calls that came
+//! and are not done, calls that run, and answers that are kept with their bytes. While one of the first two is at its
+//! limit no further message is taken from the connection, so that the peer is slowed by its own socket; answers
+//! with much in them wait for room ([`Ledger::reserve`]); and a peer that leaves too many answers unfinished is cut off.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use tokio::sync::Notify;
+
+/// How much a peer may have with us.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of messages that came and are still in use.
+    pub incoming_bytes: usize,
+    /// Calls that run.
+    pub calls: usize,
+    /// Answers that the peer has not said to be done with.
+    pub answers: usize,
+    /// Bytes of these answers.
+    pub answer_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { incoming_bytes: 16 << 20, calls: 4096, answers: 16_384, answer_bytes: 16 << 20 }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Running,
+    Kept(usize),
+}
+
+/// The account of one connection.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    limits: Limits,
+    incoming: Cell<usize>,
+    running: Cell<usize>,
+    kept: Cell<usize>,
+    answers: RefCell<HashMap<u32, Answer>>,
+    changed: Notify,
+}
+
+/// The bytes of a message that came, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    ledger: Rc<Ledger>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let ledger = &self.ledger;
+        ledger.incoming.set(ledger.incoming.get() - self.bytes);
+        ledger.changed.notify_waiters();
+    }
+}
+
+/// Room for an answer, until the answer is on its way.
+#[derive(Debug)]
+pub struct Reserved {
+    ledger: Rc<Ledger>,
+    bytes: usize,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let ledger = &self.ledger;
+        ledger.kept.set(ledger.kept.get() - self.bytes);
+        ledger.changed.notify_waiters();
+    }
+}
+
+impl Ledger {
+    /// An empty account.
+    pub fn new(limits: Limits) -> Rc<Self> {
+        Rc::new(Self { limits, ..Self::default() })
+    }
+
+    /// Calls that run.
+    pub fn running(&self) -> usize {
+        self.running.get()
+    }
+
+    /// Waits until there is room for an answer of so many bytes. One that exceeds the limit by itself waits until
+    /// nothing else is kept.
+    pub async fn reserve(self: &Rc<Self>, bytes: usize) -> Reserved {
+        loop {
+            let changed = self.changed.notified();
+            let kept = self.kept.get();
+            if kept == 0 || kept + bytes <= self.limits.answer_bytes {
+                self.kept.set(kept + bytes);
+                return Reserved { ledger: Rc::clone(self), bytes };
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until another message may be taken.
+    pub(super) async fn admit(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let has_room = self.incoming.get() < self.limits.incoming_bytes;
+            if has_room && self.running.get() < self.limits.calls {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) fn hold(self: &Rc<Self>, bytes: usize) -> Held {
+        self.incoming.set(self.incoming.get() + bytes);
+        Held { ledger: Rc::clone(self), bytes }
+    }
+
+    /// A question came; false when the peer has too many open.
+    pub(super) fn asked(&self, question: u32) -> bool {
+        let mut answers = self.answers.borrow_mut();
+        if answers.insert(question, Answer::Running).is_none() {
+            self.running.set(self.running.get() + 1);
+        }
+        answers.len() <= self.limits.answers
+    }
+
+    /// Our answer is on its way.
+    pub(super) fn answered(&self, question: u32, bytes: usize) {
+        if let Some(answer @ Answer::Running) = self.answers.borrow_mut().get_mut(&question) {
+            *answer = Answer::Kept(bytes);
+            self.running.set(self.running.get() - 1);
+            self.kept.set(self.kept.get() + bytes);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// The peer is done with the answer, or does not want it any more.
+    pub(super) fn finished(&self, question: u32) {
+        match self.answers.borrow_mut().remove(&question) {
+            Some(Answer::Running) => self.running.set(self.running.get() - 1),
+            Some(Answer::Kept(bytes)) => self.kept.set(self.kept.get() - bytes),
+            None => return,
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[test]
+    fn the_account_is_even_when_all_is_done() {
+        let limits = Limits { incoming_bytes: 100, calls: 2, answers: 3, answer_bytes: 50 };
+        let ledger = Ledger::new(limits);
+        let held = ledger.hold(100);
+        assert!(ledger.admit().now_or_never().is_none());
+        drop(held);
+        assert!(ledger.admit().now_or_never().is_some());
+        assert!(ledger.asked(1) && ledger.asked(2));
+        assert!(ledger.admit().now_or_never().is_none());
+        ledger.answered(1, 40);
+        assert!(ledger.admit().now_or_never().is_some());
+        assert!(ledger.reserve(20).now_or_never().is_none(), "40 of 50 are kept");
+        ledger.finished(1);
+        let reserved = ledger.reserve(60).now_or_never();
+        assert!(reserved.is_some(), "what is too large by itself goes when nothing else is there");
+        ledger.finished(2);
+        ledger.finished(2);
+        ledger.answered(2, 7);
+        drop(reserved);
+        assert_eq!((ledger.running.get(), ledger.kept.get(), ledger.incoming.get()), (0, 0, 0));
+        assert!(ledger.asked(1) && ledger.asked(2) && ledger.asked(3) && !ledger.asked(4));
+    }
+}

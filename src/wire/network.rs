@@ -1,0 +1,191 @@
+//! Frames as the network of a vat: two parties, one connection.
+
+use super::frame::{self, Message};
+use super::ledger::{Held, Ledger};
+use bytes::Bytes;
+use capnp::Error;
+use capnp::any_pointer;
+use capnp::capability::Promise;
+use capnp::message::{Builder, HeapAllocator};
+use capnp_rpc::rpc_capnp::message;
+use capnp_rpc::{Connection, IncomingMessage, OutgoingMessage, VatNetwork};
+use futures::channel::oneshot;
+use futures::{FutureExt, StreamExt};
+use std::cell::RefCell;
+use std::rc::Rc;
+use tokio::sync::mpsc;
+
+/// Which end of the connection one is.
+pub use capnp_rpc::rpc_twoparty_capnp::Side;
+
+/// Frames from the peer; an error ends the connection.
+type Frames = futures::stream::LocalBoxStream<'static, Result<Bytes, Error>>;
+
+/// The network of one connection.
+///
+/// It ends when the frames do, or when the vat drops its connection.
+pub struct Network {
+    inner: Option<Link>,
+    ended: Option<oneshot::Receiver<()>>,
+    side: Side,
+}
+
+/// The connection. Clones are the same one.
+#[derive(Clone)]
+struct Link {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    frames: Rc<RefCell<Option<Frames>>>,
+    outgoing: mpsc::UnboundedSender<Bytes>,
+    ledger: Rc<Ledger>,
+    side: Side,
+    _ended: oneshot::Sender<()>,
+}
+
+impl Network {
+    /// `frames` come from the peer, `outgoing` goes to it. The ledger says when to take another frame.
+    pub fn new(
+        frames: impl futures::Stream<Item = Result<Bytes, Error>> + 'static,
+        outgoing: mpsc::UnboundedSender<Bytes>,
+        ledger: Rc<Ledger>,
+        side: Side,
+    ) -> Self {
+        let (_ended, ended) = oneshot::channel();
+        let frames = Rc::new(RefCell::new(Some(frames.boxed_local())));
+        let shared = Rc::new(Shared { frames, outgoing, ledger, side, _ended });
+        Self { inner: Some(Link { shared }), ended: Some(ended), side }
+    }
+}
+
+impl VatNetwork<Side> for Network {
+    fn connect(&mut self, host: Side) -> Option<Box<dyn Connection<Side>>> {
+        if host == self.side {
+            return None;
+        }
+        self.inner.take().map(|link| Box::new(link) as Box<dyn Connection<Side>>)
+    }
+
+    fn accept(&mut self) -> Promise<Box<dyn Connection<Side>>, Error> {
+        if self.side == Side::Client {
+            return Promise::from_future(futures::future::pending());
+        }
+        match self.inner.take() {
+            Some(link) => Promise::ok(Box::new(link) as Box<dyn Connection<Side>>),
+            None => Promise::from_future(futures::future::pending()),
+        }
+    }
+
+    fn drive_until_shutdown(&mut self) -> Promise<(), Error> {
+        match self.ended.take() {
+            Some(ended) => Promise::from_future(ended.map(|_| Ok(()))),
+            None => Promise::from_future(futures::future::pending()),
+        }
+    }
+}
+
+impl Connection<Side> for Link {
+    fn get_peer_vat_id(&self) -> Side {
+        match self.shared.side {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        }
+    }
+
+    fn new_outgoing_message(&mut self, first_segment_words: u32) -> Box<dyn OutgoingMessage> {
+        let allocator = HeapAllocator::new().first_segment_words(first_segment_words);
+        Box::new(Outgoing { message: Builder::new(allocator), shared: Rc::clone(&self.shared) })
+    }
+
+    fn receive_incoming_message(&mut self) -> Promise<Option<Box<dyn IncomingMessage>>, Error> {
+        let shared = Rc::clone(&self.shared);
+        Promise::from_future(async move { shared.receive().await })
+    }
+
+    fn shutdown(&mut self, _: capnp::Result<()>) -> Promise<(), Error> {
+        // What was sent is in the queue of the connection, which sees to it. No more comes in.
+        self.shared.frames.borrow_mut().take();
+        Promise::ok(())
+    }
+}
+
+impl Shared {
+    async fn receive(&self) -> Result<Option<Box<dyn IncomingMessage>>, Error> {
+        self.ledger.admit().await;
+        let Some(mut frames) = self.frames.borrow_mut().take() else { return Ok(None) };
+        let next = frames.next().await;
+        let Some(frame) = next.transpose()? else { return Ok(None) };
+        *self.frames.borrow_mut() = Some(frames);
+        let held = self.ledger.hold(frame.len());
+        let message = frame::decode(frame)?;
+        self.note_incoming(&message)?;
+        Ok(Some(Box::new(Incoming { message, _held: held })))
+    }
+
+    /// Enters a message of the peer into the ledger.
+    fn note_incoming(&self, incoming: &Message) -> Result<(), Error> {
+        let asked = match incoming.get_root::<message::Reader<'_>>()?.which() {
+            Ok(message::Call(call)) => call?.get_question_id(),
+            Ok(message::Bootstrap(bootstrap)) => bootstrap?.get_question_id(),
+            Ok(message::Finish(finish)) => {
+                self.ledger.finished(finish?.get_question_id());
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        if self.ledger.asked(asked) {
+            return Ok(());
+        }
+        Err(Error::overloaded("EPROTOCOL: too many answers were left unfinished".to_owned()))
+    }
+
+    fn note_outgoing(&self, outgoing: &Builder<HeapAllocator>) {
+        let root = outgoing.get_root_as_reader::<message::Reader<'_>>();
+        if let Ok(Ok(message::Return(Ok(answer)))) = root.map(|root| root.which()) {
+            self.ledger.answered(answer.get_answer_id(), outgoing.size_in_words() * 8);
+        }
+    }
+}
+
+struct Incoming {
+    message: Message,
+    _held: Held,
+}
+
+impl IncomingMessage for Incoming {
+    fn get_body(&self) -> capnp::Result<any_pointer::Reader<'_>> {
+        self.message.get_root()
+    }
+}
+
+struct Outgoing {
+    message: Builder<HeapAllocator>,
+    shared: Rc<Shared>,
+}
+
+impl OutgoingMessage for Outgoing {
+    fn get_body(&mut self) -> capnp::Result<any_pointer::Builder<'_>> {
+        self.message.get_root()
+    }
+
+    fn get_body_as_reader(&self) -> capnp::Result<any_pointer::Reader<'_>> {
+        self.message.get_root_as_reader()
+    }
+
+    fn send(self: Box<Self>) -> (Promise<(), Error>, Rc<Builder<HeapAllocator>>) {
+        let Self { message, shared } = *self;
+        shared.note_outgoing(&message);
+        let sent = shared.outgoing.send(frame::encode(&message));
+        let result = sent.map_err(|_| Error::disconnected("the connection is closed".to_owned()));
+        (Promise::from_future(futures::future::ready(result)), Rc::new(message))
+    }
+
+    fn take(self: Box<Self>) -> Builder<HeapAllocator> {
+        self.message
+    }
+
+    fn size_in_words(&self) -> usize {
+        self.message.size_in_words()
+    }
+}
