@@ -7,22 +7,28 @@
 //! - [`types`], `names`: what callers say.
 //! - `node`, `content`, `table`: the state: a node, a file's bytes, all nodes in memory and who holds them.
 //! - `journal`: operations, cuts, groups. `space`: totals and the quota. `upkeep`: the threads behind it.
+//! - `feed`: what changed, in order. `place`: from a node back to its names.
 //! - `lookup create remove rename setattr readdir io range xattr acl`: the verbs, a family a file.
-//! - `invalidate`: how the kernel is told of what did not come through it.
+//! - `replace`: other content for a file, all at once.
+//! - `invalidate`, `kernel`: how the kernel is told of what did not come through it, and asked for what did.
 
 mod acl;
 mod content;
 mod create;
+mod feed;
 mod invalidate;
 mod io;
 mod journal;
+mod kernel;
 mod lookup;
 mod names;
 mod node;
+mod place;
 mod range;
 mod readdir;
 mod remove;
 mod rename;
+mod replace;
 mod setattr;
 mod space;
 mod table;
@@ -36,6 +42,7 @@ use crate::error::{FsError, FsResult};
 use crate::store::Store;
 use crate::store::buf::{Buf, Gauge};
 use crate::store::rows::{ChunkId, WorkspaceId};
+use feed::Feed;
 use journal::Journal;
 use parking_lot::{Mutex, RwLock};
 use quick_cache::Weighter;
@@ -45,7 +52,8 @@ use std::sync::Arc;
 use table::NodeTable;
 use upkeep::{Memory, Upkeep};
 
-pub use invalidate::Invalidator;
+pub use feed::{Change, ChangeKind, Changes};
+pub use invalidate::{Invalidator, Seen};
 pub use types::*;
 
 /// Largest size of a file, bytes.
@@ -72,6 +80,7 @@ pub struct Vfs {
     workspace: WorkspaceId,
     nodes: NodeTable,
     journal: Journal,
+    feed: Feed,
     space: Space,
     memory: Memory,
     upkeep: Mutex<Upkeep>,
@@ -129,6 +138,7 @@ impl Vfs {
             workspace,
             nodes: NodeTable::new(),
             journal: Journal::new(revision, next_ino),
+            feed: Feed::new(revision),
             space: Space::new(allocated, nodes, options.max_bytes),
             memory: Memory::new(quarter as usize),
             upkeep: Mutex::default(),
@@ -153,10 +163,13 @@ impl Vfs {
         if caller.origin == Origin::Kernel {
             return;
         }
-        let invalidator = self.invalidator.read().clone();
-        if let Some(invalidator) = invalidator {
+        if let Some(invalidator) = self.invalidator() {
             what(&*invalidator);
         }
+    }
+
+    fn invalidator(&self) -> Option<Arc<dyn Invalidator>> {
+        self.invalidator.read().clone()
     }
 
     /// Returns when everything up to now is on the disk.

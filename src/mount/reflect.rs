@@ -6,11 +6,12 @@
 //! one: we open the file through the mount and set the size and times that it has already; the request that
 //! this causes is recognised and answered, and changes nothing.
 
+use crate::clock::Timestamp;
 use crate::store::rows::{Ino, Kind};
-use crate::vfs::{Attr, Invalidator, Vfs};
+use crate::vfs::{Attr, Invalidator, Seen, Vfs};
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, Timespec, Timestamps};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -18,22 +19,31 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-/// The nodes whose size and times are being set to what they are.
+/// The nodes that we do something to through our own mount.
 #[derive(Default)]
 pub(super) struct Reflected {
-    under_way: Mutex<HashMap<Ino, usize>>,
+    under_way: Mutex<HashMap<(Ino, Act), usize>>,
+}
+
+/// What we do to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Act {
+    /// Setting size and times to what they are.
+    Reflect,
+    /// Having the kernel write back, which needs no more than that.
+    Flush,
 }
 
 impl Reflected {
-    /// Whether a request to set attributes is such a one. Requests carry the number of the thread or process
-    /// that made them; one that no program outside this process can have.
-    pub(super) fn is_ours(&self, pid: u32, ino: Ino) -> bool {
-        self.under_way.lock().contains_key(&ino) && is_own_thread(pid)
+    /// Whether a request is part of such an act. Requests carry the number of the thread or process that made
+    /// them; one that no program outside this process can have.
+    pub(super) fn is_ours(&self, pid: u32, ino: Ino, act: Act) -> bool {
+        self.under_way.lock().contains_key(&(ino, act)) && is_own_thread(pid)
     }
 
-    fn guard(self: &Arc<Self>, ino: Ino) -> Guard {
-        *self.under_way.lock().entry(ino).or_default() += 1;
-        Guard { reflected: Arc::clone(self), ino }
+    fn guard(self: &Arc<Self>, ino: Ino, act: Act) -> Guard {
+        *self.under_way.lock().entry((ino, act)).or_default() += 1;
+        Guard { reflected: Arc::clone(self), of: (ino, act) }
     }
 }
 
@@ -43,16 +53,16 @@ fn is_own_thread(pid: u32) -> bool {
 
 struct Guard {
     reflected: Arc<Reflected>,
-    ino: Ino,
+    of: (Ino, Act),
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut under_way = self.reflected.under_way.lock();
-        if let Some(count) = under_way.get_mut(&self.ino) {
+        if let Some(count) = under_way.get_mut(&self.of) {
             *count -= 1;
             if *count == 0 {
-                under_way.remove(&self.ino);
+                under_way.remove(&self.of);
             }
         }
     }
@@ -87,28 +97,30 @@ impl Kernel {
         if attr.kind != Kind::File {
             return;
         }
-        let result = vfs.path_of(ino).map_err(std::io::Error::other).and_then(|path| match path {
-            Some(path) => self.set_to_what_it_is(&path, &attr),
-            None => Ok(()),
-        });
-        if let Err(error) = result {
+        if let Err(error) = self.set_to_what_it_is(&attr) {
             tracing::warn!(ino, %error, "the kernel could not be given the new size and times of a file");
         }
     }
 
-    fn set_to_what_it_is(&self, path: &[u8], attr: &Attr) -> std::io::Result<()> {
-        let path = self.point.join(OsStr::from_bytes(path));
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    /// The file as the mount has it, with what the kernel says of it; `None` when it was moved or removed
+    /// meanwhile: whoever did that has told the kernel.
+    fn open(&self, ino: Ino, flags: OFlags) -> std::io::Result<Option<(OwnedFd, Stat)>> {
+        let Some(vfs) = self.vfs.upgrade() else { return Ok(None) };
+        let Some(path) = vfs.path_of(ino).map_err(std::io::Error::other)? else { return Ok(None) };
+        let path = self.point.join(OsStr::from_bytes(&path));
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match rustix::fs::open(&path, flags, Mode::empty()) {
             Ok(file) => file,
-            // Moved or removed meanwhile: whoever did that has told the kernel.
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(()),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if rustix::fs::fstat(&file)?.st_ino != attr.ino {
-            return Ok(());
-        }
-        let _ours = self.reflected.guard(attr.ino);
+        let stat = rustix::fs::fstat(&file)?;
+        Ok((stat.st_ino == ino).then_some((file, stat)))
+    }
+
+    fn set_to_what_it_is(&self, attr: &Attr) -> std::io::Result<()> {
+        let Some((file, _)) = self.open(attr.ino, OFlags::PATH)? else { return Ok(()) };
+        let _ours = self.reflected.guard(attr.ino, Act::Reflect);
         set_size(&file, attr.size)?;
         let times = Timestamps {
             last_access: Timespec { tv_sec: attr.atime.sec(), tv_nsec: attr.atime.nsec().into() },
@@ -147,5 +159,28 @@ impl Invalidator for Kernel {
 
     fn write_back(&self, ino: Ino) {
         self.drop_cached(ino, 0);
+    }
+
+    fn flush(&self, ino: Ino) {
+        // The one call that writes back and waits. The request to make it durable, which follows, is ours.
+        let flushed = self.open(ino, OFlags::RDONLY | OFlags::NONBLOCK).and_then(|file| {
+            let Some((file, _)) = file else { return Ok(()) };
+            let _ours = self.reflected.guard(ino, Act::Flush);
+            Ok(rustix::fs::fdatasync(&file)?)
+        });
+        if let Err(error) = flushed {
+            tracing::debug!(ino, %error, "the file cannot be opened in the mount; dropping what the kernel holds");
+            self.drop_cached(ino, 0);
+        }
+    }
+
+    fn seen(&self, ino: Ino) -> Option<Seen> {
+        let (_, stat) = self.open(ino, OFlags::PATH).ok()??;
+        let time = |sec: i64, nsec: u64| Timestamp::from_parts(sec, nsec as u32);
+        Some(Seen {
+            size: stat.st_size as u64,
+            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+        })
     }
 }

@@ -104,6 +104,12 @@ impl Content {
         self.slots.as_ref()?.get(&index)
     }
 
+    /// All slots, by index.
+    pub(super) fn all_slots(&self) -> Vec<(u64, Slot)> {
+        let slots = self.slots.iter().flatten();
+        slots.map(|(index, slot)| (*index, slot.clone())).collect()
+    }
+
     /// Approximate memory of the bookkeeping, bytes.
     pub(super) fn footprint(&self) -> usize {
         self.slots.as_ref().map_or(0, |slots| slots.len() * 48)

@@ -1,5 +1,6 @@
 //! Making nodes and names.
 
+use super::feed::ChangeKind;
 use super::journal::Op;
 use super::lookup::{check_alive, names_in};
 use super::node::{Dir, Node, blank};
@@ -32,18 +33,23 @@ impl Vfs {
         let mut entries = self.vacant(&dir, &name)?;
         let node = self.make(&op, caller, &dir, new, &defaults);
         self.enter(&op, &dir, &mut entries, name.clone(), &node);
+        op.note_at(ChangeKind::Created, &node, &dir, &name);
         drop(entries);
         self.made(caller, op, &dir, &name, &node)
     }
 
-    /// Makes a file without a name, for as long as somebody holds it.
+    /// Makes a file without a name, for as long as somebody holds it: the kernel, until it forgets it, or the caller,
+    /// until [`Vfs::release`].
     pub fn tmpfile(&self, caller: Caller, parent: Ino, new: NewNode) -> FsResult<Attr> {
         let dir = self.dir(parent)?;
         self.admit()?;
         let defaults = self.load_xattrs(&dir)?;
         let op = self.begin();
         let node = self.make(&op, caller, &dir, NewNode { kind: Kind::File, ..new }, &defaults);
-        self.nodes.pin(node.ino);
+        match caller.origin {
+            Origin::Kernel => self.nodes.pin(node.ino),
+            Origin::Direct => self.nodes.hold(node.ino),
+        }
         op.change(&node, |meta| meta.row.nlink = 0);
         let attr = Attr::from(&node.meta.read().row);
         Ok(attr)
@@ -71,6 +77,7 @@ impl Vfs {
             meta.content.share(0, Some(slot));
         });
         self.enter(&op, &dir, &mut entries, name.clone(), &node);
+        op.note_at(ChangeKind::Created, &node, &dir, &name);
         drop(entries);
         self.made(caller, op, &dir, &name, &node)
     }
@@ -99,6 +106,7 @@ impl Vfs {
             op.changed(&node, &mut meta);
         }
         self.enter(&op, &dir, &mut entries, name.clone(), &node);
+        op.note_at(ChangeKind::Created, &node, &dir, &name);
         drop(entries);
         let result = self.made(caller, op, &dir, &name, &node);
         self.tell(caller, |kernel| kernel.attributes(ino));
@@ -150,6 +158,7 @@ impl Vfs {
 
     /// Enters a node under a name that is free, or leads to what is about to go.
     pub(super) fn enter(&self, op: &Op<'_>, dir: &Arc<Node>, entries: &mut Dir, name: Name, node: &Node) {
+        *node.place.lock() = Some((dir.ino, Arc::clone(&name)));
         entries.set(name, node.ino, node.kind);
         op.change(dir, |meta| {
             meta.row.mtime = op.now;

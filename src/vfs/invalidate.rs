@@ -1,5 +1,6 @@
-//! How the kernel is told of what did not come through it.
+//! How the kernel is told of what did not come through it, and asked for what it has.
 
+use crate::clock::Timestamp;
 use crate::store::rows::Ino;
 
 /// Told of changes from elsewhere, after all locks are released; implemented by the mount.
@@ -12,6 +13,20 @@ pub trait Invalidator: Send + Sync {
     fn content(&self, ino: Ino, size: u64);
     /// The name in this directory means something else now, or nothing, and the directory's attributes moved.
     fn entry(&self, parent: Ino, name: &[u8]);
-    /// Brings to wsd what the kernel holds of the file and has not written back yet.
+    /// Brings to wsd what the kernel holds of the file and has not written back yet, before a change of the file: the
+    /// kernel forgets its bytes.
     fn write_back(&self, ino: Ino);
+    /// Brings to wsd what the kernel holds of the file, which keeps it.
+    fn flush(&self, ino: Ino);
+    /// What the kernel says of a regular file; `None` when it cannot be asked.
+    fn seen(&self, ino: Ino) -> Option<Seen>;
+}
+
+/// What the kernel says of a regular file while it may hold bytes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in stat(2)")]
+pub struct Seen {
+    pub size: u64,
+    pub mtime: Timestamp,
+    pub ctime: Timestamp,
 }

@@ -1,9 +1,10 @@
 //! Reading and writing bytes.
 
 use super::content::{Fetched, Piece, Source, chunks_of};
+use super::feed::ChangeKind;
 use super::node::{Meta, Node};
 use super::setattr::drop_privileges;
-use super::types::Caller;
+use super::types::{Attr, Caller};
 use super::{MAX_FILE_SIZE, Vfs};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
@@ -13,6 +14,24 @@ use std::sync::Arc;
 
 /// A time of access is not moved more often than this, unless the file has changed since (`relatime`).
 const ATIME_AGE: i64 = 24 * 3600 * 1_000_000_000;
+
+/// Where to write.
+#[derive(Clone, Copy)]
+enum At {
+    Offset(u64),
+    End,
+}
+
+impl At {
+    fn range(self, size: u64, len: usize) -> FsResult<Range<u64>> {
+        let start = match self {
+            Self::Offset(offset) => offset,
+            Self::End => size,
+        };
+        let end = start.checked_add(len as u64).filter(|end| *end <= MAX_FILE_SIZE);
+        Ok(start..end.ok_or(FsError::FileTooBig)?)
+    }
+}
 
 impl Vfs {
     /// At most `size` bytes from `offset`; fewer only at the end of the file.
@@ -123,7 +142,16 @@ impl Vfs {
         Ok(())
     }
 
-    /// Returns the size of the file after the write.
+    /// Writes all of `data` at the end of the file, wherever that is by then; returns its attributes.
+    pub fn append(&self, caller: Caller, ino: Ino, data: &[u8]) -> FsResult<Attr> {
+        let node = self.node(ino)?;
+        check_file(&node)?;
+        self.pull_for(caller, ino);
+        let size = self.write_at(&node, At::End, data, caller.uid != 0)?;
+        self.tell(caller, |kernel| kernel.content(ino, size));
+        self.getattr(ino)
+    }
+
     pub(super) fn write_content(
         &self,
         node: &Arc<Node>,
@@ -131,17 +159,24 @@ impl Vfs {
         data: &[u8],
         unprivileged: bool,
     ) -> FsResult<u64> {
-        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= MAX_FILE_SIZE);
-        let range = offset..end.ok_or(FsError::FileTooBig)?;
+        self.write_at(node, At::Offset(offset), data, unprivileged)
+    }
+
+    /// Returns the size of the file after the write.
+    fn write_at(&self, node: &Arc<Node>, at: At, data: &[u8], unprivileged: bool) -> FsResult<u64> {
         self.admit()?;
         self.load_content(node)?;
         self.load_xattrs(node)?;
         loop {
+            let range = at.range(node.meta.read().row.size, data.len())?;
             let fetched = self.fetch_bases(node, &range)?;
             let op = self.begin();
             let mut meta = node.meta.write();
             if meta.removed {
                 return Err(FsError::Stale);
+            }
+            if matches!(at, At::End) && meta.row.size != range.start {
+                continue;
             }
             self.check_room(&meta, &range)?;
             if !self.overwrite(&mut meta, &range, data, &fetched) {
@@ -154,6 +189,7 @@ impl Vfs {
                 drop_privileges(&mut meta, unprivileged);
             }
             op.changed(node, &mut meta);
+            op.note(ChangeKind::Modified, node);
             return Ok(meta.row.size);
         }
     }
@@ -205,24 +241,6 @@ impl Vfs {
             rest = later;
         }
         true
-    }
-
-    /// Brings in what the kernel holds of a file and has not written back. For whoever reads past the kernel.
-    pub fn pull(&self, ino: Ino) {
-        self.pull_for(Caller::DAEMON, ino);
-    }
-
-    /// Before a change that does not come through the kernel: what the kernel holds is older, and must not be
-    /// written over it later.
-    pub(super) fn pull_for(&self, caller: Caller, ino: Ino) {
-        if self.nodes.is_pinned(ino) {
-            self.tell(caller, |kernel| kernel.write_back(ino));
-        }
-    }
-
-    /// Whether the kernel was told of the node and has not forgotten it.
-    pub fn is_known_to_kernel(&self, ino: Ino) -> bool {
-        self.nodes.is_pinned(ino)
     }
 }
 

@@ -13,14 +13,15 @@
 //! wants to add something is told why it cannot be.
 
 use super::Vfs;
+use super::feed::{ChangeKind, Noted};
 use super::node::{Meta, Node};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
 use crate::store::Checkpoint;
 use crate::store::group::{ExtentChange, Group, NodeChange, NodePut};
-use crate::store::rows::{ChunkId, Ino, Kind, Revision};
+use crate::store::rows::{ChunkId, Ino, Kind, Name, Revision};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -76,6 +77,8 @@ pub(super) struct Op<'a> {
     revision: Cell<Option<Revision>>,
     /// The time of the operation.
     pub(super) now: Timestamp,
+    /// What it did, for the feed.
+    noted: RefCell<Vec<Noted>>,
     _gate: RwLockReadGuard<'a, ()>,
 }
 
@@ -184,6 +187,27 @@ impl Op<'_> {
         })
     }
 
+    /// A name leads to a node now, or no longer does.
+    pub(super) fn note_at(&self, kind: ChangeKind, node: &Node, dir: &Arc<Node>, name: &Name) {
+        let at = (Arc::clone(dir), Arc::clone(name));
+        self.noted.borrow_mut().push(Noted::Named { kind, node: (node.ino, node.kind), at });
+    }
+
+    /// A node has changed, by whatever name.
+    pub(super) fn note(&self, kind: ChangeKind, node: &Arc<Node>) {
+        self.noted.borrow_mut().push(Noted::Of { kind, node: Arc::clone(node) });
+    }
+
+    /// A node has moved.
+    pub(super) fn note_move(&self, node: &Node, from: (&Arc<Node>, &Name), to: (&Arc<Node>, &Name)) {
+        let own = |(dir, name): (&Arc<Node>, &Name)| (Arc::clone(dir), Arc::clone(name));
+        self.noted.borrow_mut().push(Noted::Moved {
+            node: (node.ino, node.kind),
+            from: own(from),
+            to: own(to),
+        });
+    }
+
     /// A new node's number.
     pub(super) fn new_ino(&self) -> Ino {
         self.vfs.journal.next_ino.fetch_add(1, Ordering::Relaxed)
@@ -214,10 +238,25 @@ impl Op<'_> {
     }
 }
 
+impl Drop for Op<'_> {
+    /// Every revision reaches the feed. The operation has let go of its locks by now, and no cut can be made yet.
+    fn drop(&mut self) {
+        if let Some(revision) = self.revision.get() {
+            self.vfs.publish(revision, self.noted.take());
+        }
+    }
+}
+
 impl Vfs {
     /// Begins an operation. Everything it needs from the store must be in memory.
     pub(super) fn begin(&self) -> Op<'_> {
-        Op { vfs: self, revision: Cell::new(None), now: Timestamp::now(), _gate: self.journal.gate.read() }
+        Op {
+            vfs: self,
+            revision: Cell::new(None),
+            now: Timestamp::now(),
+            noted: RefCell::default(),
+            _gate: self.journal.gate.read(),
+        }
     }
 
     /// Before an operation that adds something: waits while too much is dirty, fails when the store does.

@@ -147,23 +147,6 @@ impl Vfs {
         }
         self.getattr(ino)
     }
-
-    /// A path of the node from the root, without a leading slash; `None` for a node without a name. A node with
-    /// several names has as many paths; this is one of them.
-    pub fn path_of(&self, ino: Ino) -> FsResult<Option<Vec<u8>>> {
-        // A node's names are found through the store; the newest may be in memory only.
-        self.commit(false)?;
-        let mut components: Vec<Vec<u8>> = Vec::new();
-        let mut at = ino;
-        while at != ROOT {
-            let names = self.store.names_of(self.workspace, at)?;
-            let Some((parent, name)) = names.into_iter().next() else { return Ok(None) };
-            components.push(name.to_vec());
-            at = parent;
-        }
-        components.reverse();
-        Ok(Some(components.join(&b'/')))
-    }
 }
 
 /// The names in a node, which must be a directory.

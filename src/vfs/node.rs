@@ -1,14 +1,14 @@
 //! A node in memory.
 //!
 //! Lock order, for all of the filesystem: the rename lock, the journal's gate (shared), directories (an ancestor
-//! before its descendant, otherwise by inode number), metadata (one node at a time), the node table's shards,
+//! before its descendant, otherwise by inode number), metadata (one node at a time), a node's place, the node table's shards,
 //! the journal's list of dirty nodes. Nothing waits for the disk or the kernel with any of them held, but for
 //! the rename lock.
 
 use super::content::Content;
 use crate::store::group::Xattrs;
 use crate::store::rows::{Dirent, FIRST_COOKIE, Ino, InodeRow, Kind, Name, Storage};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +20,8 @@ pub(super) struct Node {
     pub(super) meta: RwLock<Meta>,
     /// Looked at since the last eviction.
     pub(super) used: AtomicBool,
+    /// The name it got last, as far as this process knows.
+    pub(super) place: Mutex<Option<(Ino, Name)>>,
     /// The names in it, for a directory.
     pub(super) dir: Option<Box<RwLock<Dir>>>,
 }
@@ -83,6 +85,7 @@ impl Node {
             ino: row.ino,
             kind: row.kind,
             used: AtomicBool::new(true),
+            place: Mutex::default(),
             dir: (row.kind == Kind::Dir).then(|| Box::new(RwLock::new(dir))),
             meta: RwLock::new(Meta {
                 row,

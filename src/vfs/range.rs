@@ -2,6 +2,7 @@
 
 use super::Vfs;
 use super::content::{CHUNK_BYTES, Fetched, Slot, Source};
+use super::feed::ChangeKind;
 use super::io::check_file;
 use super::node::Node;
 use super::types::{Caller, Fallocate, Seek};
@@ -60,6 +61,7 @@ impl Vfs {
             meta.row.mtime = op.now;
             meta.row.ctime = op.now;
             op.changed(&node, &mut meta);
+            op.note(ChangeKind::Modified, &node);
             break meta.row.size;
         };
         self.tell(caller, |kernel| kernel.content(ino, size));
@@ -203,6 +205,7 @@ impl Vfs {
         meta.row.ctime = op.now;
         super::setattr::drop_privileges(&mut meta, false);
         op.changed(target, &mut meta);
+        op.note(ChangeKind::Modified, target);
         Ok(len)
     }
 }

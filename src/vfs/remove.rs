@@ -1,6 +1,7 @@
 //! Taking names away, and nodes that have none.
 
 use super::Vfs;
+use super::feed::ChangeKind;
 use super::journal::Op;
 use super::lookup::{check_dir, names_in};
 use super::node::{Dir, Meta, Node};
@@ -26,6 +27,7 @@ impl Vfs {
             }
             self.leave(&op, &dir, &mut entries, name, &node);
             self.unname(&op, &node);
+            op.note_at(ChangeKind::Removed, &node, &dir, &name.into());
             break node;
         };
         self.reap(&node);
@@ -56,6 +58,7 @@ impl Vfs {
                 }
                 self.leave(&op, &dir, &mut entries, name, &node);
                 self.unname(&op, &node);
+                op.note_at(ChangeKind::Removed, &node, &dir, &name.into());
             }
             break node;
         };
@@ -104,6 +107,21 @@ impl Vfs {
         meta.removed = true;
         meta.content.clear();
         op.changed(node, meta);
+    }
+
+    /// Keeps a node alive without its names, until [`Vfs::release`].
+    pub fn hold(&self, ino: Ino) -> FsResult<()> {
+        self.nodes.hold(ino);
+        self.getattr(ino).map(drop).inspect_err(|_| self.release(ino))
+    }
+
+    /// Takes back one [`Vfs::hold`].
+    pub fn release(&self, ino: Ino) {
+        if self.nodes.release(ino)
+            && let Some(node) = self.nodes.get(ino)
+        {
+            self.reap(&node);
+        }
     }
 
     /// The kernel dropped `count` of its pins on the node.

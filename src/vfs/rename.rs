@@ -175,6 +175,7 @@ impl Vfs {
         self.leave(op, &source.dir, &mut names.source, &source.name, moved);
         self.enter(op, &target.dir, names.target(), Arc::clone(&target.name), moved);
         adopt(op, moved, &target.dir);
+        op.note_move(moved, (&source.dir, &source.name), (&target.dir, &target.name));
         Ok(())
     }
 }
@@ -211,8 +212,12 @@ fn exchange(
             meta.row.ctime = op.now;
         });
     }
-    adopt(op, moved, &target.dir);
-    adopt(op, there, &source.dir);
+    let (from, to) = ((&source.dir, &source.name), (&target.dir, &target.name));
+    for (node, (dir, name), came_from) in [(moved, to, from), (there, from, to)] {
+        *node.place.lock() = Some((dir.ino, Arc::clone(name)));
+        adopt(op, node, dir);
+        op.note_move(node, came_from, (dir, name));
+    }
 }
 
 /// The node is in that directory now.

@@ -1,6 +1,7 @@
 //! Changing attributes, the size included.
 
 use super::content::Fetched;
+use super::feed::ChangeKind;
 use super::node::{Meta, Node};
 use super::types::{Attr, Caller, SetAttr, SetTime};
 use super::{MAX_FILE_SIZE, Vfs, acl};
@@ -42,6 +43,8 @@ impl Vfs {
             }
             apply(&mut meta, set, op.now);
             op.changed(&node, &mut meta);
+            let kind = if set.size.is_some() { ChangeKind::Modified } else { ChangeKind::Attributes };
+            op.note(kind, &node);
             break Attr::from(&meta.row);
         };
         self.tell(caller, |kernel| match set.size {

@@ -22,9 +22,18 @@ pub(super) struct NodeTable {
 #[derive(Debug, Default)]
 struct Shard {
     nodes: HashMap<Ino, Arc<Node>>,
-    pins: HashMap<Ino, u64>,
+    pins: HashMap<Ino, Pins>,
     /// Counts evictions. What was read from the store before one may be stale after it.
     evictions: u64,
+}
+
+/// Who holds a node.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pins {
+    /// How often the kernel was told of it.
+    kernel: u64,
+    /// How many handles of ours there are.
+    handles: u64,
 }
 
 impl NodeTable {
@@ -81,24 +90,45 @@ impl NodeTable {
         self.nodes.load(Ordering::Relaxed)
     }
 
+    /// The kernel was told of the node.
     pub(super) fn pin(&self, ino: Ino) {
-        *self.shard(ino).lock().pins.entry(ino).or_default() += 1;
+        self.shard(ino).lock().pins.entry(ino).or_default().kernel += 1;
     }
 
-    /// Takes back `count` pins; true when none is left.
+    /// Takes back `count` pins of the kernel; true when nobody holds the node any more.
     pub(super) fn unpin(&self, ino: Ino, count: u64) -> bool {
+        self.let_go(ino, |pins| pins.kernel = pins.kernel.saturating_sub(count))
+    }
+
+    /// A handle of ours.
+    pub(super) fn hold(&self, ino: Ino) {
+        self.shard(ino).lock().pins.entry(ino).or_default().handles += 1;
+    }
+
+    /// Takes back a handle; true when nobody holds the node any more.
+    pub(super) fn release(&self, ino: Ino) -> bool {
+        self.let_go(ino, |pins| pins.handles = pins.handles.saturating_sub(1))
+    }
+
+    fn let_go(&self, ino: Ino, change: impl FnOnce(&mut Pins)) -> bool {
         let mut shard = self.shard(ino).lock();
         let Some(pins) = shard.pins.get_mut(&ino) else { return true };
-        *pins = pins.saturating_sub(count);
-        if *pins > 0 {
+        change(pins);
+        if pins.kernel > 0 || pins.handles > 0 {
             return false;
         }
         shard.pins.remove(&ino);
         true
     }
 
+    /// Whether anybody holds the node.
     pub(super) fn is_pinned(&self, ino: Ino) -> bool {
         self.shard(ino).lock().pins.contains_key(&ino)
+    }
+
+    /// Whether the kernel was told of the node and has not forgotten it.
+    pub(super) fn is_known(&self, ino: Ino) -> bool {
+        self.shard(ino).lock().pins.get(&ino).is_some_and(|pins| pins.kernel > 0)
     }
 
     pub(super) fn pinned(&self) -> usize {

@@ -1,5 +1,6 @@
 //! Extended attributes.
 
+use super::feed::ChangeKind;
 use super::node::Meta;
 use super::types::{Caller, SetXattr};
 use super::{Vfs, acl};
@@ -44,7 +45,10 @@ impl Vfs {
         }
         let node = self.node(ino)?;
         self.admit()?;
-        let present = self.load_xattrs(&node)?;
+        self.load_xattrs(&node)?;
+        let op = self.begin();
+        let mut meta = node.meta.write();
+        let present = meta.xattrs.clone().unwrap_or_default();
         match (how, present.contains_key(name)) {
             (SetXattr::Create, true) => return Err(FsError::Exists),
             (SetXattr::Replace, false) => return Err(FsError::NoAttribute),
@@ -54,13 +58,12 @@ impl Vfs {
         if !present.contains_key(name) && listed + name.len() + 1 > LIST_MAX {
             return Err(FsError::NoSpace);
         }
-        let op = self.begin();
-        let mut meta = node.meta.write();
         if !acl::set(&mut meta, name, value)? {
             meta.set_xattr(name, value);
         }
         meta.row.ctime = op.now;
         op.changed(&node, &mut meta);
+        op.note(ChangeKind::Attributes, &node);
         drop(meta);
         drop(op);
         self.tell(caller, |kernel| kernel.attributes(ino));
@@ -79,6 +82,7 @@ impl Vfs {
         }
         meta.row.ctime = op.now;
         op.changed(&node, &mut meta);
+        op.note(ChangeKind::Attributes, &node);
         drop(meta);
         drop(op);
         self.tell(caller, |kernel| kernel.attributes(ino));
