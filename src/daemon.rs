@@ -4,7 +4,10 @@ mod signals;
 
 use crate::config::Config;
 use crate::http;
+use crate::metrics;
 use crate::mount::Backend;
+use crate::rpc::{About, Host, Pool};
+use crate::service::Files;
 use crate::workspace::{Workspace, WorkspaceError};
 use signals::Signals;
 use std::net::SocketAddr;
@@ -25,6 +28,8 @@ pub enum DaemonError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot start threads: {0}")]
     Threads(std::io::Error),
+    #[error("cannot measure: {0}")]
+    Metrics(metrics_exporter_prometheus::BuildError),
     #[error("{0}")]
     Workspace(#[from] WorkspaceError),
 }
@@ -53,8 +58,15 @@ impl Daemon {
         let listen = |source| DaemonError::Listen { address, source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
         let port = listener.local_addr().map_err(listen)?.port();
-        let workspace = Arc::new(OnceLock::new());
-        let state = Arc::new(http::State { config, port, started: Instant::now(), workspace });
+        let state = Arc::new(http::State {
+            config,
+            port,
+            started: Instant::now(),
+            workspace: OnceLock::new(),
+            host: OnceLock::new(),
+            sessions: Pool::start().map_err(DaemonError::Threads)?,
+            metrics: metrics::install().map_err(DaemonError::Metrics)?,
+        });
         let (stop_http, stopped) = oneshot::channel();
         let http = runtime.spawn(http::serve(listener, Arc::clone(&state), async {
             let _ = stopped.await;
@@ -66,6 +78,16 @@ impl Daemon {
             version = env!("CARGO_PKG_VERSION"), port, mount_point = ?state.config.mount_point, ?backend, reason,
             store = %opened.store.location(), "ready"
         );
+        let about = About {
+            version: env!("CARGO_PKG_VERSION"),
+            workspace_id: opened.id()?,
+            mount_point: state.config.mount_point.clone(),
+            mount: backend.to_string(),
+            mount_reason: reason,
+            features: http::FEATURES,
+        };
+        let files = Files::new(Arc::clone(&opened.vfs), &state.config.mount_point);
+        let _ = state.host.set(Arc::new(Host::new(files, about)));
         let _ = state.workspace.set(opened);
         Ok(Self { runtime, signals, state, stop_http, http })
     }
@@ -109,6 +131,7 @@ impl Daemon {
         if drained.is_err() {
             tracing::warn!("requests were still under way after {} seconds", DRAIN.as_secs());
         }
+        self.state.sessions.close();
         let closed = self.state.workspace.get().map_or(Ok(()), Workspace::close);
         self.runtime.shutdown_timeout(DRAIN);
         tracing::info!("stopped");

@@ -1,19 +1,27 @@
-//! The HTTP server: what is asked without RPC.
+//! The HTTP server: RPC's two ways in, and what is asked without RPC.
 //!
-//! - `guard`: who may ask. `ops`: the routes for whoever runs the daemon.
+//! - `server`: connections. `guard`: who may ask. `log`: what is told of each request.
+//! - `rpc`: the WebSocket and the batch. `ops`: the routes for whoever runs the daemon.
 
 mod guard;
+mod log;
 mod ops;
+mod rpc;
+mod server;
 
 use crate::config::Config;
+use crate::rpc::{Host, Pool};
 use crate::workspace::Workspace;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
-use tokio::net::TcpListener;
+
+pub(crate) use ops::FEATURES;
+pub use server::serve;
 
 /// What the routes know.
 pub struct State {
@@ -22,32 +30,29 @@ pub struct State {
     pub(crate) port: u16,
     pub(crate) started: Instant,
     /// There once the store is open and the mount is made.
-    pub(crate) workspace: Arc<OnceLock<Workspace>>,
-}
-
-/// Answers requests until `stop` comes; then lets those under way end.
-pub async fn serve(
-    listener: TcpListener,
-    state: Arc<State>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) {
-    if let Err(error) = axum::serve(listener, router(state)).with_graceful_shutdown(stop).await {
-        tracing::error!(%error, "the HTTP server ended");
-    }
+    pub(crate) workspace: OnceLock<Workspace>,
+    /// What RPC serves; there when the workspace is.
+    pub(crate) host: OnceLock<Arc<Host>>,
+    pub(crate) sessions: Pool,
+    pub(crate) metrics: PrometheusHandle,
 }
 
 fn router(state: Arc<State>) -> Router {
     Router::new()
         .route("/", get(ops::root))
         .route("/health", get(ops::health))
+        .route("/metrics", get(ops::metrics))
         .route("/__wsd/info", get(ops::info))
         .route("/__wsd/stats", get(ops::stats))
         .route("/__wsd/checkpoint", post(ops::checkpoint))
+        .route("/api", post(rpc::batch))
+        .route("/ws", any(rpc::socket))
         .fallback(|| async { text(StatusCode::NOT_FOUND, "not found\n") })
         .method_not_allowed_fallback(|| async {
             text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
         })
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), guard::check))
+        .layer(axum::middleware::from_fn(log::request))
         .with_state(state)
 }
 

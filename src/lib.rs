@@ -14,7 +14,9 @@
 //! - [`store`]: the workspace on disk. The only user of SQLite.
 //! - [`vfs`]: the workspace in memory: a POSIX tree, live, written behind to the store.
 //! - [`mount`]: the tree as a directory. The only user of FUSE.
+//! - [`service`]: the workspace for callers from outside: paths in, data and errors out.
 //! - [`wire`]: Cap'n Proto over messages, for both ends of a connection.
+//! - [`rpc`]: the service as Cap'n Proto objects. [`metrics`]: what is measured, and its names.
 //! - [`workspace`]: the three together, in service.
 //! - [`http`]: health, information, statistics. The only user of the HTTP server.
 //! - [`config`], [`telemetry`], [`daemon`], [`cli`]: settings, the log, the life of the process, the commands.
@@ -28,7 +30,10 @@ pub mod config;
 pub mod daemon;
 pub mod error;
 pub mod http;
+pub mod metrics;
 pub mod mount;
+pub mod rpc;
+pub mod service;
 pub mod store;
 pub mod telemetry;
 pub mod vfs;

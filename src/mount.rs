@@ -43,6 +43,15 @@ pub enum Backend {
     None,
 }
 
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Fuse => "fuse",
+            Self::None => "none",
+        })
+    }
+}
+
 /// Why the workspace is not mounted.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what the variant means")]

@@ -44,6 +44,11 @@ impl Workspace {
         Ok(Self { store, vfs, mount: RwLock::new(Some(mount)) })
     }
 
+    /// The identity of the workspace, for as long as it lives.
+    pub fn id(&self) -> Result<String, WorkspaceError> {
+        Ok(self.store.uuid(self.store.workspace())?)
+    }
+
     /// How the workspace is mounted, and why so.
     pub fn mount_backend(&self) -> Option<(Backend, String)> {
         self.mount.read().as_ref().map(|mount| (mount.backend(), mount.reason().to_owned()))

@@ -5,10 +5,13 @@ use crate::store::Checkpoint;
 use crate::workspace::Workspace;
 use axum::Json;
 use axum::extract::{self, RawQuery};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+/// What this version can do.
+pub(crate) const FEATURES: &[&str] = &["fuse", "xattr", "acl", "reflink", "rpc", "watch"];
 
 type Shared = extract::State<Arc<State>>;
 
@@ -35,6 +38,23 @@ pub(super) async fn health(state: Shared, RawQuery(query): RawQuery) -> Response
     }
 }
 
+/// What is measured, in the text format of Prometheus.
+pub(super) async fn metrics(state: Shared) -> Response {
+    if let Some(workspace) = state.workspace.get() {
+        let live = workspace.vfs.stats();
+        crate::metrics::workspace(&crate::metrics::Live {
+            revision: live.revision,
+            durable_revision: live.durable_revision,
+            dirty_bytes: live.dirty_bytes,
+            cached_bytes: live.cached_bytes,
+            allocated_bytes: live.allocated_bytes,
+            resident_bytes: resident_bytes(),
+        });
+    }
+    state.metrics.run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.render()).into_response()
+}
+
 pub(super) async fn info(state: Shared) -> Response {
     let state = Arc::clone(&state);
     answer(state, |state, workspace| {
@@ -46,7 +66,7 @@ pub(super) async fn info(state: Shared) -> Response {
             "port": state.port,
             "store": workspace.store.location().to_string(),
             "workspace": workspace.store.uuid(workspace.store.workspace())?,
-            "features": ["fuse", "xattr", "acl", "reflink"],
+            "features": FEATURES,
         }))
     })
     .await
@@ -60,6 +80,7 @@ pub(super) async fn stats(state: Shared) -> Response {
             "store": workspace.store.counts()?,
             "storeBytes": workspace.store.file_bytes(),
             "walBytes": workspace.store.wal_bytes(),
+            "sessions": state.sessions.sessions(),
             "revision": live.revision,
             "committedRevision": live.committed_revision,
             "durableRevision": live.durable_revision,

@@ -1,10 +1,11 @@
 //! What a peer has running with us, and what we keep for it.
 //!
-//! Cap'n Proto lets a peer ask without end, and obliges us to keep each answer until the peer says that it is done
-//! with it (`Finish`). So three things are counted, by looking at the messages that pass: bytes of calls that came
-//! and are not done, calls that run, and answers that are kept with their bytes. While one of the first two is at its
-//! limit no further message is taken from the connection, so that the peer is slowed by its own socket; answers
-//! with much in them wait for room ([`Ledger::reserve`]); and a peer that leaves too many answers unfinished is cut off.
+//! Cap'n Proto lets a peer ask without end, and obliges us to keep most answers until the peer says that it is done
+//! with them (`Finish`). So four things are counted, by looking at the messages that pass: bytes of calls that came
+//! and are not done, calls that run, bytes that wait for the socket, and answers that are kept with their bytes. While
+//! one of the first three is at its limit no further message is taken from the connection, so that the peer is slowed
+//! by its own socket; answers with much in them wait for room ([`Ledger::reserve`]); and a peer that leaves too many
+//! answers unfinished is cut off.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ pub struct Limits {
     pub calls: usize,
     /// Answers that the peer has not said to be done with.
     pub answers: usize,
-    /// Bytes of these answers.
+    /// Bytes of these answers, and of what waits for the socket.
     pub answer_bytes: usize,
 }
 
@@ -43,6 +44,7 @@ pub struct Ledger {
     incoming: Cell<usize>,
     running: Cell<usize>,
     kept: Cell<usize>,
+    queued: Cell<usize>,
     answers: RefCell<HashMap<u32, Answer>>,
     changed: Notify,
 }
@@ -93,9 +95,9 @@ impl Ledger {
     pub async fn reserve(self: &Rc<Self>, bytes: usize) -> Reserved {
         loop {
             let changed = self.changed.notified();
-            let kept = self.kept.get();
-            if kept == 0 || kept + bytes <= self.limits.answer_bytes {
-                self.kept.set(kept + bytes);
+            let there = self.kept.get() + self.queued.get();
+            if there == 0 || there + bytes <= self.limits.answer_bytes {
+                self.kept.set(self.kept.get() + bytes);
                 return Reserved { ledger: Rc::clone(self), bytes };
             }
             changed.await;
@@ -106,7 +108,8 @@ impl Ledger {
     pub(super) async fn admit(&self) {
         loop {
             let changed = self.changed.notified();
-            let has_room = self.incoming.get() < self.limits.incoming_bytes;
+            let has_room = self.incoming.get() < self.limits.incoming_bytes
+                && self.queued.get() < self.limits.answer_bytes;
             if has_room && self.running.get() < self.limits.calls {
                 return;
             }
@@ -122,10 +125,27 @@ impl Ledger {
     /// A question came; false when the peer has too many open.
     pub(super) fn asked(&self, question: u32) -> bool {
         let mut answers = self.answers.borrow_mut();
-        if answers.insert(question, Answer::Running).is_none() {
-            self.running.set(self.running.get() + 1);
+        match answers.insert(question, Answer::Running) {
+            // The vat will refuse it.
+            Some(Answer::Running) => {}
+            Some(Answer::Kept(bytes)) => {
+                self.kept.set(self.kept.get() - bytes);
+                self.running.set(self.running.get() + 1);
+            }
+            None => self.running.set(self.running.get() + 1),
         }
         answers.len() <= self.limits.answers
+    }
+
+    /// Bytes wait for the socket.
+    pub(super) fn queue(&self, bytes: usize) {
+        self.queued.set(self.queued.get() + bytes);
+    }
+
+    /// Bytes were taken by the socket.
+    pub fn sent(&self, bytes: usize) {
+        self.queued.set(self.queued.get().saturating_sub(bytes));
+        self.changed.notify_waiters();
     }
 
     /// Our answer is on its way.
@@ -176,5 +196,12 @@ mod tests {
         drop(reserved);
         assert_eq!((ledger.running.get(), ledger.kept.get(), ledger.incoming.get()), (0, 0, 0));
         assert!(ledger.asked(1) && ledger.asked(2) && ledger.asked(3) && !ledger.asked(4));
+        ledger.finished(1);
+        ledger.finished(2);
+        ledger.finished(3);
+        ledger.queue(50);
+        assert!(ledger.admit().now_or_never().is_none(), "the peer does not take what it asked for");
+        ledger.sent(50);
+        assert!(ledger.admit().now_or_never().is_some());
     }
 }

@@ -45,7 +45,8 @@ struct Shared {
 }
 
 impl Network {
-    /// `frames` come from the peer, `outgoing` goes to it. The ledger says when to take another frame.
+    /// `frames` come from the peer, `outgoing` goes to it. The ledger says when to take another frame, and wants to be
+    /// told what has gone ([`Ledger::sent`]).
     pub fn new(
         frames: impl futures::Stream<Item = Result<Bytes, Error>> + 'static,
         outgoing: mpsc::UnboundedSender<Bytes>,
@@ -144,6 +145,9 @@ impl Shared {
         let root = outgoing.get_root_as_reader::<message::Reader<'_>>();
         if let Ok(Ok(message::Return(Ok(answer)))) = root.map(|root| root.which()) {
             self.ledger.answered(answer.get_answer_id(), outgoing.size_in_words() * 8);
+            if answer.get_no_finish_needed() {
+                self.ledger.finished(answer.get_answer_id());
+            }
         }
     }
 }
@@ -176,7 +180,9 @@ impl OutgoingMessage for Outgoing {
     fn send(self: Box<Self>) -> (Promise<(), Error>, Rc<Builder<HeapAllocator>>) {
         let Self { message, shared } = *self;
         shared.note_outgoing(&message);
-        let sent = shared.outgoing.send(frame::encode(&message));
+        let frame = frame::encode(&message);
+        shared.ledger.queue(frame.len());
+        let sent = shared.outgoing.send(frame);
         let result = sent.map_err(|_| Error::disconnected("the connection is closed".to_owned()));
         (Promise::from_future(futures::future::ready(result)), Rc::new(message))
     }

@@ -10,12 +10,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["error", "clock"]),
     ("vfs", &["error", "clock", "store"]),
     ("mount", &["error", "clock", "store", "vfs"]),
+    ("service", &["error", "store", "vfs"]),
     ("wire", &[]),
+    ("metrics", &[]),
+    ("rpc", &["clock", "store", "vfs", "service", "wire", "metrics"]),
     ("config", &["mount", "store"]),
     ("telemetry", &["config", "mount"]),
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
-    ("http", &["error", "store", "config", "workspace"]),
-    ("daemon", &["config", "mount", "workspace", "http"]),
+    ("http", &["error", "store", "config", "workspace", "rpc", "metrics"]),
+    ("daemon", &["config", "mount", "workspace", "http", "service", "rpc", "metrics"]),
     ("cli", &["config", "telemetry", "store", "mount", "daemon"]),
 ];
 

@@ -1,0 +1,112 @@
+//! The two ways to the workspace's objects: a WebSocket for a session, a POST for a batch.
+
+use super::{State, text};
+use crate::rpc::{BatchError, MAX_BODY};
+use axum::body::to_bytes;
+use axum::extract::{self, Request};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+/// What a batch is.
+const CONTENT_TYPE: &str = "application/x-capnp-rpc";
+
+/// How long the body of a batch may take to arrive.
+const BODY: Duration = Duration::from_secs(30);
+
+type Shared = extract::State<Arc<State>>;
+
+fn not_ready() -> Response {
+    text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the store is being opened and mounted\n")
+}
+
+fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+}
+
+/// Turns the connection into a WebSocket, and serves it.
+pub(super) async fn socket(state: Shared, mut request: Request) -> Response {
+    let headers = request.headers();
+    let asks = request.method() == Method::GET
+        && has_token(headers, header::CONNECTION, "upgrade")
+        && has_token(headers, header::UPGRADE, "websocket");
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+    let (true, true, Some(key)) = (asks, version, key) else {
+        let upgrade = [(header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_VERSION, "13")];
+        let line = "a WebSocket is served here: ask with an upgrade (GET, version 13)\n";
+        return (upgrade, text(StatusCode::UPGRADE_REQUIRED, line)).into_response();
+    };
+    let Some(host) = state.host.get().map(Arc::clone) else { return not_ready() };
+    let upgrade = hyper::upgrade::on(&mut request);
+    let state = Arc::clone(&state);
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(socket) => {
+                if !state.sessions.serve(host, Box::new(TokioIo::new(socket))) {
+                    tracing::warn!("there are too many sessions: one was turned away");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a WebSocket did not come about"),
+        }
+    });
+    let Ok(accept) = HeaderValue::from_str(&key) else {
+        return text(StatusCode::BAD_REQUEST, "the key of the WebSocket is not one\n");
+    };
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// Answers a body of calls with a body of answers.
+pub(super) async fn batch(state: Shared, request: Request) -> Response {
+    let headers = request.headers();
+    let is_rpc = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().split(|byte| *byte == b';').next() == Some(CONTENT_TYPE.as_bytes())
+    });
+    if !is_rpc {
+        let line = format!("a batch has the content type {CONTENT_TYPE}\n");
+        return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, line);
+    }
+    let claimed = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let too_large = || {
+        text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a batch has at most {MAX_BODY} bytes: use the WebSocket\n"),
+        )
+    };
+    if claimed.is_some_and(|claimed: u64| claimed > MAX_BODY as u64) {
+        return too_large();
+    }
+    let Some(host) = state.host.get().map(Arc::clone) else { return not_ready() };
+    let body = match tokio::time::timeout(BODY, to_bytes(request.into_body(), MAX_BODY)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return too_large(),
+        Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n"),
+    };
+    match state.sessions.batch(host, body).await {
+        Ok(answer) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], answer).into_response(),
+        Err(error) => text(status_of(&error), format!("{error}\n")),
+    }
+}
+
+fn status_of(error: &BatchError) -> StatusCode {
+    match error {
+        BatchError::Frame(_) | BatchError::Message(_) | BatchError::Empty | BatchError::Questions(_) => {
+            StatusCode::BAD_REQUEST
+        }
+        BatchError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        BatchError::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        BatchError::TooMany | BatchError::Closing => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}

@@ -1,0 +1,61 @@
+//! The bootstrap object.
+
+use super::convert::answer;
+use super::fs::FsObject;
+use super::session::Session;
+use capnp::Error;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use wsd_schema::fs_capnp::fs;
+use wsd_schema::workspace_capnp::workspace::{self, FsParams, FsResults, InfoParams, InfoResults};
+
+/// What is told of the daemon.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "as in `Info` of the schema")]
+pub struct About {
+    pub version: &'static str,
+    pub workspace_id: String,
+    pub mount_point: PathBuf,
+    pub mount: String,
+    pub mount_reason: String,
+    pub features: &'static [&'static str],
+}
+
+pub(super) struct WorkspaceObject {
+    session: Rc<Session>,
+    fs: fs::Client,
+}
+
+impl WorkspaceObject {
+    pub(super) fn new(session: Rc<Session>) -> Self {
+        let fs = capnp_rpc::new_client(FsObject::new(Rc::clone(&session)));
+        Self { session, fs }
+    }
+}
+
+impl workspace::Server for WorkspaceObject {
+    async fn info(self: Rc<Self>, _: InfoParams, mut results: InfoResults) -> Result<(), Error> {
+        let outcome = self.session.run("info", |files, _| Ok(files.vfs().revision())).await;
+        let about = &self.session.host.about;
+        answer!(results, outcome, |revision| {
+            let mut info = results.get().init_info();
+            info.set_version(about.version);
+            info.set_workspace_id(about.workspace_id.as_str());
+            info.set_mount_point(about.mount_point.as_os_str().as_bytes());
+            info.set_mount(about.mount.as_str());
+            info.set_mount_reason(about.mount_reason.as_str());
+            info.set_revision(revision);
+            let mut features = info.init_features(about.features.len() as u32);
+            for (index, feature) in (0..).zip(about.features) {
+                features.set(index, *feature);
+            }
+        });
+        Ok(())
+    }
+
+    async fn fs(self: Rc<Self>, _: FsParams, mut results: FsResults) -> Result<(), Error> {
+        results.get().set_fs(self.fs.clone());
+        Ok(())
+    }
+}
