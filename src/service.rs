@@ -15,6 +15,8 @@ mod names;
 mod path;
 mod search;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod watch;
 

@@ -92,7 +92,8 @@ impl Default for WriteQuery {
 /// Where the bytes of a file go until all are there.
 pub struct Sink {
     files: Files,
-    staged: Held,
+    /// `None` once it is done.
+    staged: Option<Held>,
     path: Vec<u8>,
     query: WriteQuery,
     at: u64,
@@ -120,7 +121,14 @@ impl Files {
         };
         check_target(spot.node.as_ref(), query.if_exists).about(path)?;
         let staged = self.stage(spot.dir, query.mode).about(path)?;
-        Ok(Sink { files: self.clone(), staged, path: path.to_vec(), query, at: 0, failed: None })
+        Ok(Sink {
+            files: self.clone(),
+            staged: Some(staged),
+            path: path.to_vec(),
+            query,
+            at: 0,
+            failed: None,
+        })
     }
 
     /// A file without a name.
@@ -150,6 +158,10 @@ fn check_target(there: Option<&Attr>, if_exists: IfExists) -> FsResult<()> {
     }
 }
 
+fn over() -> Failure {
+    Failure::protocol("the file is done: nothing can be added")
+}
+
 impl Sink {
     /// Adds bytes. What goes wrong is also remembered for [`Sink::done`].
     pub fn write(&mut self, bytes: &[u8]) -> Outcome<()> {
@@ -157,7 +169,8 @@ impl Sink {
             return Err(failure.clone());
         }
         let written = super::files::check_data(bytes).and_then(|()| {
-            Ok(self.files.vfs.write(self.files.caller, self.staged.ino, self.at, bytes, false)?)
+            let staged = self.staged.as_ref().ok_or_else(over)?;
+            Ok(self.files.vfs.write(self.files.caller, staged.ino, self.at, bytes, false)?)
         });
         self.at += bytes.len() as u64;
         written.about(&self.path).inspect_err(|failure| self.failed = Some(failure.clone()))
@@ -168,7 +181,9 @@ impl Sink {
         if let Some(failure) = self.failed.take() {
             return Err(failure);
         }
-        let attr = self.appear()?;
+        let staged = self.staged.take().ok_or_else(over).about(&self.path)?;
+        let attr = self.appear(staged.ino)?;
+        drop(staged);
         if sync {
             let synced = self.files.vfs.sync().about(&self.path);
             synced.map_err(|failure| failure.after(Applied::Yes))?;
@@ -176,15 +191,15 @@ impl Sink {
         Ok(attr)
     }
 
-    fn appear(&mut self) -> Outcome<Attr> {
+    fn appear(&mut self, staged: Ino) -> Outcome<Attr> {
         let vfs = &self.files.vfs;
         let mut failure = Failure::from(FsError::Exists);
         for _ in 0..TRIES {
             let spot = self.files.spot(&self.path, Last::Follow)?;
             check_target(spot.node.as_ref(), self.query.if_exists).about(&self.path)?;
             let appeared = match spot.node {
-                None => vfs.link(self.files.caller, self.staged.ino, spot.dir, &spot.name),
-                Some(there) => self.replace(&there),
+                None => vfs.link(self.files.caller, staged, spot.dir, &spot.name),
+                Some(there) => self.replace(&there, staged),
             };
             match appeared {
                 Ok(attr) => return Ok(attr),
@@ -195,9 +210,9 @@ impl Sink {
         Err(failure.at(&self.path))
     }
 
-    fn replace(&self, there: &Attr) -> FsResult<Attr> {
+    fn replace(&self, there: &Attr, staged: Ino) -> FsResult<Attr> {
         let (vfs, caller) = (&self.files.vfs, self.files.caller);
-        let attr = vfs.replace_content(caller, there.ino, self.staged.ino, None)?;
+        let attr = vfs.replace_content(caller, there.ino, staged, None)?;
         let attr = attr.ok_or(FsError::Stale)?;
         if !self.query.set_mode {
             return Ok(attr);
