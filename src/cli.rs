@@ -2,11 +2,12 @@
 
 mod check;
 mod gc;
+mod guard;
 mod run;
 mod serve;
 
 use crate::config::{Config, Defaults, Flags};
-use crate::telemetry;
+use crate::{mount, telemetry};
 use clap::{Args, Parser, Subcommand};
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Reclaim what a store that is not in use no longer needs
     Gc(gc::GcArgs),
+    #[command(name = mount::guard::COMMAND, hide = true)]
+    Guard(guard::GuardArgs),
 }
 
 /// Which store an offline command works on.
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Check(args)) => check::check(&args),
         Some(Command::Gc(args)) => gc::gc(&args),
+        Some(Command::Guard(args)) => guard::guard(args),
     }
 }
 

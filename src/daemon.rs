@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::http;
 use crate::metrics;
 use crate::mount::Backend;
+use crate::mount::guard::Guard;
 use crate::rpc::{About, Host, Pool};
 use crate::service::Files;
 use crate::workspace::{Workspace, WorkspaceError};
@@ -39,6 +40,7 @@ pub struct Daemon {
     runtime: Runtime,
     signals: Signals,
     state: Arc<http::State>,
+    guard: Option<Guard>,
     stop_http: oneshot::Sender<()>,
     http: tokio::task::JoinHandle<()>,
 }
@@ -89,7 +91,8 @@ impl Daemon {
         let files = Files::new(Arc::clone(&opened.vfs), &state.config.mount_point);
         let _ = state.host.set(Arc::new(Host::new(files, about)));
         let _ = state.workspace.set(opened);
-        Ok(Self { runtime, signals, state, stop_http, http })
+        let guard = guard_of(&state.config, backend);
+        Ok(Self { runtime, signals, state, guard, stop_http, http })
     }
 
     /// The port that is listened on.
@@ -133,8 +136,19 @@ impl Daemon {
         }
         self.state.sessions.close();
         let closed = self.state.workspace.get().map_or(Ok(()), Workspace::close);
+        drop(self.guard);
         self.runtime.shutdown_timeout(DRAIN);
         tracing::info!("stopped");
         Ok(closed?)
     }
+}
+
+/// Somebody who ends the mount when we cannot. A mount without one works; it may be left hanging by a kill.
+fn guard_of(config: &Config, backend: Backend) -> Option<Guard> {
+    if backend == Backend::None {
+        return None;
+    }
+    let started = std::env::current_exe().and_then(|program| Guard::start(&program, &config.mount_point));
+    let missing = "there is no guard over the mount: a kill may leave it hanging until the next start";
+    started.inspect_err(|error| tracing::warn!(%error, "{missing}")).ok()
 }

@@ -7,6 +7,7 @@
 
 mod adapter;
 mod convert;
+pub mod guard;
 mod point;
 mod reflect;
 mod seeker;

@@ -4,12 +4,13 @@
 //! for byte. Another one makes changes in a known order and syncs none of them: what is left of those must be a
 //! state they really went through.
 
-use crate::support::{Daemon, Place, has_fuse, noise};
+use crate::support::{Daemon, Place, eventually, has_fuse, noise};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -174,4 +175,36 @@ fn what_was_synced_survives_any_kill() {
     }
     println!("{rounds} kills, {steps} synced steps, {next} unsynced ones");
     assert!(steps > rounds, "the writer hardly got to work: {steps} steps");
+}
+
+/// A daemon that was killed while a thread of it waited for its own mount used to stay behind as a process that cannot
+/// end, and every program in the mount waited with it. Its guard ends the mount.
+#[test]
+fn a_killed_daemon_leaves_no_mount_and_its_guard_spares_the_next_one() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    for round in 0..5 {
+        let daemon = place.serve();
+        let inside = daemon.path("inside");
+        fs::create_dir_all(&inside).unwrap();
+        let mut sleeper = Command::new("sleep").arg("60").current_dir(&inside).spawn().unwrap();
+        daemon.kill();
+        if round % 2 == 0 {
+            let is_mounted = || {
+                fs::read_to_string("/proc/self/mountinfo").unwrap().contains(place.point.to_str().unwrap())
+            };
+            eventually("the end of the mount", || !is_mounted());
+        }
+        // At once: the old guard may still be there, and must not touch the new mount.
+        let next = place.serve();
+        fs::write(next.path("file"), b"x").unwrap();
+        eventually("the end of the old guard", || place.guards().len() == 1);
+        assert_eq!(fs::read(next.path("file")).unwrap(), b"x");
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        next.stop();
+        assert!(place.guards().is_empty());
+    }
 }

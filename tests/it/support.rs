@@ -100,6 +100,17 @@ impl Place {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// The guards over this place's mount, by number.
+    pub(crate) fn guards(&self) -> Vec<String> {
+        let guards = |process: fs::DirEntry| {
+            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let line = text(&line);
+            let is_one = line.contains("__guard") && line.contains(self.point.to_str().unwrap());
+            is_one.then(|| process.file_name().to_string_lossy().into_owned())
+        };
+        fs::read_dir("/proc").unwrap().flatten().filter_map(guards).collect()
+    }
+
     /// `wsd check` finds nothing.
     pub(crate) fn check(&self) {
         let output = Command::new(WSD).args(["check", "--db"]).arg(&self.store).output().unwrap();
