@@ -28,6 +28,8 @@ struct Error {
   #   EPROTOCOL    the arguments make no sense to this daemon; `message` says which
   #   EMATCHES     `edit` found the text a number of times that is not one; `message` has the number
   #   ESHUTDOWN    the daemon is stopping; ask again when it is back
+  #   EEXEC_BUSY   a command of this id runs, or is kept
+  #   ELOG_TRUNCATED  output that was asked for is no longer kept
   #   EMFILE       too many capabilities are open on this connection
   #   ETIMEDOUT    the deadline of a batch passed
 

@@ -16,12 +16,16 @@
 
 using Error = import "common.capnp".Error;
 using Fs = import "fs.capnp".Fs;
+using Exec = import "exec.capnp".Exec;
 
 interface Workspace {
   info @0 () -> (error :Error, info :Info);
 
   fs @1 () -> (fs :Fs);
   # The files. Always succeeds.
+
+  exec @2 () -> (exec :Exec);
+  # Commands in the workspace. Always succeeds.
 }
 
 struct Info {

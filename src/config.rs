@@ -6,11 +6,13 @@
 use crate::mount::Choice;
 use crate::store::Location;
 use clap::Args;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+mod commands;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +47,9 @@ pub struct Flags {
     /// Quota of the workspace; bytes, or with K, M, G [env: WSD_MAX_BYTES]
     #[arg(long, visible_alias = "wsd-max-bytes", value_name = "BYTES")]
     pub max_bytes: Option<String>,
+    /// Output kept for replay of each command; bytes, or with K, M, G [env: EXEC_LOG_MAX_BYTES] [default: 1M]
+    #[arg(long, value_name = "BYTES")]
+    pub exec_log_max_bytes: Option<String>,
     /// What is logged, as a tracing filter [env: WSD_LOG] [default: info]
     #[arg(long, visible_alias = "wsd-log", value_name = "FILTER")]
     pub log: Option<String>,
@@ -70,6 +75,10 @@ pub struct Config {
     pub cache_bytes: u64,
     pub max_bytes: Option<u64>,
     pub log: LogConfig,
+    /// Bytes of output that are kept of each command.
+    pub exec_log_bytes: usize,
+    /// What commands have of the daemon's environment.
+    pub exec_env: Vec<(OsString, OsString)>,
     /// Variables that are set but mean nothing to this version.
     pub ignored: Vec<&'static str>,
 }
@@ -132,7 +141,11 @@ const LEGACY: [(&str, &str); 3] = [
 ];
 
 /// Variables of the contract that belong to parts this version does not have.
-const NOT_YET: [&str; 4] = ["UPSTREAM_URL", "UPSTREAM_TOKEN", "SYNC_IGNORE", "EXEC_LOG_MAX_BYTES"];
+const NOT_YET: [&str; 3] = ["UPSTREAM_URL", "UPSTREAM_TOKEN", "SYNC_IGNORE"];
+
+/// Bytes of output that are kept of a command, and the least that makes sense: what one read from a pipe brings.
+const EXEC_LOG: usize = 1 << 20;
+const LEAST_EXEC_LOG: u64 = 64 << 10;
 
 /// Least memory that the caches can work with.
 const LEAST_CACHE: u64 = 16 << 20;
@@ -141,7 +154,8 @@ impl Config {
     /// From the flags and the process's environment.
     pub fn load(flags: &Flags, defaults: Defaults) -> Parsed<Self> {
         let os = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        Self::from(flags, defaults, &os)
+        let exec_env = commands::environment(std::env::vars_os());
+        Ok(Self { exec_env, ..Self::from(flags, defaults, &os)? })
     }
 
     fn from(flags: &Flags, defaults: Defaults, env: &dyn Fn(&str) -> Option<String>) -> Parsed<Self> {
@@ -189,6 +203,11 @@ impl Config {
                     .map(|value| absolute("LOG_FILE", &value))
                     .transpose()?,
             },
+            exec_log_bytes: get(&flags.exec_log_max_bytes, "EXEC_LOG_MAX_BYTES")
+                .map_or(Ok(EXEC_LOG), |value| {
+                    Ok(parse_bytes("EXEC_LOG_MAX_BYTES", &value, LEAST_EXEC_LOG)? as usize)
+                })?,
+            exec_env: Vec::new(),
             ignored: NOT_YET.into_iter().filter(|variable| env(variable).is_some()).collect(),
         })
     }

@@ -3,12 +3,13 @@
 mod signals;
 
 use crate::config::Config;
+use crate::exec::{Execs, Settings};
 use crate::http;
 use crate::metrics;
 use crate::mount::Backend;
 use crate::mount::guard::Guard;
 use crate::rpc::{About, Host, Pool};
-use crate::service::Files;
+use crate::service::{Files, Tracker};
 use crate::workspace::{Workspace, WorkspaceError};
 use signals::Signals;
 use std::net::SocketAddr;
@@ -89,7 +90,11 @@ impl Daemon {
             features: http::FEATURES,
         };
         let files = Files::new(Arc::clone(&opened.vfs), &state.config.mount_point);
-        let _ = state.host.set(Arc::new(Host::new(files, about)));
+        let execs = match backend {
+            Backend::None => None,
+            Backend::Fuse => Some(execs_of(&state.config, &opened, &files, &runtime)?),
+        };
+        let _ = state.host.set(Arc::new(Host::new(files, execs, about)));
         let _ = state.workspace.set(opened);
         let guard = guard_of(&state.config, backend);
         Ok(Self { runtime, signals, state, guard, stop_http, http })
@@ -134,6 +139,9 @@ impl Daemon {
         if drained.is_err() {
             tracing::warn!("requests were still under way after {} seconds", DRAIN.as_secs());
         }
+        if let Some(execs) = self.state.host.get().and_then(|host| host.execs.as_ref()) {
+            self.runtime.block_on(execs.close());
+        }
         self.state.sessions.close();
         let closed = self.state.workspace.get().map_or(Ok(()), Workspace::close);
         drop(self.guard);
@@ -141,6 +149,21 @@ impl Daemon {
         tracing::info!("stopped");
         Ok(closed?)
     }
+}
+
+fn execs_of(
+    config: &Config,
+    workspace: &Workspace,
+    files: &Files,
+    runtime: &Runtime,
+) -> Result<Arc<Execs>, WorkspaceError> {
+    let settings = Settings {
+        mount_point: config.mount_point.clone(),
+        env: config.exec_env.clone(),
+        log_bytes: config.exec_log_bytes,
+    };
+    let tracker = Arc::new(Tracker(files.clone()));
+    Ok(Execs::open(settings, Arc::clone(&workspace.store), tracker, runtime.handle().clone())?)
 }
 
 /// Somebody who ends the mount when we cannot. A mount without one works; it may be left hanging by a kill.

@@ -15,6 +15,7 @@
 //! - [`vfs`]: the workspace in memory: a POSIX tree, live, written behind to the store.
 //! - [`mount`]: the tree as a directory. The only user of FUSE.
 //! - [`service`]: the workspace for callers from outside: paths in, data and errors out.
+//! - [`exec`]: commands in the workspace.
 //! - [`wire`]: Cap'n Proto over messages, for both ends of a connection.
 //! - [`rpc`]: the service as Cap'n Proto objects. [`metrics`]: what is measured, and its names.
 //! - [`workspace`]: the three together, in service.
@@ -29,6 +30,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod error;
+pub mod exec;
 pub mod http;
 pub mod metrics;
 pub mod mount;

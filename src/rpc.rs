@@ -6,12 +6,13 @@
 //!
 //! - `pool`: the threads. `session`: one connection, and what its calls share.
 //! - `batch`: a connection that is one request and one answer.
-//! - `workspace`, `fs`, `streams`, `cursors`: the objects, each method one call into the service.
+//! - `workspace`, `fs`, `streams`, `cursors`, `exec`: the objects, each method one call into the service.
 //! - `convert`: between the wire's types and the service's.
 
 mod batch;
 mod convert;
 mod cursors;
+mod exec;
 mod fs;
 mod pool;
 mod session;

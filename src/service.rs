@@ -5,6 +5,7 @@
 //!
 //! - `failure`: errors as data. `path`: from paths to nodes.
 //! - `files`, `names`, `attributes`: a call, an answer. `tree`: removal and copies of whole trees. `edit`.
+//! - `touched`: what changed while a command ran.
 //! - `stream`: a file's bytes, in and out. `search`: find and grep. `watch`: what changes.
 
 mod attributes;
@@ -17,6 +18,7 @@ mod search;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod tree;
 mod watch;
 
@@ -25,6 +27,7 @@ pub use failure::{Applied, Failure, Outcome};
 pub use files::{Entry, Page};
 pub use search::{Find, FindQuery, Found, Grep, GrepQuery, Line};
 pub use stream::{IfExists, Sink, Source, WriteQuery};
+pub use touched::{Tracker, change_of};
 pub use tree::{Copied, Stopped};
 pub use watch::{View, Watch};
 

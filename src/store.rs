@@ -12,6 +12,7 @@ pub mod buf;
 pub mod check;
 mod chunks;
 pub mod error;
+pub mod execs;
 pub mod fault;
 pub mod gc;
 pub mod group;

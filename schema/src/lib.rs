@@ -3,5 +3,6 @@
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 
 capnp::generated_code!(pub mod common_capnp);
+capnp::generated_code!(pub mod exec_capnp);
 capnp::generated_code!(pub mod fs_capnp);
 capnp::generated_code!(pub mod workspace_capnp);

@@ -3,8 +3,9 @@
 //! A daemon that is killed while one of its threads waits for its own mount (the kernel is being told of a change, or
 //! asked for what it holds) does not quite end: the thread waits for an answer that nobody gives any more, so the
 //! connection to the kernel stays open, and every program in the mount waits with it. A thread cannot help itself
-//! there. So a small process of our own stands by: the kernel tells it when the daemon's main thread ends, and if the
-//! mount is there still, it is aborted and taken away. Whoever waited is told that it is gone.
+//! there. So a small process of our own stands by: the kernel tells it when the daemon's main thread ends, and it aborts
+//! the connection. Whoever waited, and whoever comes later, is told that nobody is connected. The mount itself stays,
+//! dead, until the next start: without it programs would go on in the bare directory below, and not know.
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::mount::UnmountFlags;
@@ -86,16 +87,22 @@ impl Post {
         getppid().map(Pid::as_raw_nonzero).is_some_and(|pid| pid.get().unsigned_abs() == self.daemon)
     }
 
-    /// Aborts the daemon's mount and takes it away, if it is still there.
+    /// Aborts the connection of the daemon's mount, if the mount is still there.
     pub fn relieve(&self) -> io::Result<()> {
         let root = open(&self.point)?;
         if unique_id(&root)? != self.mount {
             return Ok(());
         }
-        // By the descriptor, so that it is this mount and no other, whatever has happened to the path meanwhile.
+        // By the descriptor, so that it is this mount and no other, whatever has happened to the path meanwhile. The
+        // force aborts the connection first; the unmount that would follow fails, because the descriptor is in its way.
         let path = format!("/proc/self/fd/{}", root.as_raw_fd());
-        match rustix::mount::unmount(&path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
-            Err(rustix::io::Errno::PERM) => super::point::detach(&self.point),
+        match rustix::mount::unmount(&path, UnmountFlags::FORCE) {
+            Err(rustix::io::Errno::BUSY) => Ok(()),
+            // An ordinary user may do that with the file that is there for it, where it is.
+            Err(rustix::io::Errno::PERM) => {
+                let device = rustix::fs::fstat(&root)?.st_dev;
+                std::fs::write(format!("/sys/fs/fuse/connections/{device}/abort"), "1")
+            }
             result => Ok(result?),
         }
     }

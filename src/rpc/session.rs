@@ -1,6 +1,7 @@
 //! One connection: what its objects share, and how their calls are run.
 
 use super::workspace::{About, WorkspaceObject};
+use crate::exec::Execs;
 use crate::metrics;
 use crate::service::{Failure, Files, Outcome, Stopped};
 use crate::wire::{Ledger, Limits, Network, Side};
@@ -26,6 +27,8 @@ const OPEN: usize = 4096;
 pub struct Host {
     /// The files.
     pub files: Files,
+    /// The commands; none where programs cannot reach the workspace.
+    pub execs: Option<Arc<Execs>>,
     /// What is told of the daemon.
     pub about: About,
     changed: Arc<Notify>,
@@ -34,11 +37,11 @@ pub struct Host {
 
 impl Host {
     /// Serves a workspace.
-    pub fn new(files: Files, about: About) -> Self {
+    pub fn new(files: Files, execs: Option<Arc<Execs>>, about: About) -> Self {
         let changed = Arc::new(Notify::new());
         let notify = Arc::clone(&changed);
         files.vfs().on_change(move || notify.notify_waiters());
-        Self { files, about, changed, next_session: AtomicU64::new(1) }
+        Self { files, execs, about, changed, next_session: AtomicU64::new(1) }
     }
 
     /// Notified when the feed has grown.
@@ -65,6 +68,25 @@ pub(super) struct Opened(Rc<Session>);
 impl Drop for Opened {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// A call that is being answered.
+pub(super) struct Begun {
+    session: u64,
+    call: u64,
+    method: &'static str,
+    at: Instant,
+}
+
+impl Begun {
+    /// The call has its answer.
+    pub(super) fn end<T>(self, outcome: Outcome<T>) -> Outcome<T> {
+        let Self { session, call, method, at } = self;
+        let code = outcome.as_ref().err().map(|failure| failure.code);
+        metrics::call(method, code, at.elapsed());
+        tracing::debug!(session, call, method, code, micros = at.elapsed().as_micros() as u64, "answered");
+        outcome
     }
 }
 
@@ -109,20 +131,14 @@ impl Session {
         method: &'static str,
         work: impl FnOnce(&Files, Stopped<'_>) -> Outcome<T> + Send + 'static,
     ) -> Outcome<T> {
-        let (begun, call) = (Instant::now(), self.calls.get() + 1);
-        self.calls.set(call);
-        let outcome = self.run_unmeasured(work).await;
-        let code = outcome.as_ref().err().map(|failure| failure.code);
-        metrics::call(method, code, begun.elapsed());
-        tracing::debug!(
-            session = self.id,
-            call,
-            method,
-            code,
-            micros = begun.elapsed().as_micros() as u64,
-            "answered"
-        );
-        outcome
+        let begun = self.begin(method);
+        begun.end(self.run_unmeasured(work).await)
+    }
+
+    /// A call begins.
+    pub(super) fn begin(&self, method: &'static str) -> Begun {
+        self.calls.set(self.calls.get() + 1);
+        Begun { session: self.id, call: self.calls.get(), method, at: Instant::now() }
     }
 
     async fn run_unmeasured<T: Send + 'static>(

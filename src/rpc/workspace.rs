@@ -1,14 +1,18 @@
 //! The bootstrap object.
 
 use super::convert::answer;
+use super::exec::ExecObject;
 use super::fs::FsObject;
 use super::session::Session;
 use capnp::Error;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
+use wsd_schema::exec_capnp::exec;
 use wsd_schema::fs_capnp::fs;
-use wsd_schema::workspace_capnp::workspace::{self, FsParams, FsResults, InfoParams, InfoResults};
+use wsd_schema::workspace_capnp::workspace::{
+    self, ExecParams, ExecResults, FsParams, FsResults, InfoParams, InfoResults,
+};
 
 /// What is told of the daemon.
 #[derive(Clone, Debug)]
@@ -25,12 +29,14 @@ pub struct About {
 pub(super) struct WorkspaceObject {
     session: Rc<Session>,
     fs: fs::Client,
+    exec: exec::Client,
 }
 
 impl WorkspaceObject {
     pub(super) fn new(session: Rc<Session>) -> Self {
         let fs = capnp_rpc::new_client(FsObject::new(Rc::clone(&session)));
-        Self { session, fs }
+        let exec = capnp_rpc::new_client(ExecObject::new(Rc::clone(&session)));
+        Self { session, fs, exec }
     }
 }
 
@@ -51,6 +57,11 @@ impl workspace::Server for WorkspaceObject {
                 features.set(index, *feature);
             }
         });
+        Ok(())
+    }
+
+    async fn exec(self: Rc<Self>, _: ExecParams, mut results: ExecResults) -> Result<(), Error> {
+        results.get().set_exec(self.exec.clone());
         Ok(())
     }
 

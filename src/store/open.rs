@@ -19,7 +19,8 @@ const APPLICATION_ID: i32 = 0x7773_6401;
 /// commits cheaper, and 8 KiB pages write chunks a fifth faster than 4 KiB ones.
 const PAGE_SIZE: u32 = 8192;
 
-const STEPS: &[M<'static>] = &[M::up(include_str!("migrations/0001_init.sql"))];
+const STEPS: &[M<'static>] =
+    &[M::up(include_str!("migrations/0001_init.sql")), M::up(include_str!("migrations/0002_exec.sql"))];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// The lock on a store: held by the one daemon that has it open.

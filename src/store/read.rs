@@ -246,6 +246,6 @@ fn inode_row(row: &Row<'_>) -> StoreResult<InodeRow> {
     })
 }
 
-fn kind(value: u8) -> StoreResult<Kind> {
+pub(super) fn kind(value: u8) -> StoreResult<Kind> {
     Kind::from_u8(value).ok_or_else(|| StoreError::Corrupt(format!("kind {value}")))
 }

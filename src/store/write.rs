@@ -106,7 +106,7 @@ impl Writer {
         Self { connection, full: false, behind: false }
     }
 
-    fn set_full(&mut self, full: bool) -> StoreResult<()> {
+    pub(super) fn set_full(&mut self, full: bool) -> StoreResult<()> {
         if self.full != full {
             self.connection.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
             self.full = full;

@@ -10,15 +10,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["error", "clock"]),
     ("vfs", &["error", "clock", "store"]),
     ("mount", &["error", "clock", "store", "vfs"]),
-    ("service", &["error", "store", "vfs"]),
+    ("service", &["error", "store", "vfs", "exec"]),
     ("wire", &[]),
     ("metrics", &[]),
-    ("rpc", &["clock", "store", "vfs", "service", "wire", "metrics"]),
+    ("exec", &["clock", "store"]),
+    ("rpc", &["clock", "store", "vfs", "service", "exec", "wire", "metrics"]),
     ("config", &["mount", "store"]),
     ("telemetry", &["config", "mount"]),
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
     ("http", &["error", "store", "config", "workspace", "rpc", "metrics"]),
-    ("daemon", &["config", "mount", "workspace", "http", "service", "rpc", "metrics"]),
+    ("daemon", &["config", "mount", "workspace", "http", "service", "exec", "rpc", "metrics"]),
     ("cli", &["config", "telemetry", "store", "mount", "daemon"]),
 ];
 
@@ -30,7 +31,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["config", "cli"]),
     ("capnp", &["wire", "rpc", "client"]),
     ("wsd_schema", &["wire", "rpc", "client"]),
-    ("tokio", &["wire", "rpc", "client", "http", "daemon", "cli"]),
+    ("tokio", &["wire", "rpc", "client", "exec", "http", "daemon", "cli"]),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

@@ -1,0 +1,158 @@
+# Commands in the workspace. A command belongs to the daemon, not to the connection that started it: when the
+# connection is lost it goes on, and whoever knows its id can attach to it again.
+#
+# Read common.capnp first: paths, errors.
+
+@0xd1f1a5c0de3e7a04;
+
+using Common = import "common.capnp";
+using Error = Common.Error;
+using Change = import "fs.capnp".Change;
+
+interface Exec {
+  run @0 (command :Command) -> (error :Error, id :Text, pid :UInt32, events :Events, stdin :Stdin);
+  # Starts a command. ENOENT, EACCES, ENOTDIR (with the path) when the program or the directory is not there;
+  # EEXEC_BUSY when the id is in use; ENOTSUP when the workspace is not mounted.
+
+  attach @1 (id :Text, after :UInt64 = 0) -> (error :Error, info :Info, events :Events);
+  # The events of a command after a sequence number; 0: from the first. 0xffffffffffffffff: only what is to come.
+  # Any number of readers may be attached. ENOENT: no such command, or it was disposed of.
+
+  kill @2 (id :Text, signal :Text = "TERM", graceMs :UInt32 = 0) -> (error :Error, running :Bool);
+  # Sends a signal to all processes of a command, those that left its process group included. With `graceMs`: and
+  # KILL when they are not gone after that. `running` is false when it had ended already. EINVAL: no such signal.
+
+  list @3 () -> (error :Error, commands :List(Info));
+  # All that are known, oldest first.
+
+  dispose @4 (id :Text) -> (error :Error);
+  # Forgets a command that has ended, and its output. EEXEC_BUSY while it runs.
+
+  resize @5 (id :Text, rows :UInt16, columns :UInt16) -> (error :Error);
+  # The size of its pseudo-terminal. ENOTTY when it has none.
+
+  changes @6 (id :Text) -> (error :Error, changes :List(Change), complete :Bool);
+  # What changed in the workspace between its start and its end (or now). Commands that ran at the same time, and
+  # callers of `Fs`, have their part in it. `complete` is false when there was more than the daemon keeps.
+}
+
+struct Command {
+  union {
+    shell @0 :Data;
+    # Run by /bin/sh -c.
+    argv @1 :List(Data);
+    # A program, looked up in PATH unless it has a slash, and its arguments.
+  }
+  cwd @2 :Data;
+  # Default: the mount point. A relative path is taken below it; a directory outside is allowed.
+  env @3 :List(Variable);
+  # In addition to PATH, HOME, USER, SHELL, TMPDIR, TZ, LANG, LC_*, TERM and what WSD_VAR_* give.
+  stdin :union {
+    none @4 :Void;
+    # Nothing: reads find the end.
+    bytes @5 :Data;
+    # These bytes, then the end.
+    stream @6 :Void;
+    # What is written to the `stdin` that `run` returns, until it is closed.
+  }
+  timeoutMs @7 :UInt64;
+  # After this the command is ended as by `kill`, with KILL after 2 seconds. 0: never.
+  terminal @8 :Terminal;
+  # When given, the command has a pseudo-terminal: stdin, stdout and stderr are one, and its output is stdout.
+  id @9 :Text;
+  # Chosen by the caller (at most 128 letters, digits, ".", "_", "-"), or empty: the daemon chooses.
+  limits @10 :Limits;
+  outputGraceMs @11 :UInt32 = 5000;
+  # How long output is waited for, from processes that outlive the command itself and hold its output open, while
+  # they say nothing.
+  detach @12 :Bool;
+  # What the command leaves running in the background is left alone at its end.
+}
+
+struct Variable {
+  name @0 :Data;
+  value @1 :Data;
+}
+
+struct Terminal {
+  rows @0 :UInt16 = 24;
+  columns @1 :UInt16 = 80;
+}
+
+struct Limits {
+  # As setrlimit(2) has them; 0: as the daemon's.
+  cpuSeconds @0 :UInt64;
+  memoryBytes @1 :UInt64;
+  # Of address space, for each process.
+  processes @2 :UInt64;
+  # Of the user, all together.
+  fileBytes @3 :UInt64;
+  openFiles @4 :UInt64;
+}
+
+interface Stdin {
+  write @0 (bytes :Data) -> stream;
+  # Waits while the command does not read. Bytes for a command that has closed its end are dropped.
+  close @1 () -> (error :Error);
+  # The command reads the end.
+}
+
+interface Events {
+  # A reader. As long as it is attached the command is held up, by its pipe, when it writes more than the reader
+  # takes; drop the capability to let it go on.
+
+  next @0 (limit :UInt32 = 256, waitMs :UInt32 = 30000)
+      -> (error :Error, events :List(Event), end :Bool, resume :UInt64);
+  # Waits at most `waitMs` (never more than 60000) for events. `end`: the last one was the exit. ELOG_TRUNCATED
+  # when the daemon no longer has what comes next: `resume` is what to attach after.
+}
+
+struct Event {
+  seq @0 :UInt64;
+  # From 1, without gaps.
+  union {
+    stdout @1 :Data;
+    stderr @2 :Data;
+    exit @3 :Exit;
+    # Always the last, after all output.
+  }
+}
+
+struct Exit {
+  union {
+    code @0 :Int32;
+    signal @1 :Text;
+    # "KILL", "SEGV", ...
+    lost @2 :Void;
+    # The daemon ended while it ran: nobody knows.
+  }
+  timedOut @3 :Bool;
+  # It was ended because of `timeoutMs`.
+  outputCut @4 :Bool;
+  # Processes that it left behind held its output open when the grace period was over: there may have been more.
+}
+
+enum State {
+  running @0;
+  ended @1;
+}
+
+struct Info {
+  id @0 :Text;
+  command @1 :Data;
+  # As the caller gave it; the words of an `argv` with blanks between.
+  cwd @2 :Data;
+  pid @3 :UInt32;
+  state @4 :State;
+  exit @5 :Exit;
+  # When it has ended.
+  started @6 :Int64;
+  ended @7 :Int64;
+  # Nanoseconds since 1970.
+  startRevision @8 :UInt64;
+  endRevision @9 :UInt64;
+  # The workspace's revision when it started and when it ended.
+  firstSeq @10 :UInt64;
+  lastSeq @11 :UInt64;
+  # The events that can still be read.
+}

@@ -1,0 +1,63 @@
+//! Commands: started in the workspace, followed, told of, ended.
+//!
+//! A command sees the workspace as any program does, through the mount; nothing here knows the filesystem. It belongs to
+//! the daemon: whoever started it may go and come back.
+//!
+//! - `spec`: what is to be run. `spawn`: its first process. `process`: all of its processes.
+//! - `log`: what it said. `command`: its life, and its readers. `keeper`: all commands, in memory and in the store.
+
+mod command;
+mod keeper;
+mod log;
+mod process;
+mod spawn;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+pub use command::{Reader, Running};
+pub use keeper::{Changed, Execs, Touched};
+pub use log::{Event, Exit, How, Said, Truncated};
+pub use process::{name_of, signal_of};
+pub use spec::{Limits, Spec, Stdin, Words};
+
+use crate::store::error::StoreError;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What holds for all commands.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the workspace is mounted, and commands run.
+    pub mount_point: PathBuf,
+    /// What commands have of the daemon's environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Bytes of output that are kept of each.
+    pub log_bytes: usize,
+}
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what the variant means")]
+pub enum ExecError {
+    #[error("{0}")]
+    Spec(String),
+    #[error("{source}")]
+    Start { path: Vec<u8>, source: std::io::Error },
+    #[error("no command has the id {0:?}")]
+    Unknown(String),
+    #[error("the command {0:?} is there already")]
+    Taken(String),
+    #[error("the command {0:?} runs: end it first")]
+    Runs(String),
+    #[error("{0:?} is no signal: give a name as TERM or a number")]
+    Signal(String),
+    #[error("the command {0:?} has no pseudo-terminal")]
+    NoTerminal(String),
+    #[error("the command {0:?} has no standard input that is open")]
+    NoInput(String),
+    #[error("the daemon is stopping")]
+    Closing,
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}

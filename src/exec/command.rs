@@ -1,0 +1,374 @@
+//! One command: its life from start to exit, and who reads what it says.
+//!
+//! The exit event comes when all of this is so: the first process has ended; its output has ended too, or those that
+//! hold it open have said nothing for the grace period; and nothing that it left behind runs any more, unless it was
+//! to be left alone. Output is taken from the pipe only as fast as the slowest reader takes it from us.
+
+use super::log::{Event, Exit, How, Log, Said, Truncated};
+use super::process;
+use super::spawn::{Input, Spawned, Stream};
+use super::spec::Spec;
+use crate::clock::Timestamp;
+use bytes::Bytes;
+use futures::future::join_all;
+use parking_lot::Mutex;
+use rustix::process::Signal;
+use std::collections::HashMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Bytes that are read from a pipe at a time.
+const PORTION: usize = 32 << 10;
+
+/// Bytes that a reader may be behind before the command has to wait; at most half of what is kept.
+const WINDOW: usize = 256 << 10;
+
+/// Bytes of one portion of events.
+const EVENT_BYTES: usize = 512 << 10;
+
+/// How long processes have to end after SIGTERM.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
+
+/// How long the output of killed processes may take to be read.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A command, running or not.
+pub struct Running {
+    /// Its id.
+    pub id: String,
+    /// As the caller gave it.
+    pub shown: Vec<u8>,
+    /// Where it runs.
+    pub cwd: PathBuf,
+    /// Its first process.
+    pub pid: u32,
+    /// When it was started.
+    pub started: Timestamp,
+    /// The workspace's revision then.
+    pub start_revision: u64,
+    pub(super) input: tokio::sync::Mutex<Input>,
+    pub(super) state: Mutex<State>,
+    changed: Notify,
+    /// Its time is over.
+    timed_out: AtomicBool,
+    /// Counts what was said, to see silence.
+    said: AtomicU64,
+    /// A pump waits for a reader.
+    held_up: AtomicBool,
+    /// No process is left that could say more than what is in the pipes: nothing needs to be held up.
+    is_over: AtomicBool,
+}
+
+pub(super) struct State {
+    pub(super) log: Log,
+    /// The last event that each reader has taken.
+    readers: HashMap<u64, u64>,
+    next_reader: u64,
+    pub(super) ended: Option<Timestamp>,
+    pub(super) end_revision: u64,
+    /// Events up to this one are in the store.
+    pub(super) stored: u64,
+    /// All of it is.
+    pub(super) is_stored: bool,
+}
+
+impl Running {
+    pub(super) fn new(
+        id: String,
+        spec: &Spec,
+        cwd: PathBuf,
+        (pid, input): (u32, Input),
+        log: Log,
+        start_revision: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self::with(
+            (id, spec.shown(), cwd),
+            (pid, Timestamp::now(), start_revision),
+            input,
+            State::of(log),
+        ))
+    }
+
+    pub(super) fn with(
+        (id, shown, cwd): (String, Vec<u8>, PathBuf),
+        (pid, started, start_revision): (u32, Timestamp, u64),
+        input: Input,
+        state: State,
+    ) -> Self {
+        Self {
+            id,
+            shown,
+            cwd,
+            pid,
+            started,
+            start_revision,
+            input: tokio::sync::Mutex::new(input),
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            timed_out: AtomicBool::new(false),
+            said: AtomicU64::new(0),
+            held_up: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// How it ended, if it did.
+    pub fn exit(&self) -> Option<Exit> {
+        self.state.lock().log.exit().cloned()
+    }
+
+    fn say(&self, said: Said) {
+        self.said.fetch_add(1, Ordering::Relaxed);
+        self.state.lock().log.push(said);
+        self.changed.notify_waiters();
+    }
+
+    /// Attaches a reader, after an event; `None`: to what is to come.
+    pub(super) fn attach(self: &Arc<Self>, after: Option<u64>) -> Reader {
+        let mut state = self.state.lock();
+        let at = after.unwrap_or_else(|| state.log.last()).min(state.log.last());
+        let key = state.next_reader;
+        state.next_reader += 1;
+        state.readers.insert(key, at);
+        Reader { command: Arc::clone(self), key, at }
+    }
+
+    /// Waits until the slowest reader has room.
+    async fn room(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let has_room = self.is_over.load(Ordering::Relaxed) || {
+                let state = self.state.lock();
+                let window = WINDOW.min(state.log.limit() / 2);
+                state.readers.values().all(|seq| state.log.unread(*seq) <= window)
+            };
+            if has_room {
+                self.held_up.store(false, Ordering::Relaxed);
+                return;
+            }
+            self.held_up.store(true, Ordering::Relaxed);
+            changed.await;
+        }
+    }
+
+    async fn pump(&self, stream: Stream, mut output: Box<dyn AsyncRead + Send + Unpin>) {
+        let mut buffer = vec![0; PORTION];
+        loop {
+            self.room().await;
+            match output.read(&mut buffer).await {
+                // A pseudo-terminal that nobody has open any more reads as an error.
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    let bytes = Bytes::copy_from_slice(&buffer[..count]);
+                    self.say(match stream {
+                        Stream::Stdout => Said::Stdout(bytes),
+                        Stream::Stderr => Said::Stderr(bytes),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Sends a signal to all its processes.
+    pub(super) async fn signal(&self, signal: Signal) -> usize {
+        let (pid, id) = (self.pid, self.id.clone());
+        tokio::task::spawn_blocking(move || process::signal(pid, &id, signal)).await.unwrap_or(0)
+    }
+
+    /// Ends all its processes: politely, and after `grace` not so.
+    pub(super) async fn end(&self, grace: Duration) {
+        self.signal(Signal::TERM).await;
+        let deadline = Instant::now() + grace;
+        let mut pause = Duration::from_millis(2);
+        while self.any_left().await {
+            if Instant::now() >= deadline {
+                self.signal(Signal::KILL).await;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    async fn any_left(&self) -> bool {
+        let (pid, id) = (self.pid, self.id.clone());
+        tokio::task::spawn_blocking(move || process::any(pid, &id)).await.unwrap_or(false)
+    }
+
+    /// Sees the command through to its exit event.
+    pub(super) async fn drive(self: Arc<Self>, spec: Spec, spawned: Parts, revision: impl Fn() -> u64) {
+        let Parts { mut ended, outputs } = spawned;
+        let pumps = join_all(outputs.into_iter().map(|(stream, output)| self.pump(stream, output)));
+        tokio::pin!(pumps);
+        let deadline = spec.timeout.map(|timeout| Instant::now() + timeout);
+        let time_is_over = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+            self.timed_out.store(true, Ordering::Relaxed);
+            self.end(GRACE).await;
+        };
+        tokio::pin!(time_is_over);
+        let (mut pumps_run, mut has_time) = (true, true);
+        let status = loop {
+            tokio::select! {
+                status = &mut ended => break status,
+                _ = &mut pumps, if pumps_run => pumps_run = false,
+                () = &mut time_is_over, if has_time => has_time = false,
+            }
+        };
+        let mut cut = false;
+        while pumps_run && !cut {
+            self.see_whether_over().await;
+            let before = self.said.load(Ordering::Relaxed);
+            tokio::select! {
+                _ = &mut pumps => pumps_run = false,
+                () = &mut time_is_over, if has_time => has_time = false,
+                () = tokio::time::sleep(spec.output_grace) => {
+                    let silent = self.said.load(Ordering::Relaxed) == before;
+                    cut = silent && !self.held_up.load(Ordering::Relaxed);
+                }
+            }
+        }
+        if !spec.detach && self.any_left().await {
+            self.end(GRACE).await;
+            self.see_whether_over().await;
+        }
+        if cut && !spec.detach {
+            // What was in the pipe when its last holder ended.
+            let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
+        }
+        self.finish(status, cut, revision());
+    }
+
+    async fn see_whether_over(&self) {
+        if !self.any_left().await {
+            self.is_over.store(true, Ordering::Relaxed);
+            self.changed.notify_waiters();
+        }
+    }
+
+    fn finish(&self, status: std::io::Result<ExitStatus>, output_cut: bool, revision: u64) {
+        let how = match status {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => How::Code(code),
+                (None, Some(signal)) => How::Signal(signal),
+                (None, None) => How::Lost,
+            },
+            Err(error) => {
+                tracing::error!(id = self.id, %error, "nobody knows how a command ended");
+                How::Lost
+            }
+        };
+        let timed_out = self.timed_out.load(Ordering::Relaxed);
+        {
+            let mut state = self.state.lock();
+            state.end_revision = revision;
+            state.ended = Some(Timestamp::now());
+            state.log.push(Said::Exit(Exit { how, timed_out, output_cut }));
+        }
+        self.changed.notify_waiters();
+        tracing::debug!(id = self.id, ?how, timed_out, output_cut, "a command has ended");
+    }
+
+    /// Returns when it has ended.
+    pub(super) async fn wait(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.exit().is_some() {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl State {
+    pub(super) fn of(log: Log) -> Self {
+        Self {
+            log,
+            readers: HashMap::new(),
+            next_reader: 0,
+            ended: None,
+            end_revision: 0,
+            stored: 0,
+            is_stored: false,
+        }
+    }
+}
+
+/// What is left of a started command when its input has been taken.
+pub(super) struct Parts {
+    ended: futures::future::BoxFuture<'static, std::io::Result<ExitStatus>>,
+    outputs: Vec<(Stream, Box<dyn AsyncRead + Send + Unpin>)>,
+}
+
+impl Parts {
+    /// Takes a started command apart.
+    pub(super) fn of(spawned: Spawned) -> (Self, u32, Input) {
+        (Self { ended: spawned.ended, outputs: spawned.outputs }, spawned.pid, spawned.input)
+    }
+}
+
+/// Somebody who reads what a command says. While it is there the command does not get far ahead of it.
+pub struct Reader {
+    command: Arc<Running>,
+    key: u64,
+    at: u64,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.command.state.lock().readers.remove(&self.key);
+        self.command.changed.notify_waiters();
+    }
+}
+
+impl Reader {
+    /// The next events, and whether the last of them is the exit. Waits at most `wait` for one.
+    pub async fn next(&mut self, limit: usize, wait: Duration) -> Result<(Vec<Event>, bool), Truncated> {
+        let deadline = Instant::now() + wait;
+        let command = Arc::clone(&self.command);
+        loop {
+            let changed = command.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = self.take(limit)? {
+                return Ok(found);
+            }
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return Ok((Vec::new(), false));
+            }
+        }
+    }
+
+    fn take(&mut self, limit: usize) -> Result<Option<(Vec<Event>, bool)>, Truncated> {
+        let mut state = self.command.state.lock();
+        let events = state.log.after(self.at, limit, EVENT_BYTES)?;
+        let has_exit = |event: &Event| matches!(event.said, Said::Exit(_));
+        let end = match events.last() {
+            Some(last) => {
+                self.at = last.seq;
+                has_exit(last)
+            }
+            // Whoever has read the exit is told again.
+            None if state.log.exit().is_some() => true,
+            None => return Ok(None),
+        };
+        state.readers.insert(self.key, self.at);
+        drop(state);
+        self.command.changed.notify_waiters();
+        Ok(Some((events, end)))
+    }
+}
