@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// In the header of every store ("wsd" and a version of the format's family).
 const APPLICATION_ID: i32 = 0x7773_6401;
@@ -22,6 +23,10 @@ const PAGE_SIZE: u32 = 8192;
 const STEPS: &[M<'static>] =
     &[M::up(include_str!("migrations/0001_init.sql")), M::up(include_str!("migrations/0002_exec.sql"))];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
+
+/// How long the lock of a process that is gone may last: a child that it was just starting has it until it begins
+/// its own program.
+const INHERITED: Duration = Duration::from_secs(3);
 
 /// The lock on a store: held by the one daemon that has it open.
 #[derive(Debug)]
@@ -70,11 +75,16 @@ pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
     beside.push(".lock");
     let options = File::options().read(true).write(true).create(true).truncate(false).open(&beside);
     let mut file = options.map_err(open_error(path))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let deadline = Instant::now() + INHERITED;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut pid = String::new();
-        let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
-        let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
-        return Err(StoreError::InUse { path: path.to_path_buf(), pid });
+        let known = file.rewind().is_ok() && file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+        let is_gone = known && !Path::new("/proc").join(pid.trim()).exists();
+        if !is_gone || Instant::now() > deadline {
+            let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
+            return Err(StoreError::InUse { path: path.to_path_buf(), pid });
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
     let write = |file: &mut File| {
         file.set_len(0)?;
