@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod both_sides;
 mod cli;
 mod coherence;
 mod crash;
