@@ -72,7 +72,11 @@ impl Target {
             Ok(value)
         });
         let uri = url.parse().map_err(|error| wrong(&format!("{error}")))?;
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let port = match authority.as_str().strip_prefix(authority.host()).unwrap_or_default() {
+            "" => Some(if tls { 443 } else { 80 }),
+            given => given.strip_prefix(':').and_then(|port| port.parse().ok()),
+        };
+        let port = port.ok_or_else(|| wrong("its port is not a number from 1 to 65535"))?;
         Ok(Self { uri, host, port, bearer: bearer.transpose()?, tls, url })
     }
 
