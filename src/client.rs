@@ -20,6 +20,8 @@ mod link;
 mod reads;
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 mod types;
 mod vat;
 mod watch;
