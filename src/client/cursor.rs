@@ -5,7 +5,7 @@
 
 use super::error::{Failure, check};
 use super::link::Link;
-use super::vat::{Effect, Vat};
+use super::vat::{Effect, TRIES, Vat};
 use super::{Client, ClientError, FindOptions, GrepOptions, Match, PathEntry, convert};
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -115,11 +115,15 @@ impl<S: Search> Searching<S> {
     ) -> Result<(), ClientError> {
         let (mut cursor, mut link) = open;
         let mut is_again = false;
+        let mut losses = 0;
         loop {
             match S::page(&cursor).await {
                 Ok((mut page, is_last)) => {
                     let is_new = |item: &S::Item| self.is_new(item) || !is_again;
                     page.retain(is_new);
+                    if !page.is_empty() {
+                        losses = 0;
+                    }
                     let is_gone = !page.is_empty() && pages.send(Ok(page)).await.is_err();
                     if is_last || is_gone {
                         return Ok(());
@@ -127,9 +131,11 @@ impl<S: Search> Searching<S> {
                 }
                 Err(failure) => {
                     let error = self.vat.judge(&link, failure, Effect::Reads);
-                    if !matches!(error, ClientError::Lost { .. }) || self.seen.len() >= REMEMBERED {
+                    let is_lost = matches!(error, ClientError::Lost { .. });
+                    if !is_lost || losses == TRIES || self.seen.len() >= REMEMBERED {
                         return Err(error);
                     }
+                    losses += 1;
                     (cursor, link) = self.open().await?;
                     is_again = true;
                 }

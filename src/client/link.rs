@@ -31,6 +31,7 @@ const CLOSE: Duration = Duration::from_secs(1);
 pub(super) struct Link {
     pub(super) workspace: workspace::Client,
     pub(super) fs: fs::Client,
+    since: Instant,
     loss: Loss,
     system: JoinHandle<()>,
     pump: RefCell<Option<JoinHandle<()>>>,
@@ -55,7 +56,10 @@ impl Link {
         let (outgoing, queue) = mpsc::unbounded_channel();
         let loss = Loss::default();
         let frames = frames(stream, options.silence, loss.clone());
-        let network = Network::new(frames, outgoing, Ledger::new(Limits::default()), Side::Client);
+        // We always take answers, however much we have to send: a daemon that waits for us to do so must not wait
+        // for ever.
+        let ledger = Ledger::new(Limits { answer_bytes: usize::MAX, ..Limits::default() });
+        let network = Network::new(frames, outgoing, ledger, Side::Client);
         let mut system = RpcSystem::new(Box::new(network), None);
         let workspace: workspace::Client = system.bootstrap(Side::Server);
         let pump = tokio::task::spawn_local(pump(sink, queue, options.silence / 3, loss.clone()));
@@ -70,7 +74,7 @@ impl Link {
         let asked = workspace.fs_request().send().promise;
         let fs = async { asked.await?.get()?.get_fs() };
         match timeout(CONNECT, fs).await.map_err(late)? {
-            Ok(fs) => Ok(Self { workspace, fs, loss, system, pump }),
+            Ok(fs) => Ok(Self { workspace, fs, since: Instant::now(), loss, system, pump }),
             Err(error) => Err(target.unreachable(error.extra, "is it a wsd of another version?")),
         }
     }
@@ -78,6 +82,11 @@ impl Link {
     /// How it was lost, if it was.
     pub(super) fn loss(&self) -> Option<String> {
         self.loss.0.borrow().clone()
+    }
+
+    /// How long it has been there.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// Takes note that it no longer works.

@@ -6,7 +6,7 @@
 use super::convert;
 use super::error::{Failure, check};
 use super::link::Link;
-use super::vat::{Effect, Vat};
+use super::vat::{Effect, TRIES, Vat};
 use super::{Attr, Client, ClientError};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -58,7 +58,7 @@ impl Client {
         let client = self.clone();
         self.run(move |vat| async move {
             let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
-            let mut reading = Reading { vat, path, offset, end, first: None };
+            let mut reading = Reading { vat, path, offset, end, first: None, losses: 0 };
             let open = reading.open().await?;
             let attr = open.attr;
             let (send, portions) = mpsc::channel(WINDOW + 1);
@@ -77,6 +77,8 @@ struct Reading {
     end: u64,
     /// The file when it was opened first.
     first: Option<Attr>,
+    /// Connections lost since bytes came.
+    losses: usize,
 }
 
 struct Open {
@@ -130,6 +132,7 @@ impl Reading {
             match answer {
                 Ok((bytes, permit, is_end)) => {
                     self.offset += bytes.len() as u64;
+                    self.losses = 0;
                     if !bytes.is_empty() && portions.send(Ok((bytes, permit))).await.is_err() || is_end {
                         return;
                     }
@@ -148,8 +151,9 @@ impl Reading {
 
     /// Goes on over the next connection, if it was only the connection.
     async fn resume(&mut self, link: &Link, failure: Failure) -> Result<Open, ClientError> {
+        self.losses += 1;
         match self.vat.judge(link, failure, Effect::Reads) {
-            ClientError::Lost { .. } => self.open().await,
+            ClientError::Lost { .. } if self.losses <= TRIES => self.open().await,
             error => Err(error),
         }
     }

@@ -23,11 +23,14 @@ pub(super) enum Effect {
     Changes,
 }
 
-/// Most connections that one call is tried over.
-const TRIES: usize = 8;
+/// Most connections that are lost under one call, or under a long one that gets nowhere.
+pub(super) const TRIES: usize = 8;
 
 /// The first and the longest pause between two attempts to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// A connection that is lost sooner than this is not replaced at once.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// The connection's place; there is one at a time.
 pub(super) struct Vat {
@@ -72,7 +75,9 @@ impl Vat {
         if let Some(link) = slot.as_ref().filter(|link| link.loss().is_none()) {
             return Ok(Rc::clone(link));
         }
-        *slot = None;
+        if slot.take().is_some_and(|link| link.age() < STEADY) {
+            sleep(jitter(4 * PAUSES.0)).await;
+        }
         let link = Rc::new(self.connect(deadline).await?);
         *slot = Some(Rc::clone(&link));
         Ok(link)

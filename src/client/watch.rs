@@ -3,7 +3,7 @@
 use super::convert;
 use super::error::check;
 use super::link::Link;
-use super::vat::{Effect, Vat};
+use super::vat::{Effect, TRIES, Vat};
 use super::{Changes, Client, ClientError};
 use std::rc::Rc;
 use tokio::sync::mpsc;
@@ -104,9 +104,11 @@ impl Watching {
         batches: &mpsc::Sender<Result<Changes, ClientError>>,
     ) -> Result<(), ClientError> {
         let (_, mut watch, mut link) = open;
+        let mut losses = 0;
         loop {
             match next(&watch).await {
                 Ok(changes) => {
+                    losses = 0;
                     self.after = Some(changes.up_to);
                     let has_news = changes.dropped || !changes.changes.is_empty();
                     if has_news && batches.send(Ok(changes)).await.is_err() {
@@ -114,7 +116,10 @@ impl Watching {
                     }
                 }
                 Err(failure) => match self.vat.judge(&link, failure, Effect::Reads) {
-                    ClientError::Lost { .. } => (_, watch, link) = self.open().await?,
+                    ClientError::Lost { .. } if losses < TRIES => {
+                        losses += 1;
+                        (_, watch, link) = self.open().await?;
+                    }
                     error => return Err(error),
                 },
             }

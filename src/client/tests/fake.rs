@@ -84,7 +84,8 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
         Err(error) => Some(Err(Error::disconnected(error.to_string()))),
     });
     let (outgoing, mut queue) = mpsc::unbounded_channel::<Bytes>();
-    let network = Network::new(frames, outgoing, Ledger::new(Limits::default()), Side::Server);
+    let ledger = Ledger::new(Limits { answer_bytes: usize::MAX, ..Limits::default() });
+    let network = Network::new(frames, outgoing, ledger, Side::Server);
     let cut = Rc::new(Notify::new());
     let session = Session { world, cut: Rc::clone(&cut) };
     let bootstrap: workspace::Client = new_client(session);
@@ -176,7 +177,10 @@ impl fs::Server for Session {
     ) -> Answered {
         self.note("readFile").await;
         let offset = params.get()?.get_offset() as usize;
-        let (size, revision) = (self.world().file.len(), self.world().revision);
+        let (size, revision) = {
+            let world = self.world();
+            (world.file.len(), world.revision)
+        };
         let mut attr = results.get().init_attr();
         attr.set_size(size as u64);
         attr.set_revision(revision);
