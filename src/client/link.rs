@@ -6,12 +6,14 @@ use super::error::ClientError;
 use crate::wire::{Ledger, Limits, MAX_FRAME, Network, Side};
 use bytes::Bytes;
 use capnp_rpc::RpcSystem;
+use futures::future::{Either, select};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, Stream, StreamExt};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval_at, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -33,8 +35,8 @@ pub(super) struct Link {
     pub(super) fs: fs::Client,
     since: Instant,
     loss: Loss,
-    system: JoinHandle<()>,
-    pump: RefCell<Option<JoinHandle<()>>>,
+    pump: Cell<Option<JoinHandle<()>>>,
+    _end: oneshot::Sender<()>,
 }
 
 /// How the connection ended; the first reason stays.
@@ -63,18 +65,13 @@ impl Link {
         let mut system = RpcSystem::new(Box::new(network), None);
         let workspace: workspace::Client = system.bootstrap(Side::Server);
         let pump = tokio::task::spawn_local(pump(sink, queue, options.silence / 3, loss.clone()));
-        let ending = loss.clone();
-        let system = tokio::task::spawn_local(async move {
-            match system.await {
-                Ok(()) => ending.note("the daemon closed it"),
-                Err(error) => ending.note(error.extra),
-            }
-        });
-        let pump = RefCell::new(Some(pump));
+        let (_end, end) = oneshot::channel();
+        tokio::task::spawn_local(drive(system, end, loss.clone()));
+        let pump = Cell::new(Some(pump));
         let asked = workspace.fs_request().send().promise;
         let fs = async { asked.await?.get()?.get_fs() };
         match timeout(CONNECT, fs).await.map_err(late)? {
-            Ok(fs) => Ok(Self { workspace, fs, since: Instant::now(), loss, system, pump }),
+            Ok(fs) => Ok(Self { workspace, fs, since: Instant::now(), loss, pump, _end }),
             Err(error) => Err(target.unreachable(error.extra, "is it a wsd of another version?")),
         }
     }
@@ -95,18 +92,27 @@ impl Link {
     }
 
     /// Says goodbye.
-    pub(super) async fn close(&self) {
-        self.system.abort();
-        let pump = self.pump.borrow_mut().take();
+    pub(super) async fn close(self: Rc<Self>) {
+        let pump = self.pump.take();
+        drop(self);
         if let Some(pump) = pump {
             let _ = timeout(CLOSE, pump).await;
         }
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.system.abort();
+/// Drives the vat until the connection ends, or nobody has the link any more. A vat that is only dropped keeps its
+/// connection, because the two own each other.
+async fn drive(system: RpcSystem<Side>, end: oneshot::Receiver<()>, loss: Loss) {
+    let disconnector = system.get_disconnector();
+    let system = pin!(system);
+    match select(system, end).await {
+        Either::Left((Ok(()), _)) => loss.note("the daemon closed it"),
+        Either::Left((Err(error), _)) => loss.note(error.extra),
+        Either::Right((_, system)) => {
+            loss.note("it was closed");
+            select(disconnector, system).await;
+        }
     }
 }
 

@@ -76,6 +76,9 @@ impl Fake {
 }
 
 async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
+    let stream = stream.into_std().unwrap();
+    let wire = stream.try_clone().unwrap();
+    let stream = TcpStream::from_std(stream).unwrap();
     let (mut sink, stream) = tokio_tungstenite::accept_async(stream).await.unwrap().split();
     world.lock().unwrap().connections += 1;
     let frames = stream.filter_map(async |message| match message {
@@ -102,6 +105,7 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
         () = sending => {}
         () = cut.notified() => {}
     }
+    let _ = wire.shutdown(std::net::Shutdown::Both);
 }
 
 #[derive(Clone)]
