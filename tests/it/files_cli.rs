@@ -235,7 +235,7 @@ fn trees_are_searched() {
     );
     let matches = lines(&daemon, &["grep", "--json", "-F", "needle", "src", "--exclude", "*.log"]);
     assert_eq!(matches.len(), 2);
-    let found = matches.iter().find(|found| found["path"] == Value::from(&a[..])).unwrap();
+    let found = matches.iter().find(|found| found["path"] == a[..]).unwrap();
     assert_eq!(found["spans"], serde_json::json!([{ "start": 4, "end": 10 }]));
     assert_eq!((&found["line"], &found["offset"]), (&Value::from(2), &Value::from(4)));
     let output = run(&daemon, &["grep", "nothing at all"]);
