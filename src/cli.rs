@@ -1,10 +1,21 @@
 //! The commands, a file each.
 
+mod about;
 mod check;
+mod files;
 mod gc;
+mod get;
 mod guard;
+mod list;
+mod out;
+mod progress;
+mod put;
+mod remote;
 mod run;
+mod search;
 mod serve;
+mod talk;
+mod watch;
 
 use crate::config::{Config, Defaults, Flags};
 use crate::{mount, telemetry};
@@ -35,6 +46,8 @@ enum Command {
     Gc(gc::GcArgs),
     #[command(name = mount::guard::COMMAND, hide = true)]
     Guard(guard::GuardArgs),
+    #[command(flatten)]
+    Remote(remote::Remote),
 }
 
 /// Which store an offline command works on.
@@ -58,6 +71,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(args)) => check::check(&args),
         Some(Command::Gc(args)) => gc::gc(&args),
         Some(Command::Guard(args)) => guard::guard(args),
+        Some(Command::Remote(command)) => command.run(),
     }
 }
 

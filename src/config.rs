@@ -12,9 +12,12 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+mod client;
 mod commands;
 #[cfg(test)]
 mod tests;
+
+pub use client::{ClientConfig, ClientFlags};
 
 /// The flags of `wsd serve` and `wsd run`. Each is the variable of its name.
 #[derive(Args, Clone, Debug, Default)]

@@ -20,12 +20,15 @@
 //! - [`rpc`]: the service as Cap'n Proto objects. [`metrics`]: what is measured, and its names.
 //! - [`workspace`]: the three together, in service.
 //! - [`http`]: health, information, statistics. The only user of the HTTP server.
+//! - [`client`]: a daemon, from elsewhere.
 //! - [`config`], [`telemetry`], [`daemon`], [`cli`]: settings, the log, the life of the process, the commands.
 //!
 //! Dependencies point one way, from the bottom of this list of rooms to its top:
-//! `error, clock <- store <- vfs <- mount <- config <- workspace <- http <- daemon <- cli`. A test reads the imports.
+//! `error, clock <- store <- vfs <- mount <- config <- workspace <- http <- daemon <- cli` and
+//! `wire <- client <- cli`. A test reads the imports.
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;

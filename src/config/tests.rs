@@ -99,3 +99,22 @@ fn sizes_have_units() {
     let config = load(&[("HOME", "/h"), ("WSD_CACHE_BYTES", "64M"), ("WSD_MAX_BYTES", "2G")]).unwrap();
     assert_eq!((config.cache_bytes, config.max_bytes), (64 << 20, Some(2 << 30)));
 }
+
+#[test]
+fn a_client_finds_its_daemon() {
+    let find = |flag: Option<&str>, pairs: &[(&str, &str)]| {
+        let env =
+            |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        ClientConfig::from(&ClientFlags { url: flag.map(str::to_owned) }, &env)
+    };
+    let url = |flag, pairs: &[_]| find(flag, pairs).unwrap().url;
+    assert_eq!(url(None, &[]), "ws://127.0.0.1:45678/ws");
+    assert_eq!(url(None, &[("PORT", "1")]), "ws://127.0.0.1:1/ws");
+    assert_eq!(url(None, &[("PORT", "x"), ("WSD_URL", "ws://a/ws")]), "ws://a/ws");
+    assert_eq!(url(Some("ws://b/ws"), &[("WSD_URL", "ws://a/ws")]), "ws://b/ws");
+    assert_eq!(find(None, &[("WSD_TOKEN", "s3cret")]).unwrap().token.as_deref(), Some("s3cret"));
+    for (variable, value) in [("PORT", "0"), ("PORT", "x"), ("WSD_TOKEN", "a b")] {
+        let text = find(None, &[(variable, value)]).unwrap_err().to_string();
+        assert!(text.starts_with(variable), "{text}");
+    }
+}

@@ -20,7 +20,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
     ("http", &["error", "store", "config", "workspace", "rpc", "metrics"]),
     ("daemon", &["config", "mount", "workspace", "http", "service", "exec", "rpc", "metrics"]),
-    ("cli", &["config", "telemetry", "store", "mount", "daemon"]),
+    ("client", &["wire"]),
+    ("cli", &["config", "telemetry", "store", "mount", "daemon", "client"]),
 ];
 
 /// Crates that only these rooms may use.

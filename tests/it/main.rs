@@ -4,9 +4,11 @@
 
 mod both_sides;
 mod cli;
+mod client;
 mod coherence;
 mod crash;
 mod faults;
+mod files_cli;
 mod http;
 mod imports;
 mod memory;

@@ -1,0 +1,181 @@
+//! Commands that talk to a daemon: connecting, and saying what went wrong.
+
+use super::out::{Out, escape};
+use super::{USAGE, complain};
+use crate::client::{Applied, Client, ClientError, ClientOptions};
+use crate::config::{ClientConfig, ClientFlags};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The daemon refused, or was not there.
+    Client(ClientError),
+    /// A file of this machine.
+    Local(PathBuf, io::Error),
+    /// Standard output.
+    Out(io::Error),
+    /// The arguments together make no sense.
+    Usage(String),
+}
+
+/// How a command ended; false is exit code 1 without another word.
+pub(super) type Done = Result<bool, Failure>;
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl Failure {
+    /// A directory where a file is wanted.
+    pub(super) fn is_directory(path: &[u8]) -> Self {
+        Self::Client(ClientError::Refused {
+            code: "EISDIR".to_owned(),
+            message: "is a directory: use -r".to_owned(),
+            path: path.to_owned(),
+            applied: Applied::No,
+        })
+    }
+
+    /// Of a local file.
+    pub(super) fn local(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |error| Self::Local(path.clone(), error)
+    }
+
+    /// Says it in one line; the exit code.
+    pub(super) fn report(&self) -> u8 {
+        match self {
+            Self::Out(error) if error.kind() == io::ErrorKind::BrokenPipe => return 0,
+            Self::Usage(message) => {
+                eprintln!("wsd: {message}");
+                return USAGE;
+            }
+            Self::Client(error) => {
+                let hint = match error.applied() {
+                    Applied::No => "",
+                    Applied::Yes => "; a part of it was done",
+                    Applied::Unknown => "; it may have been done or not",
+                };
+                say(error.path(), &format!("{error}{hint}"), error.code());
+            }
+            Self::Local(path, error) => say_io(path.as_os_str().as_bytes(), error),
+            Self::Out(error) => say_io(b"standard output", error),
+        }
+        1
+    }
+}
+
+fn say(path: &[u8], message: &str, code: &str) {
+    let about = if path.is_empty() { "" } else { ": " };
+    let path = String::from_utf8_lossy(&escape(path)).into_owned();
+    let message = String::from_utf8_lossy(&escape(message.as_bytes())).into_owned();
+    eprintln!("wsd: {path}{about}{message} ({code})");
+}
+
+fn say_io(path: &[u8], error: &io::Error) {
+    let text = error.to_string();
+    let message = text.split(" (os error").next().unwrap_or_default();
+    let code = match error.kind() {
+        io::ErrorKind::NotFound => "ENOENT",
+        io::ErrorKind::PermissionDenied => "EACCES",
+        io::ErrorKind::AlreadyExists => "EEXIST",
+        io::ErrorKind::IsADirectory => "EISDIR",
+        io::ErrorKind::NotADirectory => "ENOTDIR",
+        io::ErrorKind::DirectoryNotEmpty => "ENOTEMPTY",
+        io::ErrorKind::StorageFull => "ENOSPC",
+        io::ErrorKind::ReadOnlyFilesystem => "EROFS",
+        io::ErrorKind::InvalidInput => "EINVAL",
+        _ => "EIO",
+    };
+    say(path, message, code);
+}
+
+/// Whom to talk to.
+pub(super) fn options(flags: &ClientFlags) -> Result<ClientOptions, ExitCode> {
+    let ClientConfig { url, token } = ClientConfig::load(flags).map_err(|error| complain(error, USAGE))?;
+    Ok(ClientOptions { token, ..ClientOptions::new(url) })
+}
+
+/// Connects, does the work, and says how it ended.
+pub(super) fn talk(flags: &ClientFlags, work: impl AsyncFnOnce(&Client, &mut Out) -> Done) -> ExitCode {
+    let options = match options(flags) {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    finish(async |out| work(&Client::connect(options).await?, out).await)
+}
+
+/// Does work that prints something, and says how it ended.
+pub(super) fn finish(work: impl AsyncFnOnce(&mut Out) -> Done) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(error, 1),
+    };
+    let mut out = Out::new();
+    let done = runtime.block_on(work(&mut out));
+    let done = out.flush().and(done);
+    match done {
+        Ok(is_good) => ExitCode::from(u8::from(!is_good)),
+        Err(failure) => ExitCode::from(failure.report()),
+    }
+}
+
+/// Whether one of several went well; one that did not is reported, and the others go on.
+pub(super) fn went_well(result: Result<(), Failure>) -> Done {
+    match result {
+        Ok(()) => Ok(true),
+        Err(failure @ (Failure::Out(_) | Failure::Usage(_))) => Err(failure),
+        Err(Failure::Client(error)) if !matches!(error, ClientError::Refused { .. }) => {
+            Err(Failure::Client(error))
+        }
+        Err(failure) => {
+            failure.report();
+            Ok(false)
+        }
+    }
+}
+
+/// A name in a directory.
+pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = directory.to_owned();
+    if !path.is_empty() && !path.ends_with(b"/") {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}
+
+/// The last name of a path.
+pub(super) fn base_name(path: &[u8]) -> Option<&[u8]> {
+    Path::new(OsStr::from_bytes(path)).file_name().map(OsStr::as_bytes)
+}
+
+/// Paths of the command line, or the mount point.
+pub(super) fn paths_or_root(paths: &[OsString]) -> Vec<&[u8]> {
+    if paths.is_empty() {
+        return vec![b"."];
+    }
+    paths.iter().map(|path| path.as_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_put_together_and_taken_apart() {
+        assert_eq!(join(b"/w", b"a"), b"/w/a");
+        assert_eq!(join(b"/w/", b"a"), b"/w/a");
+        assert_eq!(join(b"", b"a"), b"a");
+        assert_eq!(base_name(b"/w/a\xff/"), Some(&b"a\xff"[..]));
+        assert_eq!(base_name(b"/"), None);
+        assert_eq!(base_name(b"a/.."), None);
+    }
+}
