@@ -14,7 +14,7 @@ interface Exec {
   # Starts a command. ENOENT, EACCES, ENOTDIR (with the path) when the program or the directory is not there;
   # EEXEC_BUSY when the id is in use; ENOTSUP when the workspace is not mounted.
 
-  attach @1 (id :Text, after :UInt64 = 0) -> (error :Error, info :Info, events :Events);
+  attach @1 (id :Text, after :UInt64 = 0) -> (error :Error, info :Info, events :Events, stdin :Stdin);
   # The events of a command after a sequence number; 0: from the first. 0xffffffffffffffff: only what is to come.
   # Any number of readers may be attached. ENOENT: no such command, or it was disposed of.
 

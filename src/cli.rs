@@ -2,6 +2,8 @@
 
 mod about;
 mod check;
+mod commands;
+mod exec;
 mod files;
 mod gc;
 mod get;

@@ -7,10 +7,12 @@
 //! offset, a watch at the revision, a search with what it has not found yet.
 //!
 //! - `dial`: addresses, TCP, TLS. `link`: one connection. `vat`: the thread, and connecting again.
-//! - `reads`, `changes`: one call, one answer. `source`, `sink`, `cursor`, `watch`: the long ones.
+//! - `reads`, `changes`: one call, one answer. `source`, `sink`, `cursor`, `watch`, `commands`: the
+//!   long ones.
 //! - `error`, `types`, `convert`: what callers see, and how the wire has it. `http`: what is asked without RPC.
 
 mod changes;
+mod commands;
 mod convert;
 mod cursor;
 mod dial;
@@ -26,6 +28,7 @@ mod types;
 mod vat;
 mod watch;
 
+pub use commands::{Attached, AttachedEvents, CommandEvent, CommandInput};
 pub use cursor::Cursor;
 pub use error::{Applied, ClientError};
 pub use http::page;

@@ -1,7 +1,7 @@
 //! The commands that talk to a running daemon.
 
-use super::talk::{finish, options, talk};
-use super::{about, files, get, list, put, search, watch};
+use super::talk::{finish, options, talk, talk_code};
+use super::{about, commands, exec, files, get, list, put, search, watch};
 use clap::Subcommand;
 use std::process::ExitCode;
 
@@ -33,6 +33,14 @@ pub(super) enum Remote {
     Grep(search::GrepArgs),
     /// Print what changes, as it changes
     Watch(watch::WatchArgs),
+    /// Run a command in the workspace; the exit code is the command's
+    Exec(Box<exec::ExecArgs>),
+    /// List commands that run or have run
+    Ps(commands::PsArgs),
+    /// Print what a command said
+    Logs(commands::LogsArgs),
+    /// Send a signal to all processes of a command
+    Kill(commands::KillArgs),
     /// What the daemon says of itself
     Info(about::AboutArgs),
     /// The daemon's counters
@@ -63,6 +71,14 @@ impl Remote {
             Self::Watch(args) => {
                 talk(&args.remote, async |client, out| watch::watch(client, out, &args).await)
             }
+            Self::Exec(args) => {
+                talk_code(&args.remote, async |client, out| exec::exec(client, out, &args).await)
+            }
+            Self::Ps(args) => talk(&args.remote, async |client, out| commands::ps(client, out, &args).await),
+            Self::Logs(args) => {
+                talk_code(&args.remote, async |client, out| commands::logs(client, out, &args).await)
+            }
+            Self::Kill(args) => talk(&args.remote, async |client, _| commands::kill(client, &args).await),
             Self::Info(args) => talk(&args.remote, async |client, out| about::info(client, out, &args).await),
             Self::Stats(args) => match options(&args.remote) {
                 Ok(options) => finish(async |out| about::stats(&options, out, &args).await),

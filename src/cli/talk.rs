@@ -105,15 +105,31 @@ pub(super) fn options(flags: &ClientFlags) -> Result<ClientOptions, ExitCode> {
 
 /// Connects, does the work, and says how it ended.
 pub(super) fn talk(flags: &ClientFlags, work: impl AsyncFnOnce(&Client, &mut Out) -> Done) -> ExitCode {
+    talk_code(flags, async |client, out| work(client, out).await.map(code_of))
+}
+
+/// The same for work that has an exit code of its own.
+pub(super) fn talk_code(
+    flags: &ClientFlags,
+    work: impl AsyncFnOnce(&Client, &mut Out) -> Result<u8, Failure>,
+) -> ExitCode {
     let options = match options(flags) {
         Ok(options) => options,
         Err(code) => return code,
     };
-    finish(async |out| work(&Client::connect(options).await?, out).await)
+    finish_code(async |out| work(&Client::connect(options).await?, out).await)
+}
+
+fn code_of(is_good: bool) -> u8 {
+    u8::from(!is_good)
 }
 
 /// Does work that prints something, and says how it ended.
 pub(super) fn finish(work: impl AsyncFnOnce(&mut Out) -> Done) -> ExitCode {
+    finish_code(async |out| work(out).await.map(code_of))
+}
+
+fn finish_code(work: impl AsyncFnOnce(&mut Out) -> Result<u8, Failure>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(error, 1),
@@ -122,7 +138,7 @@ pub(super) fn finish(work: impl AsyncFnOnce(&mut Out) -> Done) -> ExitCode {
     let done = runtime.block_on(work(&mut out));
     let done = out.flush().and(done);
     match done {
-        Ok(is_good) => ExitCode::from(u8::from(!is_good)),
+        Ok(code) => ExitCode::from(code),
         Err(failure) => ExitCode::from(failure.report()),
     }
 }

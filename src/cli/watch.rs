@@ -53,7 +53,7 @@ pub(super) async fn watch(client: &Client, out: &mut Out, args: &WatchArgs) -> D
     Ok(true)
 }
 
-fn print(out: &mut Out, change: &Change) -> Result<(), Failure> {
+pub(super) fn print(out: &mut Out, change: &Change) -> Result<(), Failure> {
     let kind = match change.kind {
         ChangeKind::Created => "created",
         ChangeKind::Modified => "modified",
@@ -70,7 +70,7 @@ fn print(out: &mut Out, change: &Change) -> Result<(), Failure> {
     out.line(&line)
 }
 
-fn object(change: &Change) -> Map<String, Value> {
+pub(super) fn object(change: &Change) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("revision".to_owned(), change.revision.into());
     object.insert("kind".to_owned(), json!(change.kind));

@@ -3,6 +3,7 @@
 use super::types::*;
 use capnp::Result;
 use wsd_schema::common_capnp::{self, attr};
+use wsd_schema::exec_capnp;
 use wsd_schema::fs_capnp::{
     self, change, dir_entry, find_options, grep_options, match_, path_entry, set_time,
 };
@@ -167,5 +168,38 @@ pub(super) fn change(change: change::Reader<'_>) -> Result<Change> {
         ino: change.get_ino(),
         path: change.get_path()?.to_vec(),
         from: change.get_from()?.to_vec(),
+    })
+}
+
+pub(super) fn command_exit(exit: exec_capnp::exit::Reader<'_>) -> Result<CommandExit> {
+    let mut told = CommandExit {
+        code: None,
+        signal: None,
+        lost: false,
+        timed_out: exit.get_timed_out(),
+        output_cut: exit.get_output_cut(),
+    };
+    match exit.which()? {
+        exec_capnp::exit::Code(code) => told.code = Some(code),
+        exec_capnp::exit::Signal(signal) => told.signal = Some(signal?.to_string()?),
+        exec_capnp::exit::Lost(()) => told.lost = true,
+    }
+    Ok(told)
+}
+
+pub(super) fn command_info(info: exec_capnp::info::Reader<'_>) -> Result<CommandInfo> {
+    let has_ended = info.get_state()? == exec_capnp::State::Ended;
+    Ok(CommandInfo {
+        id: info.get_id()?.to_string()?,
+        command: info.get_command()?.to_vec(),
+        cwd: info.get_cwd()?.to_vec(),
+        pid: info.get_pid(),
+        exit: if has_ended { Some(command_exit(info.get_exit()?)?) } else { None },
+        started: info.get_started(),
+        ended: info.get_ended(),
+        start_revision: info.get_start_revision(),
+        end_revision: info.get_end_revision(),
+        first_seq: info.get_first_seq(),
+        last_seq: info.get_last_seq(),
     })
 }

@@ -309,3 +309,117 @@ pub struct Copied {
     pub files: u64,
     pub bytes: u64,
 }
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// By `/bin/sh -c`.
+    Shell(Vec<u8>),
+    /// A program and its arguments.
+    Argv(Vec<Vec<u8>>),
+}
+
+/// Where a command's standard input comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Stdin {
+    /// There is none.
+    #[default]
+    None,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// What is written to its [`CommandInput`](super::CommandInput).
+    Stream,
+}
+
+/// A command; see `schema/exec.capnp`.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// What to run.
+    pub words: Words,
+    /// Empty: the mount point; relative: below it.
+    pub cwd: Vec<u8>,
+    /// In addition to what the daemon gives.
+    pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Where its standard input comes from.
+    pub stdin: Stdin,
+    /// After this it is ended.
+    pub timeout: Option<std::time::Duration>,
+    /// Rows and columns of its pseudo-terminal, if it is to have one.
+    pub terminal: Option<(u16, u16)>,
+    /// Empty: one is chosen.
+    pub id: String,
+    /// What it leaves in the background is left alone.
+    pub detach: bool,
+    /// How long output is waited for from what outlives it.
+    pub output_grace: std::time::Duration,
+    /// Limits of its processes; 0: none.
+    pub limits: CommandLimits,
+}
+
+/// Limits as in setrlimit(2); 0: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in `Limits` of the schema")]
+pub struct CommandLimits {
+    pub cpu_seconds: u64,
+    pub memory_bytes: u64,
+    pub processes: u64,
+    pub file_bytes: u64,
+    pub open_files: u64,
+}
+
+impl Command {
+    /// A command with nothing special about it.
+    pub fn new(words: Words) -> Self {
+        Self {
+            words,
+            cwd: Vec::new(),
+            env: Vec::new(),
+            stdin: Stdin::None,
+            timeout: None,
+            terminal: None,
+            id: String::new(),
+            detach: false,
+            output_grace: std::time::Duration::from_secs(5),
+            limits: CommandLimits::default(),
+        }
+    }
+
+    /// A line for `/bin/sh -c`.
+    pub fn shell(line: impl AsRef<[u8]>) -> Self {
+        Self::new(Words::Shell(line.as_ref().to_owned()))
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandExit {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// The signal that ended it, without "SIG".
+    pub signal: Option<String>,
+    /// The daemon ended while it ran: nobody knows.
+    pub lost: bool,
+    /// Its time was over.
+    pub timed_out: bool,
+    /// There may have been more output.
+    pub output_cut: bool,
+}
+
+/// A command that the daemon knows.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "as in `Info` of `schema/exec.capnp`")]
+pub struct CommandInfo {
+    pub id: String,
+    pub command: Vec<u8>,
+    pub cwd: Vec<u8>,
+    pub pid: u32,
+    /// `None` while it runs.
+    pub exit: Option<CommandExit>,
+    pub started: i64,
+    pub ended: i64,
+    pub start_revision: u64,
+    pub end_revision: u64,
+    pub first_seq: u64,
+    pub last_seq: u64,
+}

@@ -62,7 +62,7 @@ fn unescape(field: &str) -> PathBuf {
 pub(super) fn prepare(point: &Path) -> Result<(), MountError> {
     let failed = |source| MountError::Point { point: point.to_path_buf(), source };
     for _ in 0..16 {
-        match std::fs::metadata(point) {
+        match look(point) {
             Ok(metadata) if metadata.is_dir() => break,
             Ok(_) => return Err(MountError::NotADirectory(point.to_path_buf())),
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -91,6 +91,16 @@ pub(super) fn prepare(point: &Path) -> Result<(), MountError> {
             })
         }
     }
+}
+
+/// What is at the mount point. A mount whose daemon is gone is an error, even if the kernel remembers its root: the state
+/// of a filesystem is nothing that it remembers.
+fn look(point: &Path) -> std::io::Result<std::fs::Metadata> {
+    let metadata = std::fs::metadata(point)?;
+    if mounted_at(point).is_some_and(|info| info.kind.starts_with("fuse")) {
+        rustix::fs::statfs(point)?;
+    }
+    Ok(metadata)
 }
 
 /// Takes the topmost mount away from here at once, whoever uses it.

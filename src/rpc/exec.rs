@@ -105,12 +105,17 @@ impl exec::Server for ExecObject {
             let open = self.session.open()?;
             let (command, reader) = execs.attach(&id, after).map_err(failure)?;
             set_info(results.get().init_info(), &command);
-            Ok((reader, open))
+            Ok((command, reader, open))
         });
-        if let Err(failure) = &attached {
-            set_error(results.get().init_error(), failure);
-        }
-        results.get().set_events(capnp_rpc::new_client(EventsObject::new(&self.session, attached)));
+        let (command, reader) = match attached {
+            Ok((command, reader, open)) => (Ok(command), Ok((reader, open))),
+            Err(failure) => {
+                set_error(results.get().init_error(), &failure);
+                (Err(failure.clone()), Err(failure))
+            }
+        };
+        results.get().set_events(capnp_rpc::new_client(EventsObject::new(&self.session, reader)));
+        results.get().set_stdin(capnp_rpc::new_client(StdinObject { command }));
         Ok(())
     }
 

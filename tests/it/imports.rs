@@ -21,7 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("http", &["error", "store", "config", "workspace", "rpc", "metrics"]),
     ("daemon", &["config", "mount", "workspace", "http", "service", "exec", "rpc", "metrics"]),
     ("client", &["wire"]),
-    ("cli", &["config", "telemetry", "store", "mount", "daemon", "client"]),
+    ("cli", &["exec", "config", "telemetry", "store", "mount", "daemon", "client"]),
 ];
 
 /// Crates that only these rooms may use.

@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod coherence;
 mod crash;
+mod exec_cli;
 mod faults;
 mod files_cli;
 mod http;

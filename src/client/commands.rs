@@ -1,0 +1,406 @@
+//! Commands: running them, following them over as many connections as it takes.
+//!
+//! A command belongs to the daemon and has an id. The client chooses the id itself, so that a command whose start was
+//! answered by nothing but a lost connection can be found again, or be known not to have been started.
+
+use super::convert;
+use super::error::check;
+use super::link::Link;
+use super::vat::{Effect, TRIES, Vat};
+use super::{Change, Client, ClientError, Command, CommandExit, CommandInfo, Failure, Stdin, Words};
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use wsd_schema::exec_capnp::{self as wire, command, event, events, exec, stdin};
+
+/// Most events at a time.
+const LIMIT: u32 = 256;
+
+/// How long the daemon waits for one before it says that there was none.
+const WAIT_MS: u32 = 30_000;
+
+/// Most bytes of one write to a command.
+const INPUT: usize = 64 << 10;
+
+/// What a command says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandEvent {
+    /// Bytes on standard output, or from its terminal.
+    Stdout(Bytes),
+    /// Bytes on standard error.
+    Stderr(Bytes),
+    /// Events up to this one are no longer kept; those after it follow.
+    Dropped(u64),
+    /// The last event.
+    Exit(CommandExit),
+}
+
+/// A command that is being followed. While it is there and not read, the command is held up.
+#[derive(Debug)]
+pub struct Attached {
+    /// Its id.
+    pub id: String,
+    /// Its standard input.
+    pub input: CommandInput,
+    events: mpsc::Receiver<Result<CommandEvent, ClientError>>,
+    _client: Client,
+}
+
+/// The standard input of a command. It is closed when this is dropped.
+#[derive(Clone, Debug)]
+pub struct CommandInput(mpsc::Sender<Bytes>);
+
+impl CommandInput {
+    /// Writes to it; false when nobody takes it any more. Waits while the command does not read.
+    pub async fn write(&self, bytes: Bytes) -> bool {
+        self.0.send(bytes).await.is_ok()
+    }
+}
+
+impl Attached {
+    /// What it says next; none after its exit, or after an error.
+    pub async fn next(&mut self) -> Option<Result<CommandEvent, ClientError>> {
+        self.events.recv().await
+    }
+
+    /// Its standard input, and what it says, to be used side by side.
+    pub fn split(self) -> (CommandInput, AttachedEvents) {
+        (self.input, AttachedEvents { events: self.events, _client: self._client })
+    }
+}
+
+/// What a command says.
+#[derive(Debug)]
+pub struct AttachedEvents {
+    events: mpsc::Receiver<Result<CommandEvent, ClientError>>,
+    _client: Client,
+}
+
+impl AttachedEvents {
+    /// What it says next; none after its exit, or after an error.
+    pub async fn next(&mut self) -> Option<Result<CommandEvent, ClientError>> {
+        self.events.recv().await
+    }
+}
+
+impl Client {
+    /// Starts a command, and follows it from its first event.
+    pub async fn exec(&self, command: Command) -> Result<Attached, ClientError> {
+        let mut command = command;
+        if command.id.is_empty() {
+            command.id = format!("c{:016x}", RandomState::new().hash_one(0));
+        }
+        let client = self.clone();
+        let has_input = command.stdin == Stdin::Stream;
+        self.run(move |vat| async move {
+            let following = Following { vat, id: command.id.clone(), after: 0 };
+            let open = following.start(&command).await?;
+            Ok(following.follow(open, has_input, client))
+        })
+        .await
+    }
+
+    /// Follows a command after an event; `None`: only what is to come.
+    pub async fn attach(&self, id: &str, after: Option<u64>) -> Result<Attached, ClientError> {
+        let (id, client) = (id.to_owned(), self.clone());
+        self.run(move |vat| async move {
+            let mut following = Following { vat, id, after: after.unwrap_or(u64::MAX) };
+            let open = following.attach().await?;
+            if after.is_none() {
+                following.after = open.last;
+            }
+            Ok(following.follow(open, true, client))
+        })
+        .await
+    }
+
+    /// Sends a signal to all processes of a command, and ends them after `grace` if one is given. False when it had
+    /// ended already.
+    pub async fn kill(&self, id: &str, signal: &str, grace: Option<Duration>) -> Result<bool, ClientError> {
+        let (id, signal) = (id.to_owned(), signal.to_owned());
+        self.ask(Effect::Changes, move |link| {
+            let mut request = exec_of(link).kill_request();
+            let mut params = request.get();
+            params.set_id(id.as_str());
+            params.set_signal(signal.as_str());
+            params.set_grace_ms(grace.map_or(0, |grace| grace.as_millis().try_into().unwrap_or(u32::MAX)));
+            let asked = request.send().promise;
+            async move {
+                let answer = asked.await?;
+                let answer = answer.get()?;
+                check(answer.get_error())?;
+                Ok(answer.get_running())
+            }
+        })
+        .await
+    }
+
+    /// All commands that the daemon knows, oldest first.
+    pub async fn commands(&self) -> Result<Vec<CommandInfo>, ClientError> {
+        self.ask(Effect::Reads, |link| {
+            let asked = exec_of(link).list_request().send().promise;
+            async move {
+                let answer = asked.await?;
+                let answer = answer.get()?;
+                check(answer.get_error())?;
+                Ok(answer.get_commands()?.iter().map(convert::command_info).collect::<Result<_, _>>()?)
+            }
+        })
+        .await
+    }
+
+    /// Forgets a command that has ended.
+    pub async fn dispose(&self, id: &str) -> Result<(), ClientError> {
+        let id = id.to_owned();
+        self.ask(Effect::Changes, move |link| {
+            let mut request = exec_of(link).dispose_request();
+            request.get().set_id(id.as_str());
+            let asked = request.send().promise;
+            async move { check(asked.await?.get()?.get_error()) }
+        })
+        .await
+    }
+
+    /// Sets the size of a command's terminal.
+    pub async fn resize(&self, id: &str, rows: u16, columns: u16) -> Result<(), ClientError> {
+        let id = id.to_owned();
+        self.ask(Effect::Changes, move |link| {
+            let mut request = exec_of(link).resize_request();
+            let mut params = request.get();
+            params.set_id(id.as_str());
+            params.set_rows(rows);
+            params.set_columns(columns);
+            let asked = request.send().promise;
+            async move { check(asked.await?.get()?.get_error()) }
+        })
+        .await
+    }
+
+    /// What changed in the workspace while a command ran, and whether that is all.
+    pub async fn command_changes(&self, id: &str) -> Result<(Vec<Change>, bool), ClientError> {
+        let id = id.to_owned();
+        self.ask(Effect::Reads, move |link| {
+            let mut request = exec_of(link).changes_request();
+            request.get().set_id(id.as_str());
+            let asked = request.send().promise;
+            async move {
+                let answer = asked.await?;
+                let answer = answer.get()?;
+                check(answer.get_error())?;
+                let changes = answer.get_changes()?.iter().map(convert::change).collect::<Result<_, _>>()?;
+                Ok((changes, answer.get_complete()))
+            }
+        })
+        .await
+    }
+}
+
+/// The commands behind a connection.
+fn exec_of(link: &Link) -> exec::Client {
+    link.workspace.exec_request().send().pipeline.get_exec()
+}
+
+/// A command that is being followed, where the connection is.
+struct Following {
+    vat: Rc<Vat>,
+    id: String,
+    /// The last event that was delivered.
+    after: u64,
+}
+
+/// A reader, the input, and the connection that they die with.
+struct Open {
+    events: events::Client,
+    stdin: stdin::Client,
+    link: Rc<Link>,
+    /// The last event when it was opened.
+    last: u64,
+}
+
+impl Following {
+    /// Starts the command. When the answer is lost, the command is looked for by its id.
+    async fn start(&self, command: &Command) -> Result<Open, ClientError> {
+        let started = self.vat.ask(Effect::Changes, |link| {
+            let mut request = exec_of(link).run_request();
+            set_command(request.get().init_command(), command);
+            let (asked, link) = (request.send().promise, Rc::clone(link));
+            async move {
+                let answer = asked.await?;
+                let answer = answer.get()?;
+                check(answer.get_error())?;
+                Ok(Open { events: answer.get_events()?, stdin: answer.get_stdin()?, link, last: 0 })
+            }
+        });
+        match started.await {
+            Err(lost @ ClientError::Lost { .. }) => self.attach().await.map_err(|_| lost),
+            started => started,
+        }
+    }
+
+    async fn attach(&self) -> Result<Open, ClientError> {
+        let attached = self.vat.ask(Effect::Reads, |link| {
+            let mut request = exec_of(link).attach_request();
+            request.get().set_id(self.id.as_str());
+            request.get().set_after(self.after);
+            let (asked, link) = (request.send().promise, Rc::clone(link));
+            async move {
+                let answer = asked.await?;
+                let answer = answer.get()?;
+                check(answer.get_error())?;
+                let last = answer.get_info()?.get_last_seq();
+                Ok(Open { events: answer.get_events()?, stdin: answer.get_stdin()?, link, last })
+            }
+        });
+        attached.await
+    }
+
+    /// From now on events come and input goes.
+    fn follow(self, open: Open, has_input: bool, client: Client) -> Attached {
+        let (send, events) = mpsc::channel(4);
+        let (input, bytes) = mpsc::channel(4);
+        let id = self.id.clone();
+        let stdin = Rc::new(RefCell::new(open.stdin.clone()));
+        if has_input {
+            tokio::task::spawn_local(feed(Rc::clone(&stdin), bytes));
+        }
+        tokio::task::spawn_local(async move {
+            let mut following = self;
+            let ended = tokio::select! {
+                ended = following.run(open, &stdin, &send) => ended,
+                () = send.closed() => Ok(()),
+            };
+            if let Err(error) = ended {
+                drop(send.send(Err(error)).await);
+            }
+        });
+        Attached { id, input: CommandInput(input), events, _client: client }
+    }
+
+    async fn run(
+        &mut self,
+        mut open: Open,
+        stdin: &RefCell<stdin::Client>,
+        send: &mpsc::Sender<Result<CommandEvent, ClientError>>,
+    ) -> Result<(), ClientError> {
+        let mut losses = 0;
+        loop {
+            match next(&open.events).await {
+                Ok(Portion::Events(events, end)) => {
+                    losses = 0;
+                    for (seq, event) in events {
+                        self.after = seq;
+                        if send.send(Ok(event)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    if end {
+                        return Ok(());
+                    }
+                }
+                Ok(Portion::Truncated(resume)) => {
+                    self.after = resume;
+                    if send.send(Ok(CommandEvent::Dropped(resume))).await.is_err() {
+                        return Ok(());
+                    }
+                    open = self.attach().await?;
+                }
+                Err(failure) => match self.vat.judge(&open.link, failure, Effect::Reads) {
+                    ClientError::Lost { .. } if losses < TRIES => {
+                        losses += 1;
+                        open = self.attach().await?;
+                        *stdin.borrow_mut() = open.stdin.clone();
+                    }
+                    error => return Err(error),
+                },
+            }
+        }
+    }
+}
+
+/// Writes what comes to a command, and closes its input at the end.
+async fn feed(stdin: Rc<RefCell<stdin::Client>>, mut bytes: mpsc::Receiver<Bytes>) {
+    while let Some(portion) = bytes.recv().await {
+        for part in portion.chunks(INPUT) {
+            let mut request = stdin.borrow().write_request();
+            request.get().set_bytes(part);
+            if request.send().await.is_err() {
+                return;
+            }
+        }
+    }
+    let close = stdin.borrow().close_request().send().promise;
+    let _ = close.await;
+}
+
+enum Portion {
+    Events(Vec<(u64, CommandEvent)>, bool),
+    Truncated(u64),
+}
+
+async fn next(events: &events::Client) -> Result<Portion, Failure> {
+    let mut request = events.next_request();
+    request.get().set_limit(LIMIT);
+    request.get().set_wait_ms(WAIT_MS);
+    let answer = request.send().promise.await?;
+    let answer = answer.get()?;
+    match check(answer.get_error()) {
+        Err(Failure::Told(error)) if error.code() == "ELOG_TRUNCATED" => {
+            return Ok(Portion::Truncated(answer.get_resume()));
+        }
+        checked => checked?,
+    }
+    let mut said = Vec::new();
+    for event in answer.get_events()? {
+        let what = match event.which()? {
+            event::Stdout(bytes) => CommandEvent::Stdout(Bytes::copy_from_slice(bytes?)),
+            event::Stderr(bytes) => CommandEvent::Stderr(Bytes::copy_from_slice(bytes?)),
+            event::Exit(exit) => CommandEvent::Exit(convert::command_exit(exit?)?),
+        };
+        said.push((event.get_seq(), what));
+    }
+    Ok(Portion::Events(said, answer.get_end()))
+}
+
+fn set_command(mut to: command::Builder<'_>, command: &Command) {
+    match &command.words {
+        Words::Shell(line) => to.set_shell(line),
+        Words::Argv(argv) => {
+            let mut words = to.reborrow().init_argv(argv.len() as u32);
+            for (index, word) in (0..).zip(argv) {
+                words.set(index, word);
+            }
+        }
+    }
+    to.set_cwd(&command.cwd);
+    let mut env = to.reborrow().init_env(command.env.len() as u32);
+    for (index, (name, value)) in (0..).zip(&command.env) {
+        let mut variable = env.reborrow().get(index);
+        variable.set_name(name);
+        variable.set_value(value);
+    }
+    match &command.stdin {
+        Stdin::None => to.reborrow().get_stdin().set_none(()),
+        Stdin::Bytes(bytes) => to.reborrow().get_stdin().set_bytes(bytes),
+        Stdin::Stream => to.reborrow().get_stdin().set_stream(()),
+    }
+    to.set_timeout_ms(
+        command.timeout.map_or(0, |timeout| timeout.as_millis().try_into().unwrap_or(u64::MAX)),
+    );
+    if let Some((rows, columns)) = command.terminal {
+        let mut terminal = to.reborrow().init_terminal();
+        terminal.set_rows(rows);
+        terminal.set_columns(columns);
+    }
+    to.set_id(command.id.as_str());
+    to.set_detach(command.detach);
+    to.set_output_grace_ms(command.output_grace.as_millis().try_into().unwrap_or(u32::MAX));
+    let mut limits: wire::limits::Builder<'_> = to.init_limits();
+    limits.set_cpu_seconds(command.limits.cpu_seconds);
+    limits.set_memory_bytes(command.limits.memory_bytes);
+    limits.set_processes(command.limits.processes);
+    limits.set_file_bytes(command.limits.file_bytes);
+    limits.set_open_files(command.limits.open_files);
+}

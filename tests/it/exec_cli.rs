@@ -1,0 +1,177 @@
+//! Commands from the command line, against a real daemon with a real mount.
+
+use crate::support::{Daemon, Place, WSD, eventually, has_fuse, text};
+use std::fs;
+use std::io::Write;
+use std::process::{Child, Command, Output, Stdio};
+
+/// A daemon, and `wsd` talking to it.
+struct Served {
+    place: Place,
+    daemon: Option<Daemon>,
+    port: u16,
+}
+
+impl Served {
+    fn new() -> Option<Self> {
+        if !has_fuse() {
+            return None;
+        }
+        let place = Place::new();
+        let daemon = place.serve_with(&[("WSD_VAR_GIVEN", "by the daemon"), ("SECRET", "not for commands")]);
+        Some(Self { port: daemon.port, place, daemon: Some(daemon) })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(WSD);
+        command.args(arguments).env_clear().env("WSD_URL", format!("ws://127.0.0.1:{}/ws", self.port));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn wsd(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn says(&self, arguments: &[&str], code: i32) -> String {
+        let output = self.wsd(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().unwrap()
+    }
+}
+
+#[test]
+fn a_command_runs_in_the_workspace_and_its_code_is_ours() {
+    let Some(served) = Served::new() else { return };
+    let point = served.place.point.to_str().unwrap().to_owned();
+    let output = served.wsd(&[
+        "exec",
+        "--",
+        "sh",
+        "-c",
+        "pwd; echo $GIVEN$SECRET; echo oh >&2; echo x > made; exit 3",
+    ]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(
+        (text(&output.stdout), text(&output.stderr)),
+        (format!("{point}\nby the daemon\n"), "oh\n".into())
+    );
+    assert_eq!(fs::read(served.place.point.join("made")).unwrap(), b"x\n");
+    assert_eq!(
+        served.says(&["exec", "-e", "A=b c", "--cwd", "/", "-c", "--", "pwd; echo $A"], 0),
+        "/\nb c\n"
+    );
+    assert_eq!(served.says(&["exec", "--", "sh", "-c", "kill -KILL $$"], 137), "");
+    assert_eq!(served.says(&["exec", "--timeout", "0.2", "--", "sleep", "60"], 143), "");
+    let missing = served.wsd(&["exec", "--", "no-such-program"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("no-such-program") && text(&missing.stderr).contains("ENOENT"));
+    assert_eq!(served.wsd(&["exec"]).status.code(), Some(2));
+    assert_eq!(served.wsd(&["exec", "-e", "novalue", "--", "true"]).status.code(), Some(2));
+}
+
+#[test]
+fn standard_input_goes_in_and_much_comes_out() {
+    let Some(served) = Served::new() else { return };
+    let mut child = served.command(&["exec", "--", "wc", "-c"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&vec![b'x'; 3_000_000]).unwrap();
+    drop(stdin);
+    assert_eq!(text(&child.wait_with_output().unwrap().stdout).trim(), "3000000");
+    let lines = served.says(&["exec", "--", "seq", "1", "400000"], 0);
+    assert!(lines.lines().map(|line| line.parse::<u32>().unwrap()).eq(1..=400_000));
+}
+
+#[test]
+fn a_command_is_left_followed_listed_and_ended() {
+    let Some(served) = Served::new() else { return };
+    let id = served.says(&["exec", "--detach", "--", "sh", "-c", "echo a > f; mv f g; echo said; exit 7"], 0);
+    let id = id.trim();
+    assert_eq!(served.says(&["logs", "-f", id], 7), "said\n");
+    assert_eq!(served.says(&["logs", id], 0), "said\n");
+    let changes = served.says(&["ps", "--changes", id], 0);
+    let point = served.place.point.to_str().unwrap();
+    assert!(changes.contains(&format!("created {point}/f\n")), "{changes}");
+    assert!(changes.contains(&format!("renamed {point}/f -> {point}/g\n")), "{changes}");
+    let sleeper = served.says(&["exec", "--detach", "--id", "sleeper", "--", "sleep", "60"], 0);
+    assert_eq!(sleeper, "sleeper\n");
+    let taken = served.wsd(&["exec", "--detach", "--id", "sleeper", "--", "true"]);
+    assert!(text(&taken.stderr).contains("EEXEC_BUSY"), "{}", text(&taken.stderr));
+    assert!(
+        served.says(&["ps"], 0).lines().any(|line| line.starts_with("sleeper") && line.contains("running"))
+    );
+    assert!(text(&served.wsd(&["kill", "-s", "NOPE", "sleeper"]).stderr).contains("EINVAL"));
+    assert!(text(&served.wsd(&["kill", "nobody"]).stderr).contains("ENOENT"));
+    served.says(&["kill", "sleeper"], 0);
+    served.says(&["logs", "-f", "sleeper"], 143);
+    let listed = served.says(&["ps", "--json"], 0);
+    let last: serde_json::Value = serde_json::from_str(listed.lines().last().unwrap()).unwrap();
+    assert_eq!((last["id"].as_str(), last["exit"]["signal"].as_str()), (Some("sleeper"), Some("TERM")));
+    served.says(&["kill", "--dispose", "sleeper"], 0);
+    assert!(!served.says(&["ps"], 0).contains("sleeper"));
+}
+
+#[test]
+fn a_daemon_that_is_killed_loses_its_commands_and_says_so() {
+    let Some(mut served) = Served::new() else { return };
+    let done = served.says(&["exec", "--detach", "--", "echo", "kept"], 0);
+    served.says(&["logs", "-f", done.trim()], 0);
+    let mut watcher = served.start(&["exec", "--id", "cut", "--", "sh", "-c", "echo begun; exec sleep 60"]);
+    eventually("the start of the command", || served.says(&["logs", "cut"], 0) == "begun\n");
+    // What was said goes to the store a few times a second.
+    let in_store = |served: &Served| {
+        let store = rusqlite::Connection::open(&served.place.store).unwrap();
+        let count = "SELECT count(*) FROM exec_event WHERE exec = 'cut'";
+        store.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap() > 0
+    };
+    eventually("the output in the store", || in_store(&served));
+    served.daemon.take().unwrap().kill();
+    let port = served.port.to_string();
+    served.daemon = Some(served.place.serve_with(&[("PORT", &port)]));
+    assert_eq!(watcher.wait().unwrap().code(), Some(255), "it was told that nobody knows");
+    assert_eq!(served.says(&["logs", "cut"], 0), "begun\n");
+    assert!(served.says(&["ps"], 0).lines().any(|line| line.starts_with("cut") && line.contains("lost")));
+    assert_eq!(served.says(&["logs", done.trim()], 0), "kept\n");
+}
+
+/// A daemon that holds a lock while it starts a child in its own mount waits for itself: the child's first steps are
+/// requests to the mount. Peers have met that.
+#[test]
+fn commands_start_in_the_mount_while_it_is_busy() {
+    let Some(served) = Served::new() else { return };
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..2)
+            .map(|writer| {
+                let path = served.place.point.join(format!("busy{writer}"));
+                scope.spawn(move || {
+                    for _ in 0..40 {
+                        fs::write(&path, vec![writer; 4 << 20]).unwrap();
+                        fs::File::open(&path).unwrap().sync_all().unwrap();
+                    }
+                })
+            })
+            .collect();
+        for number in 0..40 {
+            let name = format!("d{}", number % 5);
+            fs::create_dir_all(served.place.point.join(&name)).unwrap();
+            let line = "cp /bin/true ./t && ./t && echo ok";
+            assert_eq!(served.says(&["exec", "--cwd", &name, "-c", "--", line], 0), "ok\n");
+        }
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+    });
+}
+
+#[test]
+fn a_daemon_that_stops_ends_its_commands() {
+    let Some(mut served) = Served::new() else { return };
+    let mut child = served.start(&["exec", "--id", "long", "-c", "--", "sleep 61 & wait"]);
+    eventually("the start of the command", || served.says(&["ps"], 0).contains("running"));
+    served.daemon.take().unwrap().stop();
+    assert!(!child.wait().unwrap().success());
+    let left = Command::new("pgrep").args(["-f", "^sleep 61$"]).output().unwrap();
+    assert_eq!(text(&left.stdout), "");
+}
