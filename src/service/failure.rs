@@ -31,9 +31,13 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure that changed nothing.
+    /// A failure that changed nothing. A message of several lines, as libraries give them, becomes one.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), path: Vec::new(), applied: Applied::No }
+        let mut message = message.into();
+        if message.contains('\n') {
+            message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        }
+        Self { code, message, path: Vec::new(), applied: Applied::No }
     }
 
     /// Arguments that make no sense.

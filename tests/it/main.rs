@@ -11,6 +11,7 @@ mod faults;
 mod files_cli;
 mod http;
 mod imports;
+mod interop;
 mod memory;
 mod mount;
 mod posix;

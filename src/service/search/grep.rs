@@ -21,6 +21,9 @@ const MAX_LINE: usize = 64 << 10;
 /// Longest line that is searched, or largest file when a match may span lines, bytes. A file beyond it is passed over.
 const MAX_HEAP: usize = 64 << 20;
 
+/// Most memory of a compiled pattern, and of what its matcher keeps for speed, bytes.
+const MAX_PATTERN: usize = 8 << 20;
+
 /// Bytes of lines found in one file that are kept; the file is gone on with when they have been taken.
 const MAX_WAITING: usize = 8 << 20;
 
@@ -96,6 +99,7 @@ impl Files {
         let pattern = if query.literal { regex::escape(&query.pattern) } else { query.pattern.clone() };
         let mut builder = RegexMatcherBuilder::new();
         builder.case_insensitive(query.ignore_case).word(query.word).multi_line(true);
+        builder.size_limit(MAX_PATTERN).dfa_size_limit(MAX_PATTERN);
         if !query.multiline {
             builder.line_terminator(Some(b'\n'));
         }
