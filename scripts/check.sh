@@ -12,6 +12,13 @@ mkdir -p target && : > "$WSD_TEST_SKIPPED"
 
 step "format"
 cargo fmt --all --check
+step "schema"
+if command -v capnp > /dev/null; then
+    scripts/gen-schema.sh --check
+else
+    echo "SKIPPED schema: capnp is not installed" | tee -a "$WSD_TEST_SKIPPED"
+    [ -z "${WSD_TEST_ALL:-}" ]
+fi
 step "lints"
 cargo clippy --locked --all-targets -- -D warnings
 step "documentation"

@@ -1,5 +1,6 @@
 //! The daemon: builds the rooms in order, and drains them in reverse.
 
+mod descriptors;
 mod signals;
 
 use crate::config::Config;
@@ -61,17 +62,18 @@ impl Daemon {
         let listen = |source| DaemonError::Listen { address, source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
         let port = listener.local_addr().map_err(listen)?.port();
+        let descriptors = descriptors::share_out();
         let state = Arc::new(http::State {
             config,
             port,
             started: Instant::now(),
             workspace: OnceLock::new(),
             host: OnceLock::new(),
-            sessions: Pool::start().map_err(DaemonError::Threads)?,
+            sessions: Pool::start(descriptors.sessions).map_err(DaemonError::Threads)?,
             metrics: metrics::install().map_err(DaemonError::Metrics)?,
         });
         let (stop_http, stopped) = oneshot::channel();
-        let http = runtime.spawn(http::serve(listener, Arc::clone(&state), async {
+        let http = runtime.spawn(http::serve(listener, Arc::clone(&state), descriptors.connections, async {
             let _ = stopped.await;
         }));
         let opened = Workspace::open(&state.config)?;
@@ -94,7 +96,7 @@ impl Daemon {
             Backend::None => None,
             Backend::Fuse => Some(execs_of(&state.config, &opened, &files, &runtime)?),
         };
-        let _ = state.host.set(Arc::new(Host::new(files, execs, about)));
+        let _ = state.host.set(Arc::new(Host::new(files, execs, about).map_err(DaemonError::Threads)?));
         let _ = state.workspace.set(opened);
         let guard = guard_of(&state.config, backend);
         Ok(Self { runtime, signals, state, guard, stop_http, http })

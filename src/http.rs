@@ -1,6 +1,6 @@
 //! The HTTP server: RPC's two ways in, and what is asked without RPC.
 //!
-//! - `server`: connections. `guard`: who may ask. `log`: what is told of each request.
+//! - `server`: connections. `stall`: those that take nothing. `guard`: who may ask. `log`: what is told of each request.
 //! - `rpc`: the WebSocket and the batch. `ops`: the routes for whoever runs the daemon.
 
 mod guard;
@@ -8,6 +8,7 @@ mod log;
 mod ops;
 mod rpc;
 mod server;
+mod stall;
 
 use crate::config::Config;
 use crate::rpc::{Host, Pool};

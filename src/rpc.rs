@@ -19,7 +19,7 @@ mod session;
 mod streams;
 mod workspace;
 
-pub use batch::{BatchError, MAX_ANSWER, MAX_BODY};
+pub use batch::{Answer, BatchError, MAX_ANSWER, MAX_BODY, Share};
 pub use pool::{Pool, Socket};
 pub use session::Host;
 pub use workspace::About;

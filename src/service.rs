@@ -41,6 +41,9 @@ pub const MAX_DATA: usize = 4 << 20;
 /// Most entries of one portion.
 pub const MAX_ENTRIES: usize = 10_000;
 
+/// Bytes after which a portion of entries or lines is full, though there may be room for more of them.
+pub const PORTION: usize = 1 << 20;
+
 /// The files of a workspace.
 #[derive(Clone)]
 pub struct Files {

@@ -1,11 +1,13 @@
 //! The two ways to the workspace's objects: a WebSocket for a session, a POST for a batch.
 
 use super::{State, text};
-use crate::rpc::{BatchError, MAX_BODY};
-use axum::body::to_bytes;
+use crate::rpc::{BatchError, MAX_BODY, Share};
+use axum::body::Body;
 use axum::extract::{self, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,26 +80,50 @@ pub(super) async fn batch(state: Shared, request: Request) -> Response {
         let line = format!("a batch has the content type {CONTENT_TYPE}\n");
         return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, line);
     }
-    let claimed = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let too_large = || {
-        text(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a batch has at most {MAX_BODY} bytes: use the WebSocket\n"),
-        )
-    };
-    if claimed.is_some_and(|claimed: u64| claimed > MAX_BODY as u64) {
+    let claimed: Option<u64> =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if claimed.is_some_and(|claimed| claimed > MAX_BODY as u64) {
         return too_large();
     }
     let Some(host) = state.host.get().map(Arc::clone) else { return not_ready() };
-    let body = match tokio::time::timeout(BODY, to_bytes(request.into_body(), MAX_BODY)).await {
+    let mut share = state.sessions.share();
+    let body = match tokio::time::timeout(BODY, receive(request.into_body(), claimed, &mut share)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(_)) => return too_large(),
+        Ok(Err(refusal)) => return refusal,
         Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n"),
     };
-    match state.sessions.batch(host, body).await {
-        Ok(answer) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], answer).into_response(),
-        Err(error) => text(status_of(&error), format!("{error}\n")),
+    match state.sessions.batch(host, body, share).await {
+        Ok(answer) => {
+            let messages = futures::stream::iter(answer.map(Ok::<_, std::convert::Infallible>));
+            ([(header::CONTENT_TYPE, CONTENT_TYPE)], Body::from_stream(messages)).into_response()
+        }
+        Err(error) => refusal(&error),
     }
+}
+
+/// The bytes of a body, as far as there is room for them.
+async fn receive(body: Body, claimed: Option<u64>, share: &mut Share) -> Result<Bytes, Response> {
+    // What is claimed and does not come takes no memory.
+    let room = claimed.unwrap_or(0) as usize;
+    let (mut parts, mut received) = (body.into_data_stream(), BytesMut::with_capacity(room));
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|_| text(StatusCode::BAD_REQUEST, "the body broke off\n"))?;
+        if received.len() + part.len() > MAX_BODY {
+            return Err(too_large());
+        }
+        share.take(part.len()).map_err(|error| refusal(&error))?;
+        received.extend_from_slice(&part);
+    }
+    Ok(received.freeze())
+}
+
+fn too_large() -> Response {
+    let line = format!("a batch has at most {MAX_BODY} bytes: use the WebSocket\n");
+    text(StatusCode::PAYLOAD_TOO_LARGE, line)
+}
+
+fn refusal(error: &BatchError) -> Response {
+    text(status_of(error), format!("{error}\n"))
 }
 
 fn status_of(error: &BatchError) -> StatusCode {
@@ -107,6 +133,6 @@ fn status_of(error: &BatchError) -> StatusCode {
         }
         BatchError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         BatchError::Deadline => StatusCode::GATEWAY_TIMEOUT,
-        BatchError::TooMany | BatchError::Closing => StatusCode::SERVICE_UNAVAILABLE,
+        BatchError::TooMany | BatchError::Busy | BatchError::Closing => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

@@ -1,5 +1,6 @@
 //! Connections: how many, how long a peer may take, and how they end.
 
+use super::stall::Stall;
 use super::{State, router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -11,9 +12,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections at a time; further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 4096;
-
 /// How long a peer may take to send the head of a request, and may be idle between two.
 const HEAD: Duration = Duration::from_secs(15);
 
@@ -23,15 +21,17 @@ const MAX_HEAD: usize = 64 << 10;
 /// How long to wait when no connection can be taken, because there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers requests until `stop` comes; then lets those under way end.
+/// Answers requests until `stop` comes; then lets those under way end. At most `most` connections are served at a
+/// time; further ones wait in the kernel's queue.
 pub async fn serve(
     listener: TcpListener,
     state: Arc<State>,
+    most: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
     let service = TowerToHyperService::new(router(state));
     let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let free = Arc::new(Semaphore::new(most));
     tokio::pin!(stop);
     loop {
         let accepted = async {
@@ -69,7 +69,7 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let connection = builder.serve_connection(TokioIo::new(Stall::new(stream)), service).with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -6,12 +6,14 @@
 
 use super::session::{Host, Session};
 use crate::wire::{Batch, FrameError, Limits};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use capnp::message::{Reader, ReaderOptions};
 use capnp::serialize::BufferSegments;
 use capnp_rpc::rpc_capnp::message;
 use futures::StreamExt;
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -20,6 +22,13 @@ pub const MAX_BODY: usize = 16 << 20;
 
 /// Largest answer, bytes.
 pub const MAX_ANSWER: usize = 64 << 20;
+
+/// Bytes of bodies and answers of all batches together, beyond the first of each.
+const MAX_BATCHES: usize = 256 << 20;
+const FIRST: usize = 64 << 10;
+
+/// Bytes of an answer beyond which a batch is a large one, of which few run at a time.
+const LARGE: usize = 512 << 10;
 
 /// How long a batch may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -45,8 +54,46 @@ pub enum BatchError {
     Deadline,
     #[error("EAGAIN: too many sessions")]
     TooMany,
+    #[error("EAGAIN: the batches under way hold more than {MAX_BATCHES} bytes")]
+    Busy,
     #[error("ESHUTDOWN: the daemon is stopping")]
     Closing,
+}
+
+/// Bytes that all batches under way hold.
+#[derive(Debug, Default)]
+pub(super) struct Batches(AtomicUsize);
+
+/// Bytes that one batch holds, until this is dropped.
+#[derive(Debug)]
+pub struct Share {
+    batches: Arc<Batches>,
+    bytes: usize,
+}
+
+impl Share {
+    pub(super) fn of(batches: &Arc<Batches>) -> Self {
+        Self { batches: Arc::clone(batches), bytes: 0 }
+    }
+
+    /// Holds more bytes, if there are any left.
+    pub fn take(&mut self, bytes: usize) -> Result<(), BatchError> {
+        let before = self.counted();
+        self.bytes += bytes;
+        let more = self.counted() - before;
+        let all = self.batches.0.fetch_add(more, Ordering::Relaxed) + more;
+        if more > 0 && all > MAX_BATCHES { Err(BatchError::Busy) } else { Ok(()) }
+    }
+
+    fn counted(&self) -> usize {
+        self.bytes.saturating_sub(FIRST)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.batches.0.fetch_sub(self.counted(), Ordering::Relaxed);
+    }
 }
 
 /// What a message is, for a batch.
@@ -54,6 +101,8 @@ enum Part {
     Question,
     Finish,
     Answer,
+    /// The connection is over, and why.
+    Abort(String),
     Other,
 }
 
@@ -64,19 +113,35 @@ fn part_of(frame: &Bytes) -> Result<Part, capnp::Error> {
         Ok(message::Call(_) | message::Bootstrap(_)) => Part::Question,
         Ok(message::Finish(_)) => Part::Finish,
         Ok(message::Return(_)) => Part::Answer,
+        Ok(message::Abort(reason)) => Part::Abort(reason?.get_reason()?.to_string().unwrap_or_default()),
         _ => Part::Other,
     })
 }
 
-/// Takes the calls of a body and returns the messages that answer them.
-pub(super) async fn answer(host: Arc<Host>, body: Bytes) -> Result<Bytes, BatchError> {
+/// The messages that answer a batch; what has been sent of them is gone.
+#[derive(Debug)]
+pub struct Answer {
+    parts: VecDeque<Bytes>,
+    _share: Share,
+}
+
+impl Iterator for Answer {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.parts.pop_front()
+    }
+}
+
+/// Takes the calls of a body and returns the messages that answer them. The share has the body already.
+pub(super) async fn answer(host: Arc<Host>, body: Bytes, share: Share) -> Result<Answer, BatchError> {
     let (mut frames, mut questions) = (Vec::new(), 0);
     for frame in Batch::new(body) {
         let frame = frame?;
         match part_of(&frame)? {
             Part::Finish => continue,
             Part::Question => questions += 1,
-            Part::Answer | Part::Other => {}
+            Part::Answer | Part::Abort(_) | Part::Other => {}
         }
         frames.push(frame);
     }
@@ -86,15 +151,24 @@ pub(super) async fn answer(host: Arc<Host>, body: Bytes) -> Result<Bytes, BatchE
     if questions > MAX_QUESTIONS {
         return Err(BatchError::Questions(questions));
     }
-    // Answers are kept until the end in any case, and their sum is limited below.
-    let limits = Limits { answer_bytes: usize::MAX, incoming_bytes: usize::MAX, ..Limits::default() };
-    let session = Session::new(host, limits);
+    let limits =
+        Limits { answer_bytes: LARGE, oversize: false, incoming_bytes: usize::MAX, ..Limits::default() };
+    let session = Session::new(Arc::clone(&host), limits);
+    // Answers are kept until the end, so there will not be room again: it is lifted when this is one of the few. Their
+    // sum is limited below.
+    let large = async {
+        session.ledger.pressed().await;
+        let _permit = host.large_batches.acquire().await;
+        session.ledger.lift();
+        std::future::pending::<()>().await;
+    };
     let incoming = futures::stream::iter(frames.into_iter().map(Ok)).chain(futures::stream::pending());
     let (outgoing, answers) = mpsc::unbounded_channel();
     let vat = session.vat(incoming, outgoing);
     let result = tokio::select! {
         biased;
-        body = collect(answers, questions) => body,
+        body = collect(answers, questions, share) => body,
+        () = large => Err(BatchError::Closing),
         ended = vat => Err(ended.err().map_or(BatchError::Closing, BatchError::Message)),
         () = tokio::time::sleep(DEADLINE) => Err(BatchError::Deadline),
     };
@@ -107,17 +181,22 @@ pub(super) async fn answer(host: Arc<Host>, body: Bytes) -> Result<Bytes, BatchE
 async fn collect(
     mut messages: mpsc::UnboundedReceiver<Bytes>,
     questions: usize,
-) -> Result<Bytes, BatchError> {
-    let (mut body, mut answered) = (BytesMut::new(), 0);
+    mut share: Share,
+) -> Result<Answer, BatchError> {
+    let (mut parts, mut bytes, mut answered) = (VecDeque::new(), 0, 0);
     while answered < questions {
         let Some(message) = messages.recv().await else { return Err(BatchError::Closing) };
-        if body.len() + message.len() > MAX_ANSWER {
+        bytes += message.len();
+        if bytes > MAX_ANSWER {
             return Err(BatchError::TooLarge);
         }
-        if let Part::Answer = part_of(&message)? {
-            answered += 1;
+        share.take(message.len())?;
+        match part_of(&message)? {
+            Part::Answer => answered += 1,
+            Part::Abort(reason) => return Err(capnp::Error::failed(reason).into()),
+            _ => {}
         }
-        body.extend_from_slice(&message);
+        parts.push_back(message);
     }
-    Ok(body.freeze())
+    Ok(Answer { parts, _share: share })
 }

@@ -3,16 +3,24 @@
 use super::convert::{answer, change_kind, count, kind, set_attr};
 use super::session::{Opened, Session};
 use super::streams::Queue;
-use crate::service::{Find, Grep, Outcome, Watch};
+use crate::service::{Find, Grep, MAX_ENTRIES, Outcome, PORTION, Watch};
 use crate::vfs::Changes;
+use crate::wire::Reserved;
 use capnp::Error;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 use wsd_schema::fs_capnp::{entry_cursor, match_cursor, watch};
 
-/// Bytes of one entry or line on the wire, roughly.
-const ENTRY_BYTES: usize = 256;
+/// Most bytes of an entry, of a line with its spans, and of a change on the wire, roughly.
+const ENTRY: usize = 5 << 10;
+const LINE: usize = 80 << 10;
+const CHANGE: usize = 10 << 10;
+
+/// Room for a portion of so many items.
+async fn room(session: &Session, limit: usize, largest: usize) -> Reserved {
+    session.ledger.reserve(PORTION.min(limit.clamp(1, MAX_ENTRIES) * largest)).await
+}
 
 /// Longest that a watch waits.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -37,11 +45,11 @@ impl entry_cursor::Server for EntryCursorObject {
         let turn = self.queue.turn();
         async move {
             let limit = params.get()?.get_limit() as usize;
-            let _room = self.session.ledger.reserve(limit.min(10_000) * ENTRY_BYTES).await;
+            let _room = room(&self.session, limit, ENTRY).await;
             let outcome = match turn.come().await {
                 Ok(mut now) => {
                     let work = move |_: &_, stopped: &dyn Fn() -> bool| now.state.next(limit, stopped);
-                    self.session.run("find.next", work).await
+                    self.session.search("find.next", work).await
                 }
                 Err(failure) => Err(failure),
             };
@@ -79,14 +87,14 @@ impl match_cursor::Server for MatchCursorObject {
         let turn = self.queue.turn();
         async move {
             let limit = params.get()?.get_limit() as usize;
-            let _room = self.session.ledger.reserve(limit.min(10_000) * ENTRY_BYTES).await;
+            let _room = room(&self.session, limit, LINE).await;
             let outcome = match turn.come().await {
                 Ok(mut now) => {
                     let work = move |_: &_, stopped: &dyn Fn() -> bool| {
                         let (lines, end) = now.state.next(limit, stopped)?;
                         Ok((lines, end, now.state.looked_into()))
                     };
-                    self.session.run("grep.next", work).await
+                    self.session.search("grep.next", work).await
                 }
                 Err(failure) => Err(failure),
             };
@@ -134,10 +142,13 @@ impl watch::Server for WatchObject {
         let turn = self.queue.turn();
         async move {
             let (limit, wait) = (params.get()?.get_limit() as usize, params.get()?.get_wait_ms());
+            let mut _room = None;
             let outcome = match turn.come().await {
                 Ok(mut now) => {
                     let wait = Duration::from_millis(wait.into()).min(MAX_WAIT);
-                    Ok(changes(&self.session, &mut now.state, limit, wait).await)
+                    let (found, room) = changes(&self.session, &mut now.state, limit, wait).await;
+                    _room = room;
+                    Ok(found)
                 }
                 Err(failure) => Err(failure),
             };
@@ -162,23 +173,31 @@ impl watch::Server for WatchObject {
     }
 }
 
-/// Waits for changes. The feed is in memory, and looking at a portion of it takes no time worth a thread.
-async fn changes(session: &Session, watch: &mut Watch, limit: usize, wait: Duration) -> Changes {
+/// Waits for changes, and for room to tell them. The feed is in memory, and looking at a portion of it takes no time
+/// worth a thread.
+async fn changes(
+    session: &Session,
+    watch: &mut Watch,
+    limit: usize,
+    wait: Duration,
+) -> (Changes, Option<Reserved>) {
     let deadline = Instant::now() + wait;
     loop {
         let changed = session.host.changed().notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
+        let room = room(session, limit, CHANGE).await;
         let found = watch.poll(limit);
         if found.dropped || !found.changes.is_empty() {
-            return found;
+            return (found, Some(room));
         }
         if found.more {
             tokio::task::yield_now().await;
             continue;
         }
+        drop(room);
         if tokio::time::timeout_at(deadline, changed).await.is_err() {
-            return found;
+            return (found, None);
         }
     }
 }

@@ -6,13 +6,16 @@ use super::convert::{
 use super::cursors::{EntryCursorObject, MatchCursorObject, WatchObject};
 use super::session::Session;
 use super::streams::{SinkObject, SourceObject};
-use crate::service::{FindQuery, GrepQuery, MAX_DATA, MAX_ENTRIES, Outcome};
+use crate::service::{Files, FindQuery, GrepQuery, MAX_DATA, MAX_ENTRIES, Outcome, Stopped};
 use capnp::Error;
 use std::rc::Rc;
 use wsd_schema::fs_capnp::{find_options, fs};
 
 /// Bytes of an entry of a listing on the wire, roughly.
 const ENTRY_BYTES: usize = 192;
+
+/// Most bytes of the value of an extended attribute, and of all names of a node's.
+const XATTR_BYTES: usize = 64 << 10;
 
 pub(super) struct FsObject {
     session: Rc<Session>,
@@ -241,6 +244,7 @@ impl fs::Server for FsObject {
             let params = params.get()?;
             (params.get_path()?.to_vec(), params.get_name()?.to_vec(), params.get_follow())
         };
+        let _room = self.session.ledger.reserve(XATTR_BYTES).await;
         let outcome =
             self.session.run("getxattr", move |files, _| files.getxattr(&path, &name, follow)).await;
         answer!(results, outcome, |value| results.get().set_value(&value));
@@ -271,6 +275,7 @@ impl fs::Server for FsObject {
         mut results: fs::ListxattrResults,
     ) -> Result<(), Error> {
         let (path, follow) = (params.get()?.get_path()?.to_vec(), params.get()?.get_follow());
+        let _room = self.session.ledger.reserve(XATTR_BYTES).await;
         let outcome = self.session.run("listxattr", move |files, _| files.listxattr(&path, follow)).await;
         answer!(results, outcome, |names| {
             let mut list = results.get().init_names(count(&names));
@@ -319,7 +324,12 @@ impl fs::Server for FsObject {
             let (old, new) = (params.get_old()?.to_vec(), params.get_new()?.to_vec());
             (params.get_path()?.to_vec(), old, new, params.get_all())
         };
-        let outcome = self.session.run("edit", move |files, _| files.edit(&path, &old, &new, all)).await;
+        let turn = self.session.turn_to_edit().await;
+        let work = move |files: &Files, _: Stopped<'_>| {
+            let _turn = turn;
+            files.edit(&path, &old, &new, all)
+        };
+        let outcome = self.session.run("edit", work).await;
         answer!(results, outcome, |edited| {
             results.get().set_replaced(edited.replaced);
             set_attr(results.get().init_attr(), &edited.attr);
@@ -388,10 +398,10 @@ impl fs::Server for FsObject {
     async fn find(self: Rc<Self>, params: fs::FindParams, mut results: fs::FindResults) -> Result<(), Error> {
         let query = find_query(params.get()?.get_options()?)?;
         let outcome = match query {
-            Ok(query) => self.session.run("find", move |files, _| files.find(query)).await,
+            Ok(query) => self.session.search("find", move |files, _| files.find(query)).await,
             Err(failure) => Err(failure),
         };
-        let cursor = outcome.and_then(|find| Ok((find, self.session.open()?)));
+        let cursor = outcome.and_then(|find| Ok((find, self.session.open_search()?)));
         if let Err(failure) = &cursor {
             set_error(results.get().init_error(), failure);
         }
@@ -418,10 +428,10 @@ impl fs::Server for FsObject {
             })
         };
         let outcome = match query {
-            Ok(query) => self.session.run("grep", move |files, _| files.grep(query)).await,
+            Ok(query) => self.session.search("grep", move |files, _| files.grep(query)).await,
             Err(failure) => Err(failure),
         };
-        let cursor = outcome.and_then(|grep| Ok((grep, self.session.open()?)));
+        let cursor = outcome.and_then(|grep| Ok((grep, self.session.open_search()?)));
         if let Err(failure) = &cursor {
             set_error(results.get().init_error(), failure);
         }

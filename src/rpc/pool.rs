@@ -1,6 +1,6 @@
 //! The threads that sessions live on, and the life of one on a socket.
 
-use super::batch::{self, BatchError};
+use super::batch::{self, Answer, BatchError, Batches, Share};
 use super::session::{Host, Session};
 use crate::metrics;
 use crate::wire::{Ledger, Limits, MAX_FRAME};
@@ -29,9 +29,6 @@ use tokio_util::sync::CancellationToken;
 /// Threads that vats run on. Their calls run elsewhere, so two are enough to keep a machine busy.
 const VATS: usize = 2;
 
-/// Sessions at a time.
-const MAX_SESSIONS: usize = 1024;
-
 /// How often a peer is asked whether it is there.
 const PING: Duration = Duration::from_secs(20);
 
@@ -55,6 +52,9 @@ type Web = WebSocketStream<Box<dyn Socket>>;
 pub struct Pool {
     vats: Mutex<Vec<Vat>>,
     sessions: Arc<AtomicUsize>,
+    /// Sessions at a time.
+    most: usize,
+    batches: Arc<Batches>,
     closing: CancellationToken,
 }
 
@@ -75,10 +75,16 @@ impl Drop for Counted {
 }
 
 impl Pool {
-    /// Starts the threads.
-    pub fn start() -> io::Result<Self> {
+    /// Starts the threads, for at most so many sessions at a time.
+    pub fn start(most: usize) -> io::Result<Self> {
         let vats = (0..VATS).map(Vat::start).collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { vats: Mutex::new(vats), sessions: Arc::default(), closing: CancellationToken::new() })
+        Ok(Self {
+            vats: Mutex::new(vats),
+            sessions: Arc::default(),
+            most,
+            batches: Arc::default(),
+            closing: CancellationToken::new(),
+        })
     }
 
     /// Sessions that live.
@@ -92,14 +98,19 @@ impl Pool {
         self.spawn(move || Box::pin(serve(host, socket, closing)))
     }
 
-    /// Answers a batch.
-    pub async fn batch(&self, host: Arc<Host>, body: Bytes) -> Result<Bytes, BatchError> {
+    /// What one more batch holds: nothing yet.
+    pub fn share(&self) -> Share {
+        Share::of(&self.batches)
+    }
+
+    /// Answers a batch; its share has the body already.
+    pub async fn batch(&self, host: Arc<Host>, body: Bytes, share: Share) -> Result<Answer, BatchError> {
         let (answer, answered) = oneshot::channel();
         let closing = self.closing.clone();
         let taken = self.spawn(move || {
             Box::pin(async move {
                 let result = tokio::select! {
-                    result = batch::answer(host, body) => result,
+                    result = batch::answer(host, body, share) => result,
                     () = closing.cancelled() => Err(BatchError::Closing),
                 };
                 let _ = answer.send(result);
@@ -119,7 +130,7 @@ impl Pool {
         let before = self.sessions.fetch_add(1, Ordering::Relaxed);
         vat.sessions.fetch_add(1, Ordering::Relaxed);
         let counted = Counted(Arc::clone(&vat.sessions), Arc::clone(&self.sessions));
-        if before >= MAX_SESSIONS || self.closing.is_cancelled() {
+        if before >= self.most || self.closing.is_cancelled() {
             return false;
         }
         metrics::sessions(before + 1);

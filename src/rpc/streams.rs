@@ -115,8 +115,8 @@ impl byte_sink::Server for SinkObject {
     ) -> impl Future<Output = Result<(), Error>> + 'static {
         let turn = self.queue.turn();
         async move {
+            // The message is kept with its copy until that is written, so that the account of the connection has it.
             let bytes = params.get()?.get_bytes()?.to_vec();
-            drop(params);
             // What goes wrong is kept by the sink, and told at its end.
             if let Ok(mut now) = turn.come().await {
                 let _ = self.session.run("sink.write", move |_, _| now.state.write(&bytes)).await;

@@ -36,7 +36,7 @@ impl Files {
                 return Err(Failure::new("EFBIG", text)).about(path);
             }
             let before = self.vfs.read(file.ino, 0, file.size as usize).about(path)?;
-            let (after, replaced) = replaced(&before, old, new);
+            let replaced = memmem::find_iter(&before, old).count() as u64;
             if replaced == 0 || (replaced > 1 && !all) {
                 let text = match replaced {
                     0 => "the text is not in the file".to_owned(),
@@ -44,6 +44,13 @@ impl Files {
                 };
                 return Err(Failure::new("EMATCHES", text)).about(path);
             }
+            let grown = replaced.saturating_mul(new.len() as u64);
+            let size = (before.len() as u64 - replaced * old.len() as u64).saturating_add(grown);
+            if size > MAX_EDITED {
+                let text = format!("it would have {size} bytes: at most {MAX_EDITED} can be edited");
+                return Err(Failure::new("EFBIG", text)).about(path);
+            }
+            let after = with_replaced(&before, old, new, size as usize);
             // The new bytes are put together where nobody sees them, and take their place only if the file is still
             // what was read.
             let staged = self.stage(crate::store::rows::ROOT, 0o600).about(path)?;
@@ -59,15 +66,14 @@ impl Files {
     }
 }
 
-fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> (Vec<u8>, u64) {
-    let mut result = Vec::with_capacity(bytes.len());
-    let (mut at, mut count) = (0, 0);
+fn with_replaced(bytes: &[u8], old: &[u8], new: &[u8], size: usize) -> Vec<u8> {
+    let mut result = Vec::with_capacity(size);
+    let mut at = 0;
     for found in memmem::find_iter(bytes, old) {
         result.extend_from_slice(&bytes[at..found]);
         result.extend_from_slice(new);
         at = found + old.len();
-        count += 1;
     }
     result.extend_from_slice(&bytes[at..]);
-    (result, count)
+    result
 }

@@ -2,6 +2,9 @@
 
 use crate::error::FsError;
 
+/// Most bytes of a message, and of a path that is repeated in an error: no valid path is longer.
+const MAX_ECHO: usize = 4096;
+
 /// What a call returns.
 pub type Outcome<T> = Result<T, Failure>;
 
@@ -31,9 +34,15 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure that changed nothing.
+    /// A failure that changed nothing. A message of several lines, as libraries give them, becomes one, and not a
+    /// long one.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), path: Vec::new(), applied: Applied::No }
+        let mut message = message.into();
+        if message.contains('\n') {
+            message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        }
+        message.truncate(message.floor_char_boundary(MAX_ECHO));
+        Self { code, message, path: Vec::new(), applied: Applied::No }
     }
 
     /// Arguments that make no sense.
@@ -45,7 +54,7 @@ impl Failure {
     #[must_use]
     pub fn at(mut self, path: &[u8]) -> Self {
         if self.path.is_empty() {
-            self.path = path.to_vec();
+            self.path = path[..path.len().min(MAX_ECHO)].to_vec();
         }
         self
     }

@@ -15,6 +15,12 @@ use std::sync::Arc;
 /// Changes that are kept.
 const HISTORY: usize = 32_768;
 
+/// Bytes of their paths that are kept.
+const HISTORY_BYTES: usize = 16 << 20;
+
+/// Bytes of paths after which a portion is full.
+const PORTION: usize = 1 << 20;
+
 /// Changes that are looked at in one go, so that writers never wait long for a reader with a narrow view.
 const STRIDE: usize = 2048;
 
@@ -47,6 +53,12 @@ pub struct Change {
     pub from: Option<Arc<[u8]>>,
 }
 
+impl Change {
+    fn bytes(&self) -> usize {
+        self.path.len() + self.from.as_ref().map_or(0, |from| from.len())
+    }
+}
+
 /// A portion of the feed.
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -73,6 +85,8 @@ struct State {
     next: Revision,
     early: BTreeMap<Revision, Vec<Change>>,
     history: VecDeque<Change>,
+    /// Of the paths in it.
+    bytes: usize,
     /// Changes up to this revision are no longer known.
     forgotten: Revision,
 }
@@ -93,6 +107,7 @@ impl Feed {
             next: revision + 1,
             early: BTreeMap::new(),
             history: VecDeque::new(),
+            bytes: 0,
             forgotten: revision,
         };
         Self { state: Mutex::new(state), wakers: RwLock::default() }
@@ -135,14 +150,16 @@ impl Feed {
         }
         let mut portion = Changes { up_to: last, ..Changes::default() };
         let first = state.history.partition_point(|change| change.revision <= cursor);
-        let mut before = cursor;
+        let (mut before, mut bytes) = (cursor, 0);
         for (looked_at, change) in state.history.range(first..).enumerate() {
-            if change.revision != before && (portion.changes.len() >= limit || looked_at >= STRIDE) {
+            let full = portion.changes.len() >= limit || bytes >= PORTION || looked_at >= STRIDE;
+            if change.revision != before && full {
                 (portion.up_to, portion.more) = (before, true);
                 break;
             }
             before = change.revision;
             if wanted(change) {
+                bytes += change.bytes();
                 portion.changes.push(change.clone());
             }
         }
@@ -167,11 +184,15 @@ impl State {
                 {
                     last.revision = change.revision;
                 }
-                _ => self.history.push_back(change),
+                _ => {
+                    self.bytes += change.bytes();
+                    self.history.push_back(change);
+                }
             }
         }
-        while self.history.len() > HISTORY {
+        while self.history.len() > HISTORY || self.bytes > HISTORY_BYTES {
             let Some(oldest) = self.history.pop_front() else { break };
+            self.bytes -= oldest.bytes();
             self.forgotten = oldest.revision;
         }
     }

@@ -21,19 +21,32 @@ pub struct Limits {
     pub calls: usize,
     /// Answers that the peer has not said to be done with.
     pub answers: usize,
-    /// Bytes of these answers, and of what waits for the socket.
+    /// Bytes of these answers, and of what waits for the socket: beyond it answers with much in them wait. Small ones
+    /// do not, and four times as much is the end.
     pub answer_bytes: usize,
+    /// Whether an answer that is larger than that by itself comes when there is no other.
+    pub oversize: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { incoming_bytes: 16 << 20, calls: 4096, answers: 16_384, answer_bytes: 16 << 20 }
+        Self {
+            incoming_bytes: 16 << 20,
+            calls: 4096,
+            answers: 16_384,
+            answer_bytes: 16 << 20,
+            oversize: true,
+        }
     }
 }
 
+/// Calls on answers that have not come, one upon the other: the vat resolves them by recursion.
+const MAX_DEPTH: usize = 64;
+
 #[derive(Clone, Copy, Debug)]
 enum Answer {
-    Running,
+    /// Upon so many others that have not come.
+    Running(usize),
     Kept(usize),
 }
 
@@ -47,6 +60,9 @@ pub struct Ledger {
     queued: Cell<usize>,
     answers: RefCell<HashMap<u32, Answer>>,
     changed: Notify,
+    /// Something waits for room for answers, and how much there is of that is no longer limited.
+    pressed: Notify,
+    lifted: Cell<bool>,
 }
 
 /// The bytes of a message that came, until it is dropped.
@@ -91,27 +107,46 @@ impl Ledger {
     }
 
     /// Waits until there is room for an answer of so many bytes. One that exceeds the limit by itself waits until
-    /// nothing else is kept.
+    /// nothing else is kept (`oversize`), or until there is no limit.
     pub async fn reserve(self: &Rc<Self>, bytes: usize) -> Reserved {
         loop {
             let changed = self.changed.notified();
             let there = self.kept.get() + self.queued.get();
-            if there == 0 || there + bytes <= self.limits.answer_bytes {
+            if (there == 0 && self.limits.oversize) || there.saturating_add(bytes) <= self.room() {
                 self.kept.set(self.kept.get() + bytes);
                 return Reserved { ledger: Rc::clone(self), bytes };
             }
+            self.pressed.notify_one();
             changed.await;
         }
+    }
+
+    fn room(&self) -> usize {
+        if self.lifted.get() { usize::MAX } else { self.limits.answer_bytes }
+    }
+
+    /// Returns when something waits for room for answers.
+    pub async fn pressed(&self) {
+        self.pressed.notified().await;
+    }
+
+    /// Answers have all the room from now on.
+    pub fn lift(&self) {
+        self.lifted.set(true);
+        self.changed.notify_waiters();
     }
 
     /// Waits until another message may be taken.
     pub(super) async fn admit(&self) {
         loop {
             let changed = self.changed.notified();
-            let has_room = self.incoming.get() < self.limits.incoming_bytes
-                && self.queued.get() < self.limits.answer_bytes;
+            let is_taken = self.queued.get() < self.room();
+            let has_room = is_taken && self.incoming.get() < self.limits.incoming_bytes;
             if has_room && self.running.get() < self.limits.calls {
                 return;
+            }
+            if !is_taken {
+                self.pressed.notify_one();
             }
             changed.await;
         }
@@ -122,19 +157,26 @@ impl Ledger {
         Held { ledger: Rc::clone(self), bytes }
     }
 
-    /// A question came; false when the peer has too many open.
-    pub(super) fn asked(&self, question: u32) -> bool {
+    /// A question came, upon the answer to `target` if that is given; or why it must not be taken.
+    pub(super) fn asked(&self, question: u32, target: Option<u32>) -> Result<(), &'static str> {
         let mut answers = self.answers.borrow_mut();
-        match answers.insert(question, Answer::Running) {
+        let depth = match target.and_then(|target| answers.get(&target)) {
+            Some(Answer::Running(depth)) => depth + 1,
+            _ => 0,
+        };
+        match answers.insert(question, Answer::Running(depth)) {
             // The vat will refuse it.
-            Some(Answer::Running) => {}
+            Some(Answer::Running(_)) => {}
             Some(Answer::Kept(bytes)) => {
                 self.kept.set(self.kept.get() - bytes);
                 self.running.set(self.running.get() + 1);
             }
             None => self.running.set(self.running.get() + 1),
         }
-        answers.len() <= self.limits.answers
+        if answers.len() > self.limits.answers || self.kept.get() / 4 > self.room() {
+            return Err("too many answers were left unfinished");
+        }
+        if depth > MAX_DEPTH { Err("too many calls upon answers that have not come") } else { Ok(()) }
     }
 
     /// Bytes wait for the socket.
@@ -150,7 +192,7 @@ impl Ledger {
 
     /// Our answer is on its way.
     pub(super) fn answered(&self, question: u32, bytes: usize) {
-        if let Some(answer @ Answer::Running) = self.answers.borrow_mut().get_mut(&question) {
+        if let Some(answer @ Answer::Running(_)) = self.answers.borrow_mut().get_mut(&question) {
             *answer = Answer::Kept(bytes);
             self.running.set(self.running.get() - 1);
             self.kept.set(self.kept.get() + bytes);
@@ -161,7 +203,7 @@ impl Ledger {
     /// The peer is done with the answer, or does not want it any more.
     pub(super) fn finished(&self, question: u32) {
         match self.answers.borrow_mut().remove(&question) {
-            Some(Answer::Running) => self.running.set(self.running.get() - 1),
+            Some(Answer::Running(_)) => self.running.set(self.running.get() - 1),
             Some(Answer::Kept(bytes)) => self.kept.set(self.kept.get() - bytes),
             None => return,
         }
@@ -176,13 +218,13 @@ mod tests {
 
     #[test]
     fn the_account_is_even_when_all_is_done() {
-        let limits = Limits { incoming_bytes: 100, calls: 2, answers: 3, answer_bytes: 50 };
+        let limits = Limits { incoming_bytes: 100, calls: 2, answers: 3, answer_bytes: 50, oversize: true };
         let ledger = Ledger::new(limits);
         let held = ledger.hold(100);
         assert!(ledger.admit().now_or_never().is_none());
         drop(held);
         assert!(ledger.admit().now_or_never().is_some());
-        assert!(ledger.asked(1) && ledger.asked(2));
+        assert!(ledger.asked(1, None).is_ok() && ledger.asked(2, Some(1)).is_ok());
         assert!(ledger.admit().now_or_never().is_none());
         ledger.answered(1, 40);
         assert!(ledger.admit().now_or_never().is_some());
@@ -195,7 +237,9 @@ mod tests {
         ledger.answered(2, 7);
         drop(reserved);
         assert_eq!((ledger.running.get(), ledger.kept.get(), ledger.incoming.get()), (0, 0, 0));
-        assert!(ledger.asked(1) && ledger.asked(2) && ledger.asked(3) && !ledger.asked(4));
+        assert!(
+            (1..4).all(|question| ledger.asked(question, None).is_ok()) && ledger.asked(4, None).is_err()
+        );
         ledger.finished(1);
         ledger.finished(2);
         ledger.finished(3);
@@ -203,5 +247,17 @@ mod tests {
         assert!(ledger.admit().now_or_never().is_none(), "the peer does not take what it asked for");
         ledger.sent(50);
         assert!(ledger.admit().now_or_never().is_some());
+    }
+
+    #[test]
+    fn calls_upon_calls_end_somewhere() {
+        let ledger = Ledger::new(Limits::default());
+        assert!(ledger.asked(0, None).is_ok());
+        let last = MAX_DEPTH as u32;
+        assert!((0..last).all(|question| ledger.asked(question + 1, Some(question)).is_ok()));
+        assert!(ledger.asked(last + 1, Some(last)).is_err());
+        // What has come is no longer waited for.
+        ledger.answered(last, 1);
+        assert!(ledger.asked(last + 2, Some(last)).is_ok());
     }
 }

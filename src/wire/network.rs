@@ -7,7 +7,7 @@ use capnp::Error;
 use capnp::any_pointer;
 use capnp::capability::Promise;
 use capnp::message::{Builder, HeapAllocator};
-use capnp_rpc::rpc_capnp::message;
+use capnp_rpc::rpc_capnp::{call, message, message_target};
 use capnp_rpc::{Connection, IncomingMessage, OutgoingMessage, VatNetwork};
 use futures::channel::oneshot;
 use futures::{FutureExt, StreamExt};
@@ -17,6 +17,10 @@ use tokio::sync::mpsc;
 
 /// Which end of the connection one is.
 pub use capnp_rpc::rpc_twoparty_capnp::Side;
+
+/// Most words that a message begins with. Answers are kept until the peer is done with them, and most are small; one
+/// that is not grows by further segments.
+const FIRST_SEGMENT: u32 = 64;
 
 /// Frames from the peer; an error ends the connection.
 type Frames = futures::stream::LocalBoxStream<'static, Result<Bytes, Error>>;
@@ -95,7 +99,7 @@ impl Connection<Side> for Link {
     }
 
     fn new_outgoing_message(&mut self, first_segment_words: u32) -> Box<dyn OutgoingMessage> {
-        let allocator = HeapAllocator::new().first_segment_words(first_segment_words);
+        let allocator = HeapAllocator::new().first_segment_words(first_segment_words.min(FIRST_SEGMENT));
         Box::new(Outgoing { message: Builder::new(allocator), shared: Rc::clone(&self.shared) })
     }
 
@@ -126,19 +130,24 @@ impl Shared {
 
     /// Enters a message of the peer into the ledger.
     fn note_incoming(&self, incoming: &Message) -> Result<(), Error> {
-        let asked = match incoming.get_root::<message::Reader<'_>>()?.which() {
-            Ok(message::Call(call)) => call?.get_question_id(),
-            Ok(message::Bootstrap(bootstrap)) => bootstrap?.get_question_id(),
+        let (asked, target) = match incoming.get_root::<message::Reader<'_>>()?.which() {
+            Ok(message::Call(call)) => {
+                let call = call?;
+                (call.get_question_id(), target_of(call)?)
+            }
+            Ok(message::Bootstrap(bootstrap)) => (bootstrap?.get_question_id(), None),
             Ok(message::Finish(finish)) => {
                 self.ledger.finished(finish?.get_question_id());
                 return Ok(());
             }
+            // No object of ours takes one of the peer's, so there is no promise to resolve. A chain of them would
+            // be taken apart by recursion.
+            Ok(message::Resolve(_)) if self.side == Side::Server => {
+                return Err(Error::failed("EPROTOCOL: no promise was taken".to_owned()));
+            }
             _ => return Ok(()),
         };
-        if self.ledger.asked(asked) {
-            return Ok(());
-        }
-        Err(Error::overloaded("EPROTOCOL: too many answers were left unfinished".to_owned()))
+        self.ledger.asked(asked, target).map_err(|why| Error::overloaded(format!("EPROTOCOL: {why}")))
     }
 
     fn note_outgoing(&self, outgoing: &Builder<HeapAllocator>) {
@@ -150,6 +159,14 @@ impl Shared {
             }
         }
     }
+}
+
+/// The question whose answer a call is sent to, if it is.
+fn target_of(call: call::Reader<'_>) -> Result<Option<u32>, Error> {
+    Ok(match call.get_target()?.which()? {
+        message_target::PromisedAnswer(answer) => Some(answer?.get_question_id()),
+        message_target::ImportedCap(_) => None,
+    })
 }
 
 struct Incoming {

@@ -3,7 +3,7 @@
 use super::super::failure::About;
 use super::super::path::Last;
 use super::super::tree::{Named, Stopped};
-use super::super::{Failure, Files, MAX_ENTRIES, Outcome};
+use super::super::{Failure, Files, MAX_ENTRIES, Outcome, PORTION};
 use super::rules::{Excluded, Wanted};
 use crate::error::FsError;
 use crate::store::rows::{Ino, Kind};
@@ -11,7 +11,7 @@ use crate::vfs::Attr;
 use std::collections::VecDeque;
 
 /// Largest `.gitignore` that is read, bytes.
-const MAX_GITIGNORE: usize = 1 << 20;
+const MAX_GITIGNORE: usize = 128 << 10;
 
 /// What to look for, and where.
 #[derive(Clone, Debug)]
@@ -100,13 +100,16 @@ impl Find {
     /// The next entries, at most `limit`, and whether there are no more. Waits for at least one.
     pub fn next(&mut self, limit: usize, stopped: Stopped<'_>) -> Outcome<(Vec<Found>, bool)> {
         let limit = limit.clamp(1, MAX_ENTRIES);
-        let mut found = Vec::new();
-        while found.len() < limit {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        while found.len() < limit && bytes < PORTION {
             if stopped() {
                 return Err(Failure::new("ECANCELED", "nobody waits for this any more"));
             }
             match self.step()? {
-                Step::Found(entry) => found.push(entry),
+                Step::Found(entry) => {
+                    bytes += entry.path.len() + size_of::<Attr>();
+                    found.push(entry);
+                }
                 Step::Nothing => {}
                 Step::End => return Ok((found, true)),
             }

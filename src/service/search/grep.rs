@@ -1,7 +1,7 @@
 //! Lines of files.
 
 use super::super::tree::Stopped;
-use super::super::{Failure, Files, MAX_ENTRIES, Outcome};
+use super::super::{Failure, Files, MAX_ENTRIES, Outcome, PORTION};
 use super::find::{Find, FindQuery, Found, Step};
 use crate::store::rows::{Ino, Kind};
 use crate::vfs::Vfs;
@@ -21,8 +21,14 @@ const MAX_LINE: usize = 64 << 10;
 /// Longest line that is searched, or largest file when a match may span lines, bytes. A file beyond it is passed over.
 const MAX_HEAP: usize = 64 << 20;
 
+/// Longest pattern, bytes.
+const MAX_PATTERN: usize = 64 << 10;
+
+/// Most memory of a compiled pattern, and of what its matcher keeps for speed, bytes.
+const MAX_COMPILED: usize = 8 << 20;
+
 /// Bytes of lines found in one file that are kept; the file is gone on with when they have been taken.
-const MAX_WAITING: usize = 8 << 20;
+const MAX_WAITING: usize = 2 * PORTION;
 
 /// Most spans that are told of one line.
 const MAX_SPANS: usize = 1000;
@@ -67,12 +73,19 @@ pub struct Line {
     pub spans: Vec<(u32, u32)>,
 }
 
+impl Line {
+    /// Roughly what it takes, here and on the wire.
+    fn bytes(&self) -> usize {
+        self.path.len() + self.text.len() + size_of_val(&self.spans[..]) + size_of::<Self>()
+    }
+}
+
 /// A search under way.
 pub struct Grep {
     files: Files,
     find: Find,
     matcher: RegexMatcher,
-    searcher: Searcher,
+    searcher: SearcherBuilder,
     max_per_file: u64,
     waiting: VecDeque<Line>,
     /// A file that is not done.
@@ -92,23 +105,28 @@ struct Rest {
 impl Files {
     /// Looks for text.
     pub fn grep(&self, mut query: GrepQuery) -> Outcome<Grep> {
+        if query.pattern.len() > MAX_PATTERN {
+            let text = format!("a pattern of {} bytes: at most {MAX_PATTERN}", query.pattern.len());
+            return Err(Failure::protocol(text));
+        }
         query.files.kinds = vec![Kind::File];
         let pattern = if query.literal { regex::escape(&query.pattern) } else { query.pattern.clone() };
         let mut builder = RegexMatcherBuilder::new();
         builder.case_insensitive(query.ignore_case).word(query.word).multi_line(true);
+        builder.size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED);
         if !query.multiline {
             builder.line_terminator(Some(b'\n'));
         }
         let matcher = builder
             .build(&pattern)
             .map_err(|error| Failure::protocol(format!("pattern {:?}: {error}", query.pattern)))?;
-        let searcher = SearcherBuilder::new()
+        let mut searcher = SearcherBuilder::new();
+        searcher
             .before_context(query.before.min(MAX_CONTEXT) as usize)
             .after_context(query.after.min(MAX_CONTEXT) as usize)
             .multi_line(query.multiline)
             .heap_limit(Some(MAX_HEAP))
-            .binary_detection(BinaryDetection::quit(0))
-            .build();
+            .binary_detection(BinaryDetection::quit(0));
         Ok(Grep {
             files: self.clone(),
             find: self.find(query.files)?,
@@ -132,9 +150,11 @@ impl Grep {
     pub fn next(&mut self, limit: usize, stopped: Stopped<'_>) -> Outcome<(Vec<Line>, bool)> {
         let limit = limit.clamp(1, MAX_ENTRIES);
         let (mut lines, mut bytes) = (Vec::new(), 0);
-        while lines.len() < limit && bytes < MAX_WAITING / 4 {
+        // What the searcher keeps for a long line does not outlive the call.
+        let mut searcher = self.searcher.build();
+        while lines.len() < limit && bytes < PORTION {
             if let Some(line) = self.waiting.pop_front() {
-                bytes += line.text.len();
+                bytes += line.bytes();
                 lines.push(line);
                 continue;
             }
@@ -146,7 +166,7 @@ impl Grep {
                 return Err(Failure::new("ECANCELED", "nobody waits for this any more"));
             }
             if let Some(rest) = self.rest.take() {
-                self.search(rest, stopped);
+                self.search(&mut searcher, rest, stopped);
                 continue;
             }
             match self.find.step()? {
@@ -154,7 +174,8 @@ impl Grep {
                     self.looked_into += 1;
                     self.files.vfs.pull(attr.ino);
                     let path = path.into();
-                    self.search(Rest { path, ino: attr.ino, offset: 0, lines: 0, matched: 0 }, stopped);
+                    let whole = Rest { path, ino: attr.ino, offset: 0, lines: 0, matched: 0 };
+                    self.search(&mut searcher, whole, stopped);
                 }
                 Step::Nothing => {}
                 Step::End => return Ok((lines, true)),
@@ -163,7 +184,7 @@ impl Grep {
         Ok((lines, false))
     }
 
-    fn search(&mut self, rest: Rest, stopped: Stopped<'_>) {
+    fn search(&mut self, searcher: &mut Searcher, rest: Rest, stopped: Stopped<'_>) {
         let reader = FileReader { vfs: &self.files.vfs, ino: rest.ino, at: rest.offset, stopped };
         let mut collector = Collector {
             matcher: &self.matcher,
@@ -174,7 +195,7 @@ impl Grep {
             stopped_at: None,
             is_binary: false,
         };
-        let result = self.searcher.search_reader(&self.matcher, reader, &mut collector);
+        let result = searcher.search_reader(&self.matcher, reader, &mut collector);
         let (stopped_at, is_binary, from) = (collector.stopped_at, collector.is_binary, collector.from);
         if is_binary || result.is_err() {
             // Binary, gone, or with a line that is too long: passed over.
@@ -232,15 +253,16 @@ impl Collector<'_> {
             found.map_err(io::Error::other)?;
         }
         let start = self.from.offset + offset;
-        self.bytes += shown.len() + 128;
-        self.lines.push_back(Line {
+        let line = Line {
             path: Arc::clone(&self.from.path),
             line: self.from.lines + within,
             offset: start,
             text: shown.to_vec(),
             context,
             spans,
-        });
+        };
+        self.bytes += line.bytes();
+        self.lines.push_back(line);
         if self.bytes < MAX_WAITING {
             return Ok(true);
         }

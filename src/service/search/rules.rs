@@ -10,6 +10,12 @@ use std::path::Path;
 /// Most patterns of a kind in one query.
 const MAX_PATTERNS: usize = 1000;
 
+/// Longest pattern, bytes. What a compiled one takes is many times as much.
+const MAX_PATTERN: usize = 1024;
+
+/// Most bytes of all patterns of a kind in one query.
+const MAX_TEXT: usize = 64 << 10;
+
 fn path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
@@ -70,7 +76,7 @@ impl Excluded {
     pub(super) fn of_file(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let mut builder = GitignoreBuilder::new("");
-        for line in text.lines() {
+        for line in text.lines().filter(|line| line.len() <= MAX_PATTERN) {
             let _ = builder.add_line(None, line);
         }
         Self(builder.build().unwrap_or_else(|_| Gitignore::empty()))
@@ -84,8 +90,18 @@ impl Excluded {
 }
 
 fn check_count(patterns: &[String]) -> Outcome<()> {
-    if patterns.len() <= MAX_PATTERNS {
-        return Ok(());
+    if patterns.len() > MAX_PATTERNS {
+        return Err(Failure::protocol(format!("{} patterns: at most {MAX_PATTERNS}", patterns.len())));
     }
-    Err(Failure::protocol(format!("{} patterns: at most {MAX_PATTERNS}", patterns.len())))
+    let (longest, all) = patterns
+        .iter()
+        .map(String::len)
+        .fold((0, 0), |(longest, all), length| (length.max(longest), all + length));
+    if longest > MAX_PATTERN || all > MAX_TEXT {
+        let text = format!(
+            "a pattern of {longest} bytes, {all} in all: at most {MAX_PATTERN} in one and {MAX_TEXT} in all"
+        );
+        return Err(Failure::protocol(text));
+    }
+    Ok(())
 }
