@@ -121,7 +121,7 @@ fn a_daemon_that_is_killed_loses_its_commands_and_says_so() {
     let done = served.says(&["exec", "--detach", "--", "echo", "kept"], 0);
     served.says(&["logs", "-f", done.trim()], 0);
     let mut watcher = served.start(&["exec", "--id", "cut", "--", "sh", "-c", "echo begun; exec sleep 60"]);
-    eventually("the start of the command", || served.says(&["logs", "cut"], 0) == "begun\n");
+    eventually("the start of the command", || text(&served.wsd(&["logs", "cut"]).stdout) == "begun\n");
     // What was said goes to the store a few times a second.
     let in_store = |served: &Served| {
         let store = rusqlite::Connection::open(&served.place.store).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// The interpreter that has pycapnp and websockets: that of `WSD_TEST_PYTHON`, else the one on the path.
-fn python() -> Option<String> {
+pub(crate) fn python() -> Option<String> {
     let python = std::env::var("WSD_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     if !has(&python) {
         return None;

@@ -19,6 +19,7 @@ mod mount;
 mod peer;
 mod posix;
 mod programs;
+mod readme;
 mod siege;
 mod space;
 mod support;

@@ -161,9 +161,12 @@ fn messages_that_make_no_sense() {
     siege.end();
 }
 
+/// Says which capability it is.
+type Describe<'a> = &'a dyn Fn(cap_descriptor::Builder<'_>);
+
 /// A call with a promise in it, then what the promise became, twice.
 fn promise_that_turns(
-    with_cap: &dyn Fn(&dyn Fn(cap_descriptor::Builder<'_>)) -> Vec<u8>,
+    with_cap: &dyn Fn(Describe<'_>) -> Vec<u8>,
     into: impl Fn(cap_descriptor::Builder<'_>),
 ) -> Vec<Vec<u8>> {
     let resolve = || {
