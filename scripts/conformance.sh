@@ -59,13 +59,21 @@ start() {
 stop() {
     [ -z "$daemon" ] && return
     kill "$daemon"
-    wait "$daemon" || true
+    local ended=$daemon
     daemon=
+    if ! wait "$ended"; then
+        echo "FAILED  wsd did not stop as it should:"
+        tail -n 20 "$work/log"
+        failed=$((failed + 1))
+    fi
 }
 finish() {
+    local status=$? before=$failed
     stop
-    umount "$work/other" 2> /dev/null || true
+    if mountpoint -q "$work/other"; then umount "$work/other"; fi
     rm -rf "$work"
+    if [ "$failed" -gt "$before" ]; then status=1; fi
+    exit "$status"
 }
 trap finish EXIT
 start

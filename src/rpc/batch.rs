@@ -4,7 +4,7 @@
 //! until every question has its answer. And the client's `Finish` messages are held back until then: a client
 //! library that has let go of a promise sends one along, and it would cancel the call that the client still pipelines on.
 
-use super::session::{Host, Session};
+use super::session::{self, Host, Session};
 use crate::wire::{Batch, FrameError, Limits};
 use bytes::Bytes;
 use capnp::message::{Reader, ReaderOptions};
@@ -165,14 +165,22 @@ pub(super) async fn answer(host: Arc<Host>, body: Bytes, share: Share) -> Result
     let incoming = futures::stream::iter(frames.into_iter().map(Ok)).chain(futures::stream::pending());
     let (outgoing, answers) = mpsc::unbounded_channel();
     let vat = session.vat(incoming, outgoing);
+    tokio::pin!(vat);
+    let mut lives = true;
     let result = tokio::select! {
         biased;
         body = collect(answers, questions, share) => body,
         () = large => Err(BatchError::Closing),
-        ended = vat => Err(ended.err().map_or(BatchError::Closing, BatchError::Message)),
+        ended = &mut vat => {
+            lives = false;
+            Err(ended.err().map_or(BatchError::Closing, BatchError::Message))
+        }
         () = tokio::time::sleep(DEADLINE) => Err(BatchError::Deadline),
     };
     session.end();
+    if lives {
+        session::wind_up(vat).await;
+    }
     tracing::debug!(session = session.id, questions, calls = session.calls(), "a batch was answered");
     result
 }

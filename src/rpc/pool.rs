@@ -1,7 +1,7 @@
 //! The threads that sessions live on, and the life of one on a socket.
 
 use super::batch::{self, Answer, BatchError, Batches, Share};
-use super::session::{Host, Session};
+use super::session::{self, Host, Session};
 use crate::metrics;
 use crate::wire::{Ledger, Limits, MAX_FRAME};
 use bytes::Bytes;
@@ -21,9 +21,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+use tokio_tungstenite::{WebSocketStream, tungstenite};
 use tokio_util::sync::CancellationToken;
 
 /// Threads that vats run on. Their calls run elsewhere, so two are enough to keep a machine busy.
@@ -210,10 +210,13 @@ async fn serve(host: Arc<Host>, socket: Box<dyn Socket>, closing: CancellationTo
     let (control, commands) = mpsc::unbounded_channel();
     let vat = session.vat(frames(stream, Rc::clone(&heard)), outgoing);
     let writer = write(sink, queue, commands, Rc::clone(&session.ledger));
-    tokio::pin!(writer);
-    let mut writes = true;
+    tokio::pin!(vat, writer);
+    let (mut lives, mut writes) = (true, true);
     let reason = tokio::select! {
-        ended = vat => ended.err().map_or("the peer left".to_owned(), |error| error.to_string()),
+        ended = &mut vat => {
+            lives = false;
+            ended.err().map_or("the peer left".to_owned(), |error| error.to_string())
+        }
         written = &mut writer => {
             writes = false;
             written.err().unwrap_or_else(|| "the peer left".to_owned())
@@ -228,6 +231,9 @@ async fn serve(host: Arc<Host>, socket: Box<dyn Socket>, closing: CancellationTo
     drop(control);
     if writes {
         let _ = tokio::time::timeout(FAREWELL, writer).await;
+    }
+    if lives {
+        session::wind_up(vat).await;
     }
     let (calls, seconds) = (session.calls(), begun.elapsed().as_secs());
     tracing::info!(session = session.id, calls, seconds, reason, "a session ends");
@@ -293,12 +299,22 @@ async fn write(
             sink.flush().await.map(|()| ledger.sent(bytes))
         };
         match tokio::time::timeout(SILENCE, sending).await {
-            Ok(sent) => sent.map_err(|error| error.to_string())?,
+            Ok(sent) => sent.map_err(why)?,
             Err(_) => return Err("the peer takes nothing".to_owned()),
         }
         if queue.is_closed() && commands.is_closed() {
             return Ok(());
         }
+    }
+}
+
+/// Why nothing more can be sent.
+fn why(error: tungstenite::Error) -> String {
+    use tungstenite::Error::{AlreadyClosed, ConnectionClosed, Protocol};
+    use tungstenite::error::ProtocolError::SendAfterClosing;
+    match error {
+        AlreadyClosed | ConnectionClosed | Protocol(SendAfterClosing) => "the peer left".to_owned(),
+        error => error.to_string(),
     }
 }
 

@@ -11,10 +11,11 @@ use capnp_rpc::RpcSystem;
 use futures::Stream;
 use std::cell::Cell;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use wsd_schema::workspace_capnp::workspace;
@@ -151,6 +152,15 @@ impl Begun {
         tracing::debug!(session, call, method, code, micros = at.elapsed().as_micros() as u64, "answered");
         outcome
     }
+}
+
+/// How long a vat may take to let go of everything.
+const WIND_UP: Duration = Duration::from_secs(2);
+
+/// Ends a vat whose connection is over. One that is only dropped is kept by what it holds itself.
+pub(super) async fn wind_up(vat: Pin<&mut RpcSystem<Side>>) {
+    let disconnector = vat.get_disconnector();
+    let _ = tokio::time::timeout(WIND_UP, futures::future::select(disconnector, vat)).await;
 }
 
 /// Says that nobody waits for a call any more, when it is dropped.
