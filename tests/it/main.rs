@@ -9,6 +9,7 @@ mod coherence;
 mod crash;
 mod faults;
 mod files_cli;
+mod fuzz;
 mod hostile;
 mod http;
 mod imports;
