@@ -184,7 +184,7 @@ impl Peer {
     pub(crate) fn answers(&mut self, count: usize) -> Vec<Received> {
         let mut answers = Vec::with_capacity(count);
         while answers.len() < count {
-            let message = self.receive().expect("the daemon ended the session");
+            let message = self.receive().unwrap_or_else(|| panic!("the daemon ended the session"));
             if is_return(&message) {
                 answers.push(message);
             }
