@@ -84,7 +84,7 @@ fn messages_that_make_no_sense() {
     let path = |params: capnp::any_pointer::Builder<'_>| {
         params.init_as::<fs::stat_params::Builder<'_>>().set_path(&root);
     };
-    let with_cap = |fill: &dyn Fn(cap_descriptor::Builder<'_>)| {
+    let with_cap = |fill: FillCap<'_>| {
         frame(|message| {
             let mut call = message.init_call();
             call.set_question_id(2);
@@ -161,12 +161,12 @@ fn messages_that_make_no_sense() {
     siege.end();
 }
 
-/// Says which capability it is.
-type Describe<'a> = &'a dyn Fn(cap_descriptor::Builder<'_>);
+/// Says what a capability is.
+type FillCap<'a> = &'a dyn Fn(cap_descriptor::Builder<'_>);
 
 /// A call with a promise in it, then what the promise became, twice.
 fn promise_that_turns(
-    with_cap: &dyn Fn(Describe<'_>) -> Vec<u8>,
+    with_cap: &dyn Fn(FillCap<'_>) -> Vec<u8>,
     into: impl Fn(cap_descriptor::Builder<'_>),
 ) -> Vec<Vec<u8>> {
     let resolve = || {
