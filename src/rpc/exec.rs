@@ -101,13 +101,14 @@ impl exec::Server for ExecObject {
     ) -> Result<(), Error> {
         let (id, after) = (params.get()?.get_id()?.to_string()?, params.get()?.get_after());
         let after = (after != u64::MAX).then_some(after);
+        let begun = self.session.begin("exec.attach");
         let attached = self.execs().and_then(|execs| {
             let open = self.session.open()?;
             let (command, reader) = execs.attach(&id, after).map_err(failure)?;
             set_info(results.get().init_info(), &command);
             Ok((command, reader, open))
         });
-        let (command, reader) = match attached {
+        let (command, reader) = match begun.end(attached) {
             Ok((command, reader, open)) => (Ok(command), Ok((reader, open))),
             Err(failure) => {
                 set_error(results.get().init_error(), &failure);
@@ -140,7 +141,8 @@ impl exec::Server for ExecObject {
     }
 
     async fn list(self: Rc<Self>, _: exec::ListParams, mut results: exec::ListResults) -> Result<(), Error> {
-        let outcome = self.execs().map(|execs| execs.list());
+        let begun = self.session.begin("exec.list");
+        let outcome = begun.end(self.execs().map(|execs| execs.list()));
         answer!(results, outcome, |commands| {
             let mut list = results.get().init_commands(count(&commands));
             for (index, command) in (0..).zip(&commands) {
@@ -156,10 +158,11 @@ impl exec::Server for ExecObject {
         mut results: exec::DisposeResults,
     ) -> Result<(), Error> {
         let id = params.get()?.get_id()?.to_string()?;
-        let outcome = match self.execs() {
+        let begun = self.session.begin("exec.dispose");
+        let outcome = begun.end(match self.execs() {
             Ok(execs) => execs.dispose(&id).await.map_err(failure),
             Err(failure) => Err(failure),
-        };
+        });
         answer!(results, outcome, |()| {});
         Ok(())
     }
@@ -173,10 +176,11 @@ impl exec::Server for ExecObject {
             let params = params.get()?;
             (params.get_id()?.to_string()?, params.get_rows(), params.get_columns())
         };
-        let outcome = match self.execs().and_then(|execs| execs.get(&id).map_err(failure)) {
+        let begun = self.session.begin("exec.resize");
+        let outcome = begun.end(match self.execs().and_then(|execs| execs.get(&id).map_err(failure)) {
             Ok(command) => command.resize(rows, columns).await.map_err(failure),
             Err(failure) => Err(failure),
-        };
+        });
         answer!(results, outcome, |()| {});
         Ok(())
     }

@@ -13,11 +13,12 @@ import urllib.request
 import capnp
 
 import cases_batch
+import cases_commands
 import cases_files
 import cases_search
 import cases_streams
 from case import Case
-from wsd_client import connect, fs
+from wsd_client import commands, connect, fs
 
 LIMIT = 120  # seconds a case may take
 
@@ -40,16 +41,17 @@ async def run(case, port, point, token):
 
 
 def not_called(port, token):
-    """The methods of Fs that the daemon has not counted a call of."""
+    """The methods of Fs and Exec that the daemon has not counted a call of."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers=headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
         counted = answer.read().decode()
-    return [name for name in fs.Fs.schema.method_names if f'wsd_rpc_calls_total{{method="{name}"' not in counted]
+    names = [*fs.Fs.schema.method_names, *(f"exec.{name}" for name in commands.Exec.schema.method_names)]
+    return [name for name in names if f'wsd_rpc_calls_total{{method="{name}"' not in counted]
 
 
 async def main(port, point, token=None, *names):
-    rooms = (cases_files, cases_streams, cases_search, cases_batch)
+    rooms = (cases_files, cases_streams, cases_search, cases_commands, cases_batch)
     cases = [case for room in rooms for case in room.CASES if not names or case.__name__ in names]
     passed = [await run(case, int(port), os.fsencode(point), token) for case in cases]
     print(f"{sum(passed)} of {len(cases)} cases passed")

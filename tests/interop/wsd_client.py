@@ -20,6 +20,7 @@ capnp.remove_import_hook()
 STANDARD = [str(pathlib.Path(capnp.__file__).resolve().parents[1])]
 common = capnp.load(str(SCHEMA / "common.capnp"), imports=STANDARD)
 fs = capnp.load(str(SCHEMA / "fs.capnp"), imports=STANDARD)
+commands = capnp.load(str(SCHEMA / "exec.capnp"), imports=STANDARD)
 workspace = capnp.load(str(SCHEMA / "workspace.capnp"), imports=STANDARD)
 
 
