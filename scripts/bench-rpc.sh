@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures RPC: calls a second, streams next to plain HTTP, latency while the mount is written to, memory.
-# The figures are in docs/benchmarks.md. Needs FUSE. bench-rpc.sh [calls|streams|latency]...
+# The figures are in docs/benchmarks.md. Needs FUSE. bench-rpc.sh [calls|streams|latency|commands]...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +9,10 @@ cargo build --locked --release --quiet --bin wsd --example rpc_load
 work=$(mktemp -d)
 daemon=
 finish() {
-    [ -z "$daemon" ] || { kill "$daemon" && wait "$daemon" || true; }
+    if [ -n "$daemon" ]; then
+        kill "$daemon"
+        wait "$daemon"
+    fi
     rm -rf "$work"
 }
 trap finish EXIT
@@ -21,7 +24,7 @@ until grep -q : "$work/out"; do
     sleep 0.05
 done
 port=$(sed -n '1s/.*://p' "$work/out")
-for what in "${@:-calls streams latency}"; do
+for what in "${@:-calls streams latency commands}"; do
     for each in $what; do
         "$target/release/examples/rpc_load" "$port" "$work/mnt" "$daemon" "$each"
     done

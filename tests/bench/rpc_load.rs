@@ -1,4 +1,5 @@
-//! Load on a running daemon: `rpc_load PORT MOUNT_POINT PID WHAT`, where WHAT is `calls`, `streams` or `latency`. Used by
+//! Load on a running daemon: `rpc_load PORT MOUNT_POINT PID WHAT`, where WHAT is `calls`, `streams`, `latency` or
+//! `commands`. Used by
 //! `scripts/bench-rpc.sh`, which says what the figures mean.
 
 #![allow(
@@ -21,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use wsd::client::{Client, ClientOptions, Command, Words};
 use wsd::wire::{Ledger, Limits, Network, Side};
 use wsd_schema::fs_capnp::{byte_sink, byte_source, fs};
 use wsd_schema::workspace_capnp::workspace;
@@ -302,6 +304,30 @@ async fn latency(port: u16, point: &Path) {
     }
 }
 
+/// Commands one after the other, from the call to the exit event, next to the same program started here.
+async fn commands(port: u16) {
+    let client = Client::connect(ClientOptions::new(format!("ws://127.0.0.1:{port}/ws"))).await.unwrap();
+    let (mut remote, mut local) = (Vec::new(), Vec::new());
+    let begun = Instant::now();
+    while begun.elapsed() < 2 * SPAN {
+        let asked = Instant::now();
+        let mut attached = client.exec(Command::new(Words::Argv(vec![b"true".to_vec()]))).await.unwrap();
+        while let Some(event) = attached.next().await {
+            event.unwrap();
+        }
+        remote.push(asked.elapsed());
+        let asked = Instant::now();
+        assert!(std::process::Command::new("true").status().unwrap().success());
+        local.push(asked.elapsed());
+    }
+    let rate = remote.len() as f64 / remote.iter().sum::<Duration>().as_secs_f64();
+    let (remote, local) = (middle_and_tail(remote), middle_and_tail(local));
+    println!(
+        "true: {:.2} ms, 99th {:.2} ms, {rate:.0} a second; started here: {:.2} ms, 99th {:.2} ms",
+        remote.0, remote.1, local.0, local.1
+    );
+}
+
 async fn run(arguments: Vec<String>) {
     let [port, point, pid, what] = &arguments[..] else { panic!("rpc_load PORT MOUNT_POINT PID WHAT") };
     let (port, point, pid) = (port.parse().unwrap(), Path::new(point), pid.parse().unwrap());
@@ -315,7 +341,8 @@ async fn run(arguments: Vec<String>) {
         }
         "streams" => streams(port, point, pid).await,
         "latency" => latency(port, point).await,
-        other => panic!("{other}: calls, streams or latency"),
+        "commands" => commands(port).await,
+        other => panic!("{other}: calls, streams, latency or commands"),
     }
 }
 
