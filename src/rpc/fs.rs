@@ -29,8 +29,14 @@ impl FsObject {
 
 impl fs::Server for FsObject {
     async fn stat(self: Rc<Self>, params: fs::StatParams, mut results: fs::StatResults) -> Result<(), Error> {
-        let path = params.get()?.get_path()?.to_vec();
-        let outcome = self.session.run("stat", move |files, _| files.stat(&path)).await;
+        let path = params.get()?.get_path()?;
+        let outcome = match self.session.at_once("stat", |files| files.stat_at_once(path)) {
+            Some(attr) => Ok(attr),
+            None => {
+                let path = path.to_vec();
+                self.session.run("stat", move |files, _| files.stat(&path)).await
+            }
+        };
         answer!(results, outcome, |attr| set_attr(results.get().init_attr(), &attr));
         Ok(())
     }

@@ -209,6 +209,20 @@ impl Session {
         self.run_in(Where::Waiting, method, work).await
     }
 
+    /// Answers a call here and now, if that needs nothing that may wait. A thread that may would cost more than the
+    /// answer.
+    pub(super) fn at_once<T>(
+        &self,
+        method: &'static str,
+        look: impl FnOnce(&Files) -> Option<T>,
+    ) -> Option<T> {
+        let at = Instant::now();
+        let found = look(&self.host.files)?;
+        self.calls.set(self.calls.get() + 1);
+        let begun = Begun { session: self.id, call: self.calls.get(), method, at };
+        begun.end(Ok(found)).ok()
+    }
+
     /// The same for what keeps the processor busy, in a thread that stands back.
     pub(super) async fn search<T: Send + 'static>(
         &self,

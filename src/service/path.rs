@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 const MAX_LINKS: usize = 40;
 
 /// Longest path, bytes, as in Linux.
-const MAX_PATH: usize = 4096;
+pub(super) const MAX_PATH: usize = 4096;
 
 /// Whether a symlink at the end of a path is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

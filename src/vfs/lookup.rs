@@ -137,6 +137,25 @@ impl Vfs {
         if meta.removed { Err(FsError::Stale) } else { Ok(Attr::from(&meta.row)) }
     }
 
+    /// The attributes of what is at a path of names from the root, if memory alone can tell and there is nobody to
+    /// wait for. What is not told here may be there all the same.
+    pub fn attr_at_once<'a>(&self, names: impl IntoIterator<Item = &'a [u8]>) -> Option<Attr> {
+        let mut node = self.nodes.get(ROOT)?;
+        for name in names {
+            let entry = {
+                let dir = node.dir.as_deref()?.try_read()?;
+                if !dir.is_loaded() {
+                    return None;
+                }
+                dir.get(name)?
+            };
+            node = self.nodes.get(entry.ino)?;
+        }
+        let meta = node.meta.try_read()?;
+        let attr = Attr::from(&meta.row);
+        (!meta.removed && !self.asks_kernel(&attr)).then_some(attr)
+    }
+
     /// The node at a path of names from the root, with or without a leading slash; symlinks are not followed.
     pub fn resolve(&self, path: &[u8]) -> FsResult<Attr> {
         let mut ino = ROOT;

@@ -10,6 +10,7 @@ mod crash;
 mod exec_cli;
 mod faults;
 mod files_cli;
+mod fuzz;
 mod hostile;
 mod http;
 mod imports;
