@@ -3,9 +3,11 @@
 //! A command sees the workspace as any program does, through the mount; nothing here knows the filesystem. It belongs to
 //! the daemon: whoever started it may go and come back.
 //!
-//! - `spec`: what is to be run. `spawn`: its first process. `process`: all of its processes.
+//! - `spec`: what is to be run. `spawn`: its first process. `process`, `cgroup`: all of its
+//!   processes.
 //! - `log`: what it said. `command`: its life, and its readers. `keeper`: all commands, in memory and in the store.
 
+mod cgroup;
 mod command;
 mod keeper;
 mod log;

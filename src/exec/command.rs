@@ -5,7 +5,7 @@
 //! to be left alone. Output is taken from the pipe only as fast as the slowest reader takes it from us.
 
 use super::log::{Event, Exit, How, Log, Said, Truncated};
-use super::process;
+use super::process::Family;
 use super::spawn::{Input, Spawned, Stream};
 use super::spec::Spec;
 use crate::clock::Timestamp;
@@ -49,6 +49,7 @@ pub struct Running {
     pub cwd: PathBuf,
     /// Its first process.
     pub pid: u32,
+    family: Arc<Family>,
     /// When it was started.
     pub started: Timestamp,
     /// The workspace's revision then.
@@ -84,13 +85,13 @@ impl Running {
         id: String,
         spec: &Spec,
         cwd: PathBuf,
-        (pid, input): (u32, Input),
+        (family, input): (Family, Input),
         log: Log,
         start_revision: u64,
     ) -> Arc<Self> {
         Arc::new(Self::with(
             (id, spec.shown(), cwd),
-            (pid, Timestamp::now(), start_revision),
+            (family, Timestamp::now(), start_revision),
             input,
             State::of(log),
         ))
@@ -98,7 +99,7 @@ impl Running {
 
     pub(super) fn with(
         (id, shown, cwd): (String, Vec<u8>, PathBuf),
-        (pid, started, start_revision): (u32, Timestamp, u64),
+        (family, started, start_revision): (Family, Timestamp, u64),
         input: Input,
         state: State,
     ) -> Self {
@@ -106,7 +107,8 @@ impl Running {
             id,
             shown,
             cwd,
-            pid,
+            pid: family.leader,
+            family: Arc::new(family),
             started,
             start_revision,
             input: tokio::sync::Mutex::new(input),
@@ -180,8 +182,8 @@ impl Running {
 
     /// Sends a signal to all its processes.
     pub(super) async fn signal(&self, signal: Signal) -> usize {
-        let (pid, id) = (self.pid, self.id.clone());
-        tokio::task::spawn_blocking(move || process::signal(pid, &id, signal)).await.unwrap_or(0)
+        let family = Arc::clone(&self.family);
+        tokio::task::spawn_blocking(move || family.signal(signal)).await.unwrap_or(0)
     }
 
     /// Ends all its processes: politely, and after `grace` not so.
@@ -199,8 +201,8 @@ impl Running {
     }
 
     async fn any_left(&self) -> bool {
-        let (pid, id) = (self.pid, self.id.clone());
-        tokio::task::spawn_blocking(move || process::any(pid, &id)).await.unwrap_or(false)
+        let family = Arc::clone(&self.family);
+        tokio::task::spawn_blocking(move || family.any()).await.unwrap_or(false)
     }
 
     /// Sees the command through to its exit event.

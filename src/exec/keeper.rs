@@ -4,6 +4,8 @@ use super::command::{Parts, Reader, Running, State};
 use super::log::{Event, Exit, How, Log, Said};
 use super::spawn::{self, Input};
 use super::spec::{Spec, Stdin};
+use super::cgroup::Groups;
+use super::process::Family;
 use super::{ExecError, Settings, process};
 use crate::clock::Timestamp;
 use crate::store::Store;
@@ -54,6 +56,7 @@ pub struct Execs {
     store: Arc<Store>,
     touched: Arc<dyn Touched>,
     runtime: Handle,
+    groups: Option<Groups>,
     commands: Mutex<BTreeMap<String, Arc<Running>>>,
     news: Notify,
     closing: AtomicBool,
@@ -74,6 +77,7 @@ impl Execs {
             store,
             touched,
             runtime,
+            groups: Groups::open(),
             commands: Mutex::default(),
             news: Notify::new(),
             closing: AtomicBool::new(false),
@@ -105,9 +109,10 @@ impl Execs {
         state.ended = Some(row.ended.map_or_else(Timestamp::now, Timestamp));
         state.end_revision = row.end_revision.max(row.start_revision);
         let cwd = PathBuf::from(std::ffi::OsString::from_vec(row.cwd));
+        let family = Family { leader: row.pid, id: row.id.clone(), group: None };
         Ok(Running::with(
             (row.id, row.command, cwd),
-            (row.pid, Timestamp(row.started), row.start_revision),
+            (family, Timestamp(row.started), row.start_revision),
             Input::Pipe(None),
             state,
         ))
@@ -130,7 +135,9 @@ impl Execs {
         let (parts, pid, input) = Parts::of(spawned);
         let cwd = spawn::directory(&spec, &self.settings.mount_point);
         let log = Log::new(self.settings.log_bytes);
-        let command = Running::new(id.clone(), &spec, cwd, (pid, input), log, start_revision);
+        let group = self.groups.as_ref().and_then(|groups| groups.with(&id, pid));
+        let family = Family { leader: pid, id: id.clone(), group };
+        let command = Running::new(id.clone(), &spec, cwd, (family, input), log, start_revision);
         let taken = {
             let mut commands = self.commands.lock();
             let taken = commands.contains_key(&id);

@@ -1,9 +1,10 @@
 //! The processes of a command: finding all of them, signalling all of them, and burying those that nobody else does.
 //!
 //! A command has a session of its own, and its first process leads it. A process that begins another session has left,
-//! but not for good: it is still a descendant of the daemon (who adopts what loses its parent) and has the command's
-//! mark in its environment.
+//! but not for good: it is still in the command's control group, where there is one, or else a descendant of the daemon
+//! (who adopts what loses its parent) with the command's mark in its environment.
 
+use super::cgroup::Group;
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::HashSet;
 use std::fs;
@@ -39,8 +40,51 @@ fn children(pid: u32) -> Vec<u32> {
     lists.flat_map(pids).collect()
 }
 
-/// The processes of a command that live: those of its session and group, and those with its mark.
-fn members(leader: u32, id: &str) -> Vec<Process> {
+/// How the processes of a command are known.
+#[derive(Debug)]
+pub(super) struct Family {
+    /// The first of them, which leads their session.
+    pub(super) leader: u32,
+    /// The command's.
+    pub(super) id: String,
+    pub(super) group: Option<Group>,
+}
+
+impl Family {
+    /// Whether any of them live.
+    pub(super) fn any(&self) -> bool {
+        !self.members().is_empty()
+    }
+
+    /// Sends a signal to all of them; how many there were.
+    pub(super) fn signal(&self, signal: Signal) -> usize {
+        let members = self.members();
+        for member in &members {
+            if let Some(pid) = Pid::from_raw(*member as i32) {
+                // It may have ended meanwhile.
+                let _ = rustix::process::kill_process(pid, signal);
+            }
+        }
+        if signal == Signal::KILL
+            && let Some(group) = &self.group
+        {
+            group.kill();
+        }
+        members.len()
+    }
+
+    /// Those that live.
+    fn members(&self) -> HashSet<u32> {
+        let in_group = self.group.as_ref().map(Group::processes).unwrap_or_default();
+        let is_alive = |pid: &u32| process(*pid).is_some_and(|process| !process.is_zombie);
+        let mut members: HashSet<u32> = in_group.into_iter().filter(is_alive).collect();
+        members.extend(descendants(self.leader, &self.id).into_iter().map(|process| process.pid));
+        members
+    }
+}
+
+/// The processes below the daemon that are of a session or group, or have a mark.
+fn descendants(leader: u32, id: &str) -> Vec<Process> {
     let mark = format!("{MARK}={id}");
     let is_marked = |pid: u32| {
         let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -59,23 +103,6 @@ fn members(leader: u32, id: &str) -> Vec<Process> {
         }
     }
     found
-}
-
-/// Whether processes of the command live.
-pub(super) fn any(leader: u32, id: &str) -> bool {
-    !members(leader, id).is_empty()
-}
-
-/// Sends a signal to all processes of a command; how many there were.
-pub(super) fn signal(leader: u32, id: &str, signal: Signal) -> usize {
-    let members = members(leader, id);
-    for member in &members {
-        if let Some(pid) = Pid::from_raw(member.pid as i32) {
-            // It may have ended meanwhile.
-            let _ = rustix::process::kill_process(pid, signal);
-        }
-    }
-    members.len()
 }
 
 /// Children of ours that have ended and that nobody waits for: processes that lost their parent. A child is given the

@@ -218,6 +218,19 @@ fn time_and_kill_reach_children_and_grandchildren() {
     });
 }
 
+/// A process that has left the session, lost its parent and cleared its environment is in the control group still.
+#[test]
+fn a_process_that_hides_is_found() {
+    let place = place(1 << 20);
+    if super::cgroup::Groups::open().is_none() {
+        return;
+    }
+    let hide = "env -i setsid sh -c 'echo $$; exec 1>&- 2>&-; sleep 60; true' & sleep 0.3";
+    let heard = place.run(sh(hide));
+    assert_eq!(heard.text().lines().count(), 1, "{}", heard.text());
+    assert!(!lives(&heard.text()));
+}
+
 #[test]
 fn what_is_detached_outlives_its_command() {
     let place = place(1 << 20);
