@@ -1,11 +1,11 @@
 //! All commands: those that run, and those that are remembered, in memory and in the store.
 
+use super::cgroup::Groups;
 use super::command::{Parts, Reader, Running, State};
 use super::log::{Event, Exit, How, Log, Said};
+use super::process::Family;
 use super::spawn::{self, Input};
 use super::spec::{Spec, Stdin};
-use super::cgroup::Groups;
-use super::process::Family;
 use super::{ExecError, Settings, process};
 use crate::clock::Timestamp;
 use crate::store::Store;

@@ -92,7 +92,7 @@ fn sqlite_keeps_its_promises_when_the_daemon_is_killed() {
     let script = r#"
 sqlite3 db 'PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, x);' >/dev/null
 for i in $(seq 1 40); do
-  sqlite3 db "PRAGMA synchronous=FULL; INSERT INTO t SELECT NULL, hex(randomblob(400)) FROM generate_series(1,20);"
+  sqlite3 db "PRAGMA synchronous=FULL; INSERT INTO t SELECT NULL, hex(randomblob(400)) FROM generate_series(1,20);" || exit
   echo $i > "$DONE"
 done"#;
     let done = place.dir.path().join("done");
