@@ -3,7 +3,7 @@
 use super::exec::{code, show};
 use super::out::{Out, put_bytes};
 use super::talk::{Done, Failure};
-use crate::client::{Client, CommandEvent, CommandInfo};
+use crate::client::{Applied, Client, ClientError, CommandEvent, CommandInfo};
 use crate::config::ClientFlags;
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -138,8 +138,13 @@ pub(super) async fn logs(client: &Client, out: &mut Out, args: &LogsArgs) -> Res
 async fn last_of(client: &Client, id: &str) -> Result<u64, Failure> {
     let commands = client.commands().await?;
     let known = commands.iter().find(|command| command.id == id);
-    // Who does not exist is told of by the attempt to attach.
-    Ok(known.map_or(u64::MAX, |command| command.last_seq))
+    let unknown = || ClientError::Refused {
+        code: "ENOENT".to_owned(),
+        message: format!("no command has the id {id:?}"),
+        path: Vec::new(),
+        applied: Applied::No,
+    };
+    Ok(known.ok_or_else(unknown)?.last_seq)
 }
 
 pub(super) async fn kill(client: &Client, args: &KillArgs) -> Done {

@@ -1,6 +1,6 @@
 //! Commands from the command line, against a real daemon with a real mount.
 
-use crate::support::{Daemon, Place, WSD, eventually, has_fuse, text};
+use crate::support::{Daemon, Place, WSD, eventually, has, has_fuse, is_root, text};
 use std::fs;
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
@@ -174,4 +174,57 @@ fn a_daemon_that_stops_ends_its_commands() {
     assert!(!child.wait().unwrap().success());
     let left = Command::new("pgrep").args(["-f", "^sleep 61$"]).output().unwrap();
     assert_eq!(text(&left.stdout), "");
+}
+
+/// 100 MB at 10 MB a second to a reader that is not faster than that.
+#[test]
+fn a_slow_reader_costs_no_memory() {
+    let Some(served) = Served::new() else { return };
+    served.says(&["exec", "--", "true"], 0);
+    let daemon = served.daemon.as_ref().unwrap();
+    let before = daemon.stat("/rssBytes");
+    let mut child = served.start(&["exec", "--", "head", "-c", "100000000", "/dev/zero"]);
+    let mut stdout = child.stdout.take().unwrap();
+    let (mut total, mut most) = (0, 0);
+    let mut buffer = vec![0; 1_000_000];
+    let begun = std::time::Instant::now();
+    loop {
+        let count = std::io::Read::read(&mut stdout, &mut buffer).unwrap();
+        if count == 0 {
+            break;
+        }
+        total += count;
+        while begun.elapsed().as_secs_f64() < total as f64 / 10e6 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        most = most.max(daemon.stat("/rssBytes"));
+    }
+    assert!(child.wait().unwrap().success());
+    assert_eq!(total, 100_000_000);
+    assert!(most < before + (32 << 20), "{} MiB more", (most - before) >> 20);
+}
+
+/// In a container the daemon is process 1: whatever loses its parent is its child, and nobody else buries it.
+#[test]
+fn as_process_one_it_leaves_no_zombies() {
+    if !(has_fuse() && is_root() && has("unshare")) {
+        return;
+    }
+    let place = Place::new();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child", WSD, "serve"]).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap());
+    command.env("PORT", "0").env("WSD_DB", &place.store).env("MOUNT_POINT", &place.point);
+    let daemon = place.start(command);
+    let port = daemon.port;
+    let served = Served { place, daemon: Some(daemon), port };
+    let orphans = "for i in 1 2 3 4 5; do (setsid sh -c 'sleep 0.2; exit 3' &) ; done; echo $$";
+    served.says(&["exec", "--detach", "-c", "--", orphans], 0);
+    served.says(&["exec", "-c", "--", "(sleep 0.1 &); true"], 0);
+    let zombies = || {
+        let stats = "cat /proc/[0-9]*/stat | sed 's/.*) //' | grep -c '^Z'; true";
+        served.says(&["exec", "-c", "--", stats], 0).trim().parse::<u32>().unwrap()
+    };
+    eventually("the burial of all orphans", || zombies() == 0);
+    served.says(&["exec", "-c", "--", "kill -0 1"], 0);
 }
