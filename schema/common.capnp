@@ -37,7 +37,7 @@ struct Error {
   # One line for a person.
 
   path @2 :Data;
-  # What the error is about, as the caller wrote it; empty where no single path is.
+  # What the error is about, as the caller wrote it, at most 4 KiB of it; empty where no single path is.
 
   applied @3 :Applied;
   # Whether the call changed anything.

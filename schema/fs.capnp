@@ -103,7 +103,8 @@ interface Fs {
   # mode, extended attributes. Follows.
 
   find @26 (options :FindOptions) -> (error :Error, cursor :EntryCursor);
-  # What is below a path, filtered. Parents come before what is in them; symlinks are not followed.
+  # What is below a path, filtered. Parents come before what is in them; symlinks are not followed. A search that is
+  # open counts as 16 of the capabilities of a connection.
 
   grep @27 (options :GrepOptions) -> (error :Error, cursor :MatchCursor);
   # The lines of files below a path that a pattern matches.
@@ -198,7 +199,7 @@ struct FindOptions {
   path @0 :Data;
   # Where to look. It is an entry itself, when it matches.
   globs @1 :List(Text);
-  # Any of these must match: "*.rs" by name at any depth, "src/**/*.rs" by the path below `path`. None: all do.
+  # At most 1 KiB each. Any of these must match: "*.rs" by name at any depth, "src/**/*.rs" by the path below `path`. None: all do.
   excludes @2 :List(Text);
   # In the syntax of .gitignore, relative to `path`. A directory that matches is not descended into.
   kinds @3 :List(Common.Kind);
@@ -208,13 +209,14 @@ struct FindOptions {
   hidden @5 :Bool = true;
   # Names that begin with a dot too.
   gitignore @6 :Bool = false;
-  # Excludes also what .gitignore files in the tree exclude.
+  # Excludes also what .gitignore files in the tree exclude, of which at most 128 KiB are read.
 }
 
 struct GrepOptions {
   in @0 :FindOptions;
   # Which files. Only regular files are looked into.
   pattern @1 :Text;
+  # At most 64 KiB.
   literal @2 :Bool = false;
   # The pattern is text, not a regular expression (the syntax of Rust's `regex`).
   ignoreCase @3 :Bool = false;
