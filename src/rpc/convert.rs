@@ -108,13 +108,30 @@ pub(super) fn write_query(options: fs::write_options::Reader<'_>) -> capnp::Resu
     })
 }
 
-pub(super) fn change_kind(kind: ChangeKind) -> fs::ChangeKind {
+fn change_kind(kind: ChangeKind) -> fs::ChangeKind {
     match kind {
         ChangeKind::Created => fs::ChangeKind::Created,
         ChangeKind::Modified => fs::ChangeKind::Modified,
         ChangeKind::Attributes => fs::ChangeKind::Attributes,
         ChangeKind::Removed => fs::ChangeKind::Removed,
         ChangeKind::Renamed => fs::ChangeKind::Renamed,
+    }
+}
+
+/// A change: at which revision and what, of which node, where it is and where it was.
+pub(super) fn set_change(
+    to: &mut fs::change::Builder<'_>,
+    (revision, what): (u64, ChangeKind),
+    (ino, node): (u64, Kind),
+    (path, from): (&[u8], Option<&[u8]>),
+) {
+    to.set_revision(revision);
+    to.set_kind(change_kind(what));
+    to.set_node(kind(node));
+    to.set_ino(ino);
+    to.set_path(path);
+    if let Some(from) = from {
+        to.set_from(from);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Long answers as objects that are asked for the next portion.
 
-use super::convert::{answer, change_kind, count, kind, set_attr};
+use super::convert::{answer, count, set_attr, set_change};
 use super::session::{Opened, Session};
 use super::streams::Queue;
 use crate::service::{Find, Grep, MAX_ENTRIES, Outcome, PORTION, Watch};
@@ -157,15 +157,14 @@ impl watch::Server for WatchObject {
                 results.get().set_dropped(found.dropped);
                 let mut changes = results.get().init_changes(count(&found.changes));
                 for (index, change) in (0..).zip(&found.changes) {
+                    let node = (change.ino, change.node);
                     let mut to = changes.reborrow().get(index);
-                    to.set_revision(change.revision);
-                    to.set_kind(change_kind(change.kind));
-                    to.set_node(kind(change.node));
-                    to.set_ino(change.ino);
-                    to.set_path(&change.path);
-                    if let Some(from) = &change.from {
-                        to.set_from(from);
-                    }
+                    set_change(
+                        &mut to,
+                        (change.revision, change.kind),
+                        node,
+                        (&change.path, change.from.as_deref()),
+                    );
                 }
             });
             Ok(())

@@ -1,6 +1,6 @@
 //! Commands as an object.
 
-use super::convert::{answer, change_kind, count, kind, set_error};
+use super::convert::{answer, count, set_change, set_error};
 use super::session::{Opened, Session};
 use super::streams::Queue;
 use crate::exec::{
@@ -32,11 +32,24 @@ impl ExecObject {
         Self { session }
     }
 
+    /// The objects of a command that is being followed, or of one that could not be.
+    fn objects(&self, followed: Outcome<Followed>) -> (events::Client, stdin::Client) {
+        let (command, reader) = match followed {
+            Ok((command, reader, open)) => (Ok(command), Ok((reader, open))),
+            Err(failure) => (Err(failure.clone()), Err(failure)),
+        };
+        let events = capnp_rpc::new_client(EventsObject::new(&self.session, reader));
+        (events, capnp_rpc::new_client(StdinObject { command }))
+    }
+
     fn execs(&self) -> Outcome<&Arc<Execs>> {
         let missing = || Failure::new("ENOTSUP", "the workspace is not mounted: commands cannot run in it");
         self.session.host.execs.as_ref().ok_or_else(missing)
     }
 }
+
+/// A command that is being followed.
+type Followed = (Arc<Running>, Reader, Opened);
 
 fn failure(error: ExecError) -> Failure {
     let text = error.to_string();
@@ -78,19 +91,16 @@ impl exec::Server for ExecObject {
             Ok((command, reader, open))
         };
         let started = begun.end(started.await);
-        let (command, reader) = match started {
-            Ok((command, reader, open)) => {
+        match &started {
+            Ok((command, ..)) => {
                 results.get().set_id(command.id.as_str());
                 results.get().set_pid(command.pid);
-                (Ok(command), Ok((reader, open)))
             }
-            Err(failure) => {
-                set_error(results.get().init_error(), &failure);
-                (Err(failure.clone()), Err(failure))
-            }
-        };
-        results.get().set_events(capnp_rpc::new_client(EventsObject::new(&self.session, reader)));
-        results.get().set_stdin(capnp_rpc::new_client(StdinObject { command }));
+            Err(failure) => set_error(results.get().init_error(), failure),
+        }
+        let (events, stdin) = self.objects(started);
+        results.get().set_events(events);
+        results.get().set_stdin(stdin);
         Ok(())
     }
 
@@ -105,18 +115,16 @@ impl exec::Server for ExecObject {
         let attached = self.execs().and_then(|execs| {
             let open = self.session.open()?;
             let (command, reader) = execs.attach(&id, after).map_err(failure)?;
-            set_info(results.get().init_info(), &command);
             Ok((command, reader, open))
         });
-        let (command, reader) = match begun.end(attached) {
-            Ok((command, reader, open)) => (Ok(command), Ok((reader, open))),
-            Err(failure) => {
-                set_error(results.get().init_error(), &failure);
-                (Err(failure.clone()), Err(failure))
-            }
-        };
-        results.get().set_events(capnp_rpc::new_client(EventsObject::new(&self.session, reader)));
-        results.get().set_stdin(capnp_rpc::new_client(StdinObject { command }));
+        let attached = begun.end(attached);
+        match &attached {
+            Ok((command, ..)) => set_info(results.get().init_info(), command),
+            Err(failure) => set_error(results.get().init_error(), failure),
+        }
+        let (events, stdin) = self.objects(attached);
+        results.get().set_events(events);
+        results.get().set_stdin(stdin);
         Ok(())
     }
 
@@ -203,15 +211,9 @@ impl exec::Server for ExecObject {
                 changes.iter().filter_map(|change| Some((change_of(change.kind)?, change))).collect();
             let mut list = results.get().init_changes(count(&known));
             for (index, (what, change)) in (0..).zip(known) {
+                let node = (change.ino, change.node);
                 let mut to = list.reborrow().get(index);
-                to.set_revision(change.revision);
-                to.set_kind(change_kind(what));
-                to.set_node(kind(change.node));
-                to.set_ino(change.ino);
-                to.set_path(&change.path);
-                if let Some(from) = &change.from {
-                    to.set_from(from);
-                }
+                set_change(&mut to, (change.revision, what), node, (&change.path, change.from.as_deref()));
             }
         });
         Ok(())
