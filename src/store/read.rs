@@ -135,7 +135,7 @@ impl Store {
     /// The names of a node, each with the directory it is in.
     pub fn names_of(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(Ino, Name)>> {
         self.with_reader(|reader| {
-            let sql = "SELECT d.parent, d.name FROM dirent d WHERE d.ws = ?1 AND d.ino = ?2 AND d.dead = 0
+            let sql = "SELECT d.parent, d.name FROM dirent d INDEXED BY dirent_by_ino WHERE d.ws = ?1 AND d.ino = ?2 AND d.dead = 0
                        AND d.since = (SELECT max(since) FROM dirent WHERE ws = d.ws AND parent = d.parent AND name = d.name)";
             let mut statement = reader.prepare_cached(sql)?;
             let rows = statement.query_map(params![ws, ino as i64], |row| {

@@ -232,6 +232,10 @@ impl Vfs {
                 if let (ChangeKind::Modified, Some(last)) = (kind, self.feed.goes_with_last(node.ino)) {
                     return Some(Change { revision, ..last });
                 }
+                // What has no name any more (the kernel still stamps it) would be looked for in the store.
+                if node.meta.read().row.nlink == 0 {
+                    return None;
+                }
                 let path = self.known_path(&node)?;
                 (kind, (node.ino, node.kind), path, None)
             }
