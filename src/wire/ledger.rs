@@ -10,7 +10,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// How long a call waits for the answer that it is pipelined on.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How much a peer may have with us.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,8 @@ pub struct Ledger {
     running: Cell<usize>,
     kept: Cell<usize>,
     queued: Cell<usize>,
+    /// A question that has kept calls waiting for too long.
+    slow: Cell<Option<u32>>,
     answers: RefCell<HashMap<u32, Answer>>,
     changed: Notify,
     /// Something waits for room for answers, and how much there is of that is no longer limited.
@@ -188,6 +194,29 @@ impl Ledger {
     pub fn sent(&self, bytes: usize) {
         self.queued.set(self.queued.get().saturating_sub(bytes));
         self.changed.notify_waiters();
+    }
+
+    /// Waits until a question has its answer, or is no longer one; a short while, and not again for one that has taken
+    /// longer.
+    pub(super) async fn settled(&self, question: u32) {
+        if self.slow.get() == Some(question) {
+            return;
+        }
+        if tokio::time::timeout(PATIENCE, self.answer_of(question)).await.is_err() {
+            self.slow.set(Some(question));
+        }
+    }
+
+    async fn answer_of(&self, question: u32) {
+        loop {
+            let changed = self.changed.notified();
+            if !matches!(self.answers.borrow().get(&question), Some(Answer::Running(_))) {
+                break;
+            }
+            changed.await;
+        }
+        // What the vat does with the answer once it is on its way, it does in its next turn.
+        tokio::task::yield_now().await;
     }
 
     /// Our answer is on its way.

@@ -124,6 +124,9 @@ impl Shared {
         *self.frames.borrow_mut() = Some(frames);
         let held = self.ledger.hold(frame.len());
         let message = frame::decode(frame)?;
+        if let Some(question) = pipelined_on(&message)? {
+            self.ledger.settled(question).await;
+        }
         self.note_incoming(&message)?;
         Ok(Some(Box::new(Incoming { message, _held: held })))
     }
@@ -167,6 +170,19 @@ fn target_of(call: call::Reader<'_>) -> Result<Option<u32>, Error> {
         message_target::PromisedAnswer(answer) => Some(answer?.get_question_id()),
         message_target::ImportedCap(_) => None,
     })
+}
+
+/// The question on whose answer a call is made before the answer is there. The RPC library would keep such calls and make
+/// them when it is, but not always in their order; so the first of them, and what comes after it, waits here.
+fn pipelined_on(incoming: &Message) -> Result<Option<u32>, Error> {
+    use capnp_rpc::rpc_capnp::message_target::PromisedAnswer;
+    let Ok(message::Call(call)) = incoming.get_root::<message::Reader<'_>>()?.which() else {
+        return Ok(None);
+    };
+    match call?.get_target()?.which() {
+        Ok(PromisedAnswer(answer)) => Ok(Some(answer?.get_question_id())),
+        _ => Ok(None),
+    }
 }
 
 struct Incoming {
