@@ -58,9 +58,23 @@ pub struct Execs {
     runtime: Handle,
     groups: Option<Groups>,
     commands: Mutex<BTreeMap<String, Arc<Running>>>,
+    /// Ids of commands that are being started.
+    starting: Mutex<HashSet<String>>,
     news: Notify,
     closing: AtomicBool,
     counter: AtomicU64,
+}
+
+/// An id that is taken for a command that is being started.
+struct Starting<'a> {
+    execs: &'a Execs,
+    id: String,
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.execs.starting.lock().remove(&self.id);
+    }
 }
 
 impl Execs {
@@ -79,6 +93,7 @@ impl Execs {
             runtime,
             groups: Groups::open(),
             commands: Mutex::default(),
+            starting: Mutex::default(),
             news: Notify::new(),
             closing: AtomicBool::new(false),
             counter: AtomicU64::new(0),
@@ -125,9 +140,7 @@ impl Execs {
             return Err(ExecError::Closing);
         }
         let id = if spec.id.is_empty() { self.new_id() } else { spec.id.clone() };
-        if self.commands.lock().contains_key(&id) {
-            return Err(ExecError::Taken(id));
-        }
+        let _starting = self.reserve(&id)?;
         let start_revision = self.touched.revision();
         let (execs, wanted, its_id) = (Arc::clone(self), spec.clone(), id.clone());
         let spawned = tokio::task::spawn_blocking(move || spawn::spawn(&wanted, &its_id, &execs.settings));
@@ -138,14 +151,7 @@ impl Execs {
         let group = self.groups.as_ref().and_then(|groups| groups.with(&id, pid));
         let family = Family { leader: pid, id: id.clone(), group };
         let command = Running::new(id.clone(), &spec, cwd, (family, input), log, start_revision);
-        let taken = {
-            let mut commands = self.commands.lock();
-            let taken = commands.contains_key(&id);
-            if !taken {
-                commands.insert(id.clone(), Arc::clone(&command));
-            }
-            taken
-        };
+        self.commands.lock().insert(id.clone(), Arc::clone(&command));
         let reader = command.attach(Some(0));
         if let Stdin::Bytes(bytes) = spec.stdin.clone() {
             let command = Arc::clone(&command);
@@ -159,14 +165,24 @@ impl Execs {
             driven.drive(spec, parts, || touched.revision()).await;
             execs.news.notify_one();
         });
-        if taken {
-            // Two asked for the same id at once.
+        if self.closing.load(Ordering::Relaxed) {
+            // The daemon began to stop meanwhile, and may not have seen this one.
             command.end(Duration::ZERO).await;
-            return Err(ExecError::Taken(id));
+            return Err(ExecError::Closing);
         }
         tracing::info!(id, pid, command = %String::from_utf8_lossy(&command.shown), "a command begins");
         self.news.notify_one();
         Ok((command, reader))
+    }
+
+    /// Takes an id, before a process is marked with it: its processes are told from others' by nothing else.
+    fn reserve(&self, id: &str) -> Result<Starting<'_>, ExecError> {
+        let taken = || ExecError::Taken(id.to_owned());
+        if !self.starting.lock().insert(id.to_owned()) {
+            return Err(taken());
+        }
+        let starting = Starting { execs: self, id: id.to_owned() };
+        if self.commands.lock().contains_key(id) { Err(taken()) } else { Ok(starting) }
     }
 
     fn new_id(&self) -> String {

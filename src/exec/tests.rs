@@ -345,6 +345,22 @@ fn ids_are_the_callers_or_ours() {
     });
 }
 
+/// Both were started once, and the one that lost took the processes of the other with it: they have the same mark.
+#[test]
+fn of_two_with_the_same_id_at_once_one_runs_undisturbed() {
+    let place = place(1 << 20);
+    place.runtime.block_on(async {
+        for round in 0..20 {
+            let spec = Spec { id: format!("both{round}"), ..sh("sleep 0.05; echo done") };
+            let (one, two) = tokio::join!(place.execs.run(spec.clone()), place.execs.run(spec));
+            let (ran, refused) = if one.is_ok() { (one, two) } else { (two, one) };
+            assert!(matches!(refused.err(), Some(ExecError::Taken(_))));
+            let heard = hear(&mut ran.unwrap().1).await;
+            assert_eq!((heard.text().as_str(), heard.code()), ("done\n", How::Code(0)));
+        }
+    });
+}
+
 #[test]
 fn what_was_said_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
