@@ -1,10 +1,11 @@
 //! The time of day, in the one representation the whole daemon uses.
 
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since the Unix epoch, negative before it. Covers the years 1677 to 2262; times outside are
 /// clamped to that range.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub i64);
 
 const NANOS: i64 = 1_000_000_000;

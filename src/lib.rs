@@ -40,6 +40,7 @@ pub mod mount;
 pub mod rpc;
 pub mod service;
 pub mod store;
+pub mod sync;
 pub mod telemetry;
 pub mod vfs;
 pub mod wire;

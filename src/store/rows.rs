@@ -1,6 +1,7 @@
 //! The nouns of the store: identities, kinds and rows. Everything above speaks in these.
 
 use crate::clock::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A node's identity: stable for its life, through renames and restarts, never used again.
@@ -35,7 +36,7 @@ pub const TARGET_MAX: usize = 4095;
 pub type Name = Arc<[u8]>;
 
 /// What a node is. The values are those of the store's `kind` column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 #[allow(missing_docs)]
 pub enum Kind {

@@ -10,6 +10,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["error", "clock"]),
     ("vfs", &["error", "clock", "store"]),
     ("mount", &["error", "clock", "store", "vfs"]),
+    ("sync", &["error", "clock", "store", "vfs"]),
     ("service", &["error", "store", "vfs", "exec"]),
     ("wire", &[]),
     ("metrics", &[]),

@@ -1,0 +1,25 @@
+//! Sync: a workspace in step with its upstream, which is another wsd.
+//!
+//! A star: the upstream (hub) orders, and any number of replicas are in step with it. What travels is states, not
+//! operations: the latest state of each node that changed after a cursor. Every node has an identity that is the same
+//! everywhere, so a rename is one entry, whatever is below. A replica remembers of every node the state that it and
+//! the hub agreed on last; so it can tell what changed here, what changed there, and where both did.
+//!
+//! All decisions about conflicts are made by replicas, in the planner: a replica applies what the hub has, merged with what
+//! it has itself, and then offers what is left of its own changes. The hub takes an offer only if it was made from what
+//! the hub has (the judge); otherwise the replica has something to pull first.
+//!
+//! - [`entry`]: the nouns: identities, states, entries, offers. [`tree`]: a replica's tree as the planner sees it.
+//! - [`link`]: what replica and hub say to each other. [`status`]: what sync says of itself.
+
+pub mod entry;
+pub mod link;
+pub mod status;
+pub mod tree;
+
+pub use entry::{
+    Attributes, Author, ContentId, Cursor, Entry, Hash, NodeId, Offer, Place, ReplicaId, State, Times,
+};
+pub use tree::{
+    Bytes, Conflict, ConflictKind, KeptCopy, Local, OnConflict, Plan, Refusal, Step, Tree, Verdict, Why,
+};
