@@ -5,7 +5,8 @@
 //!
 //! - `open`: what may be opened, and how. [`error`]: why not. [`fault`]: where tests let the disk fail.
 //! - [`rows`], [`group`], [`buf`]: the nouns: rows, a group of changes, bytes in memory.
-//! - `write`, `chunks`: a group becomes a transaction. `read`: rows as they are now.
+//! - `write`, `chunks`: a group becomes a transaction. `read`: rows as they are now. [`snapshot`]: rows of one moment.
+//! - [`execs`], [`sync`]: what commands said; what sync remembers.
 //! - [`gc`]: space is given back. [`check`]: what must be true of every store.
 
 pub mod buf;
@@ -19,6 +20,8 @@ pub mod group;
 mod open;
 mod read;
 pub mod rows;
+pub mod snapshot;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -111,6 +114,7 @@ impl Store {
     pub fn open(location: &Location, mount_point: &Path) -> StoreResult<Self> {
         let store = Self::open_at(location, Some(mount_point))?;
         store.remove_orphans(WORKSPACE)?;
+        sync::begin_life(&mut store.writer.lock().connection, WORKSPACE)?;
         Ok(store)
     }
 

@@ -9,13 +9,14 @@
 //! - `journal`: operations, cuts, groups. `space`: totals and the quota. `upkeep`: the threads behind it.
 //! - `feed`: what changed, in order. `place`: from a node back to its names.
 //! - `lookup create remove rename setattr readdir io range xattr acl`: the verbs, a family a file.
-//! - `replace`: other content for a file, all at once.
+//! - `replace`: other content for a file, all at once. [`graft`]: many nodes at once.
 //! - `invalidate`, `kernel`: how the kernel is told of what did not come through it, and asked for what did.
 
 mod acl;
 mod content;
 mod create;
 mod feed;
+pub mod graft;
 mod invalidate;
 mod io;
 mod journal;

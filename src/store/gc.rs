@@ -7,11 +7,16 @@
 use super::error::StoreResult;
 use super::rows::{ChunkId, WorkspaceId};
 use super::{Checkpoint, Store};
+use crate::clock::Timestamp;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 
 /// Tombstones that are kept, newest first; older ones say nothing that a full comparison does not say too.
 const TOMBSTONES: i64 = 100_000;
+
+/// How long a replica that is not heard of is waited for before removals that it does not know of are forgotten: 30 days,
+/// in nanoseconds.
+const REPLICA_AGE: i64 = 30 * 86_400 * 1_000_000_000;
 
 /// How many removals may pass until old tombstones are looked for again.
 const TOMBSTONE_SLACK: u64 = 10_000;
@@ -114,12 +119,36 @@ impl Store {
             return Ok(());
         }
         agenda.removals = 0;
-        connection.execute(
-            "DELETE FROM tombstone WHERE (ws, rev) IN (SELECT ws, rev FROM tombstone ORDER BY rev DESC LIMIT -1 OFFSET ?1)",
-            [TOMBSTONES],
-        )?;
-        Ok(())
+        prune_tombstones(connection, self.workspace())
     }
+}
+
+/// Forgets removals that nobody has still to hear of, and, though somebody may, those beyond the last
+/// [`TOMBSTONES`]: who asks for them later compares everything.
+fn prune_tombstones(connection: &Connection, ws: WorkspaceId) -> StoreResult<()> {
+    let known: Option<i64> = connection.query_row(
+        "SELECT min(rev) FROM (SELECT applied AS rev FROM replica WHERE ws = ?1 AND seen > ?2
+                               UNION ALL SELECT pushed FROM sync WHERE ws = ?1 AND upstream IS NOT NULL)",
+        params![ws, Timestamp::now().0 - REPLICA_AGE],
+        |row| row.get(0),
+    )?;
+    let beyond: Option<i64> = connection
+        .query_row(
+            "SELECT rev FROM tombstone WHERE ws = ?1 ORDER BY rev DESC LIMIT 1 OFFSET ?2",
+            params![ws, TOMBSTONES],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let Some(cut) = known.max(beyond) else { return Ok(()) };
+    let gone = "SELECT ino FROM tombstone WHERE ws = ?1 AND rev <= ?2";
+    for table in ["sync_node", "sync_content", "sync_piece"] {
+        connection
+            .execute(&format!("DELETE FROM {table} WHERE ws = ?1 AND ino IN ({gone})"), params![ws, cut])?;
+    }
+    if connection.execute("DELETE FROM tombstone WHERE ws = ?1 AND rev <= ?2", params![ws, cut])? > 0 {
+        connection.execute("UPDATE sync SET floor = max(floor, ?2) WHERE ws = ?1", params![ws, cut])?;
+    }
+    Ok(())
 }
 
 fn first_doomed(connection: &Connection) -> StoreResult<Option<(WorkspaceId, i64)>> {

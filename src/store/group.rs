@@ -7,6 +7,7 @@
 
 use super::buf::Buf;
 use super::rows::{ChunkId, Dirent, Ino, InodeRow, Name, Revision};
+use super::sync::SyncChange;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub struct Group {
     pub next_ino: Ino,
     /// The changed nodes.
     pub nodes: BTreeMap<Ino, NodeChange>,
+    /// What changed of what sync knows of them.
+    pub sync: SyncChange,
 }
 
 /// What became of one node.
@@ -105,6 +108,7 @@ impl Group {
     pub fn merge(&mut self, later: Group) {
         self.revision = later.revision;
         self.next_ino = later.next_ino;
+        self.sync.merge(later.sync);
         for (ino, change) in later.nodes {
             match (self.nodes.get_mut(&ino), change) {
                 (Some(NodeChange::Put(before)), NodeChange::Put(after)) => before.merge(*after),
@@ -117,7 +121,7 @@ impl Group {
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.nodes.is_empty() && self.sync.is_empty()
     }
 }
 

@@ -20,8 +20,11 @@ const APPLICATION_ID: i32 = 0x7773_6401;
 /// commits cheaper, and 8 KiB pages write chunks a fifth faster than 4 KiB ones.
 const PAGE_SIZE: u32 = 8192;
 
-const STEPS: &[M<'static>] =
-    &[M::up(include_str!("migrations/0001_init.sql")), M::up(include_str!("migrations/0002_exec.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("migrations/0001_init.sql")),
+    M::up(include_str!("migrations/0002_exec.sql")),
+    M::up(include_str!("migrations/0003_sync.sql")),
+];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// How long the lock of a process that is gone may last: a child that it was just starting has it until it begins

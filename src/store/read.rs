@@ -11,7 +11,7 @@ use serde::Serialize;
 
 const INODE: &str =
     "SELECT ino, kind, rev, mode, uid, gid, rdev, nlink, size, allocated, atime, mtime, ctime, btime,
-                            parent, next_cookie, storage, has_xattrs, dead
+                            parent, next_cookie, storage, has_xattrs, content_rev, dead
                      FROM inode WHERE ws = ?1 AND ino = ?2 ORDER BY since DESC LIMIT 1";
 
 /// What the store holds, for whoever watches it.
@@ -111,110 +111,121 @@ impl Store {
 
     /// The names in a directory, in no particular order.
     pub fn dirents(&self, ws: WorkspaceId, parent: Ino) -> StoreResult<Vec<Dirent>> {
-        self.with_reader(|reader| {
-            let sql = "SELECT name, ino, kind, cookie, dead, max(since) FROM dirent
-                       WHERE ws = ?1 AND parent = ?2 GROUP BY name";
-            let mut statement = reader.prepare_cached(sql)?;
-            let mut rows = statement.query(params![ws, parent as i64])?;
-            let mut dirents = Vec::new();
-            while let Some(row) = rows.next()? {
-                if row.get(4)? {
-                    continue;
-                }
-                dirents.push(Dirent {
-                    name: Name::from(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?),
-                    ino: row.get::<_, i64>(1)? as u64,
-                    kind: kind(row.get(2)?)?,
-                    cookie: row.get::<_, i64>(3)? as u64,
-                });
-            }
-            Ok(dirents)
-        })
+        self.with_reader(|reader| dirents(reader, ws, parent))
     }
 
     /// The names of a node, each with the directory it is in.
     pub fn names_of(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(Ino, Name)>> {
-        self.with_reader(|reader| {
-            let sql = "SELECT d.parent, d.name FROM dirent d INDEXED BY dirent_by_ino WHERE d.ws = ?1 AND d.ino = ?2 AND d.dead = 0
-                       AND d.since = (SELECT max(since) FROM dirent WHERE ws = d.ws AND parent = d.parent AND name = d.name)";
-            let mut statement = reader.prepare_cached(sql)?;
-            let rows = statement.query_map(params![ws, ino as i64], |row| {
-                Ok((row.get::<_, i64>(0)? as u64, Name::from(row.get::<_, Vec<u8>>(1)?)))
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        self.with_reader(|reader| names_of(reader, ws, ino))
     }
 
     /// The bytes of a small file, or a symlink's target.
     pub fn inline(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<Vec<u8>>> {
-        self.with_reader(|reader| {
-            let sql = "SELECT data, dead FROM content WHERE ws = ?1 AND ino = ?2 ORDER BY since DESC LIMIT 1";
-            let found = reader
-                .prepare_cached(sql)?
-                .query_row(params![ws, ino as i64], |row| Ok((row.get(0)?, row.get::<_, bool>(1)?)))
-                .optional()?;
-            Ok(found.and_then(|(data, dead)| (!dead).then_some(data)))
-        })
+        self.with_reader(|reader| inline(reader, ws, ino))
     }
 
     /// The chunks of a file, by index.
     pub fn extents(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(u64, ChunkId)>> {
-        self.with_reader(|reader| {
-            let sql = "SELECT idx, chunk, max(since) FROM extent WHERE ws = ?1 AND ino = ?2 GROUP BY idx";
-            let mut statement = reader.prepare_cached(sql)?;
-            let rows = statement.query_map(params![ws, ino as i64], |row| {
-                Ok((row.get::<_, i64>(0)? as u64, row.get::<_, Option<ChunkId>>(1)?))
-            })?;
-            let mut extents = Vec::new();
-            for row in rows {
-                let (index, chunk) = row?;
-                extents.extend(chunk.map(|chunk| (index, chunk)));
-            }
-            Ok(extents)
-        })
+        self.with_reader(|reader| extents(reader, ws, ino))
     }
 
     /// The bytes of a chunk; `None` when there is no such chunk any more.
     pub fn chunk(&self, id: ChunkId) -> StoreResult<Option<Vec<u8>>> {
         self.faults.pass(Point::ChunkRead)?;
-        self.with_reader(|reader| {
-            let sql = "SELECT d.data, c.len FROM chunk c JOIN chunk_data d ON d.id = c.data WHERE c.id = ?1";
-            let mut statement = reader.prepare_cached(sql)?;
-            let bytes = statement.query_row([id], |row| {
-                let data = row.get_ref(0)?.as_blob()?;
-                let len = row.get::<_, i64>(1)? as usize;
-                Ok(data[..len.min(data.len())].to_vec())
-            });
-            Ok(bytes.optional()?)
-        })
+        self.with_reader(|reader| chunk(reader, id))
     }
 
     /// A node's extended attributes.
     pub fn xattrs(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Xattrs> {
-        self.with_reader(|reader| {
-            let sql =
-                "SELECT name, value, dead, max(since) FROM xattr WHERE ws = ?1 AND ino = ?2 GROUP BY name";
-            let mut statement = reader.prepare_cached(sql)?;
-            let rows = statement.query_map(params![ws, ino as i64], |row| {
-                Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, bool>(2)?))
-            })?;
-            let mut xattrs = Xattrs::new();
-            for row in rows {
-                let (name, value, dead) = row?;
-                if !dead {
-                    xattrs.insert(name, value);
-                }
-            }
-            Ok(xattrs)
-        })
+        self.with_reader(|reader| xattrs(reader, ws, ino))
     }
 }
 
-fn inode(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<InodeRow>> {
+pub(super) fn dirents(reader: &Connection, ws: WorkspaceId, parent: Ino) -> StoreResult<Vec<Dirent>> {
+    let sql = "SELECT name, ino, kind, cookie, dead, max(since) FROM dirent
+               WHERE ws = ?1 AND parent = ?2 GROUP BY name";
+    let mut statement = reader.prepare_cached(sql)?;
+    let mut rows = statement.query(params![ws, parent as i64])?;
+    let mut dirents = Vec::new();
+    while let Some(row) = rows.next()? {
+        if row.get(4)? {
+            continue;
+        }
+        dirents.push(Dirent {
+            name: Name::from(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?),
+            ino: row.get::<_, i64>(1)? as u64,
+            kind: kind(row.get(2)?)?,
+            cookie: row.get::<_, i64>(3)? as u64,
+        });
+    }
+    Ok(dirents)
+}
+
+pub(super) fn names_of(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(Ino, Name)>> {
+    let sql = "SELECT d.parent, d.name FROM dirent d INDEXED BY dirent_by_ino WHERE d.ws = ?1 AND d.ino = ?2 AND d.dead = 0
+               AND d.since = (SELECT max(since) FROM dirent WHERE ws = d.ws AND parent = d.parent AND name = d.name)";
+    let mut statement = reader.prepare_cached(sql)?;
+    let rows = statement.query_map(params![ws, ino as i64], |row| {
+        Ok((row.get::<_, i64>(0)? as u64, Name::from(row.get::<_, Vec<u8>>(1)?)))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn inline(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<Vec<u8>>> {
+    let sql = "SELECT data, dead FROM content WHERE ws = ?1 AND ino = ?2 ORDER BY since DESC LIMIT 1";
+    let found = reader
+        .prepare_cached(sql)?
+        .query_row(params![ws, ino as i64], |row| Ok((row.get(0)?, row.get::<_, bool>(1)?)))
+        .optional()?;
+    Ok(found.and_then(|(data, dead)| (!dead).then_some(data)))
+}
+
+pub(super) fn extents(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(u64, ChunkId)>> {
+    let sql = "SELECT idx, chunk, max(since) FROM extent WHERE ws = ?1 AND ino = ?2 GROUP BY idx";
+    let mut statement = reader.prepare_cached(sql)?;
+    let rows = statement.query_map(params![ws, ino as i64], |row| {
+        Ok((row.get::<_, i64>(0)? as u64, row.get::<_, Option<ChunkId>>(1)?))
+    })?;
+    let mut extents = Vec::new();
+    for row in rows {
+        let (index, chunk) = row?;
+        extents.extend(chunk.map(|chunk| (index, chunk)));
+    }
+    Ok(extents)
+}
+
+pub(super) fn xattrs(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Xattrs> {
+    let sql = "SELECT name, value, dead, max(since) FROM xattr WHERE ws = ?1 AND ino = ?2 GROUP BY name";
+    let mut statement = reader.prepare_cached(sql)?;
+    let rows = statement.query_map(params![ws, ino as i64], |row| {
+        Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, bool>(2)?))
+    })?;
+    let mut xattrs = Xattrs::new();
+    for row in rows {
+        let (name, value, dead) = row?;
+        if !dead {
+            xattrs.insert(name, value);
+        }
+    }
+    Ok(xattrs)
+}
+
+pub(super) fn chunk(reader: &Connection, id: ChunkId) -> StoreResult<Option<Vec<u8>>> {
+    let sql = "SELECT d.data, c.len FROM chunk c JOIN chunk_data d ON d.id = c.data WHERE c.id = ?1";
+    let mut statement = reader.prepare_cached(sql)?;
+    let bytes = statement.query_row([id], |row| {
+        let data = row.get_ref(0)?.as_blob()?;
+        let len = row.get::<_, i64>(1)? as usize;
+        Ok(data[..len.min(data.len())].to_vec())
+    });
+    Ok(bytes.optional()?)
+}
+
+pub(super) fn inode(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<InodeRow>> {
     let mut statement = reader.prepare_cached(INODE)?;
     let mut rows = statement.query(params![ws, ino as i64])?;
     match rows.next()? {
-        Some(row) if !row.get::<_, bool>(18)? => Ok(Some(inode_row(row)?)),
+        Some(row) if !row.get::<_, bool>(19)? => Ok(Some(inode_row(row)?)),
         _ => Ok(None),
     }
 }
@@ -243,6 +254,7 @@ fn inode_row(row: &Row<'_>) -> StoreResult<InodeRow> {
         storage: Storage::from_u8(storage)
             .ok_or_else(|| StoreError::Corrupt(format!("storage {storage}")))?,
         has_xattrs: row.get(17)?,
+        content_revision: unsigned(18)?,
     })
 }
 

@@ -105,6 +105,8 @@ pub struct InodeRow {
     pub storage: Storage,
     /// Whether the node has any extended attribute.
     pub has_xattrs: bool,
+    /// The revision of the last change of its content; 0: older than this is kept.
+    pub content_revision: Revision,
 }
 
 /// Where a node's content is. The values are those of the store's `storage` column.

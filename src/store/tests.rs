@@ -56,6 +56,7 @@ fn root(revision: u64) -> InodeRow {
         next_cookie: FIRST_COOKIE + 1000,
         storage: Storage::Empty,
         has_xattrs: false,
+        content_revision: 0,
     }
 }
 

@@ -74,6 +74,7 @@ impl Store {
                 NodeChange::Removed(revision) => batch.remove(*ino, *revision)?,
             }
         }
+        batch.put_sync(&group.sync)?;
         self.faults.pass(Point::CommitEnd)?;
         transaction.commit()?;
         self.gc.lock().removals +=
@@ -148,11 +149,11 @@ impl Batch<'_> {
     fn put_inode(&self, row: &InodeRow) -> StoreResult<()> {
         self.run(
             "INSERT INTO inode (ws, ino, since, rev, kind, mode, uid, gid, rdev, nlink, size, allocated,
-                                atime, mtime, ctime, btime, parent, next_cookie, storage, has_xattrs)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
+                                atime, mtime, ctime, btime, parent, next_cookie, storage, has_xattrs, content_rev)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
              ON CONFLICT DO UPDATE SET dead = 0, rev = ?4, kind = ?5, mode = ?6, uid = ?7, gid = ?8, rdev = ?9,
                 nlink = ?10, size = ?11, allocated = ?12, atime = ?13, mtime = ?14, ctime = ?15, btime = ?16,
-                parent = ?17, next_cookie = ?18, storage = ?19, has_xattrs = ?20",
+                parent = ?17, next_cookie = ?18, storage = ?19, has_xattrs = ?20, content_rev = ?21",
             params![
                 self.ws,
                 row.ino as i64,
@@ -174,6 +175,7 @@ impl Batch<'_> {
                 row.next_cookie as i64,
                 row.storage as u8,
                 row.has_xattrs,
+                row.content_revision as i64,
             ],
         )?;
         Ok(())
@@ -350,7 +352,7 @@ impl Batch<'_> {
         if self.epoch > 0 {
             hidden = self.run(
                 "INSERT INTO inode SELECT ws, ino, ?3, 1, ?4, kind, mode, uid, gid, rdev, nlink, size, allocated,
-                        atime, mtime, ctime, btime, parent, next_cookie, storage, has_xattrs FROM inode
+                        atime, mtime, ctime, btime, parent, next_cookie, storage, has_xattrs, content_rev FROM inode
                  WHERE ws = ?1 AND ino = ?2 AND since < ?3 ORDER BY since DESC LIMIT 1",
                 params![self.ws, ino as i64, self.epoch, revision as i64],
             )?;

@@ -67,6 +67,10 @@ pub(super) struct Content {
     stored: Option<Storage>,
     /// Counts the times that a slot became `Inline`.
     inline_generation: u64,
+    /// Bytes changed since [`Content::take_moved`] was asked last.
+    moved: bool,
+    /// The size of the file when it was asked.
+    size: u64,
 }
 
 impl Content {
@@ -76,13 +80,13 @@ impl Content {
     }
 
     /// Of a file that the store has.
-    pub(super) fn stored(storage: Storage) -> Self {
+    pub(super) fn stored(storage: Storage, size: u64) -> Self {
         let slots = match storage {
             Storage::Empty => Some(BTreeMap::new()),
             Storage::Inline => Some(BTreeMap::from([(0, Slot::Inline)])),
             Storage::Chunks => None,
         };
-        Self { slots, stored: Some(storage), ..Self::default() }
+        Self { slots, stored: Some(storage), size, ..Self::default() }
     }
 
     pub(super) fn is_loaded(&self) -> bool {
@@ -169,6 +173,7 @@ impl Content {
     }
 
     fn touch(&mut self, index: u64, touched: Touched) {
+        self.moved = true;
         let touched = match (self.changed.remove(&index), touched) {
             (None, touched) => touched,
             (Some(Touched::Part(a)), Touched::Part(b)) => {
@@ -264,6 +269,7 @@ impl Content {
             slots.split_off(&first);
             self.changed.split_off(&first);
             self.cut_from = Some(self.cut_from.map_or(first, |before| before.min(first)));
+            self.moved = true;
         }
         true
     }
@@ -352,6 +358,12 @@ impl Content {
     pub(super) fn clear(&mut self) {
         self.slots = Some(BTreeMap::new());
         self.changed.clear();
+    }
+
+    /// Whether the bytes of the file, which has this size now, changed since this was asked last.
+    pub(super) fn take_moved(&mut self, size: u64) -> bool {
+        let resized = std::mem::replace(&mut self.size, size) != size;
+        std::mem::take(&mut self.moved) || resized
     }
 
     /// Where the content will be after the next cut.

@@ -20,7 +20,8 @@ use crate::error::{FsError, FsResult};
 use crate::store::Checkpoint;
 use crate::store::group::{ExtentChange, Group, NodeChange, NodePut};
 use crate::store::rows::{ChunkId, Ino, Kind, Name, Revision};
-use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
+use crate::store::sync::SyncChange;
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -43,6 +44,8 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Journal {
     gate: RwLock<()>,
     dirty: Mutex<Vec<Arc<Node>>>,
+    /// What sync knows of nodes that are on the list, and of others, since the last cut.
+    sync: Mutex<SyncChange>,
     revision: AtomicU64,
     next_ino: AtomicU64,
     committed: AtomicU64,
@@ -79,7 +82,15 @@ pub(super) struct Op<'a> {
     pub(super) now: Timestamp,
     /// What it did, for the feed.
     noted: RefCell<Vec<Noted>>,
-    _gate: RwLockReadGuard<'a, ()>,
+    _gate: Gate<'a>,
+}
+
+/// What an operation holds for as long as it lasts.
+enum Gate<'a> {
+    /// Beside other operations.
+    Shared(#[allow(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>),
+    /// With no other operation under way.
+    Exclusive(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard<'a, ()>),
 }
 
 impl Journal {
@@ -87,6 +98,7 @@ impl Journal {
         Self {
             gate: RwLock::new(()),
             dirty: Mutex::default(),
+            sync: Mutex::default(),
             revision: AtomicU64::new(revision),
             next_ino: AtomicU64::new(next_ino),
             committed: AtomicU64::new(revision),
@@ -131,6 +143,16 @@ impl Journal {
             wish.hurry |= enough;
             self.wake.notify_one();
         }
+    }
+
+    fn is_clean(&self) -> bool {
+        self.dirty.lock().is_empty() && self.sync.lock().is_empty()
+    }
+
+    /// There is something to write.
+    fn wish(&self) {
+        self.wish.lock().work = true;
+        self.wake.notify_one();
     }
 
     pub(super) fn hurry(&self) {
@@ -208,6 +230,12 @@ impl Op<'_> {
         });
     }
 
+    /// What sync knows of nodes from now on; written together with what the operation does.
+    pub(super) fn sync(&self, change: SyncChange) {
+        self.vfs.journal.sync.lock().merge(change);
+        self.vfs.journal.wish();
+    }
+
     /// A new node's number.
     pub(super) fn new_ino(&self) -> Ino {
         self.vfs.journal.next_ino.fetch_add(1, Ordering::Relaxed)
@@ -223,7 +251,11 @@ impl Op<'_> {
 
     /// The node was changed under a lock that the caller holds.
     pub(super) fn changed(&self, node: &Arc<Node>, meta: &mut Meta) {
-        meta.row.revision = self.revision();
+        let revision = self.revision();
+        meta.row.revision = revision;
+        if meta.content.take_moved(meta.row.size) {
+            meta.row.content_revision = revision;
+        }
         self.changed_quietly(node, meta);
     }
 
@@ -250,12 +282,21 @@ impl Drop for Op<'_> {
 impl Vfs {
     /// Begins an operation. Everything it needs from the store must be in memory.
     pub(super) fn begin(&self) -> Op<'_> {
+        self.op(Gate::Shared(self.journal.gate.read()))
+    }
+
+    /// Begins an operation that is alone for as long as it lasts, which must not be long.
+    pub(super) fn begin_alone(&self) -> Op<'_> {
+        self.op(Gate::Exclusive(self.journal.gate.write()))
+    }
+
+    fn op<'a>(&'a self, gate: Gate<'a>) -> Op<'a> {
         Op {
             vfs: self,
             revision: Cell::new(None),
             now: Timestamp::now(),
             noted: RefCell::default(),
-            _gate: self.journal.gate.read(),
+            _gate: gate,
         }
     }
 
@@ -286,7 +327,7 @@ impl Vfs {
     pub(super) fn commit(&self, durable: bool) -> FsResult<()> {
         let target = self.journal.revision();
         let mut pending = self.journal.commit.lock();
-        let nothing_dirty = self.journal.dirty.lock().is_empty() && pending.is_none();
+        let nothing_dirty = self.journal.is_clean() && pending.is_none();
         if nothing_dirty && (!durable || self.journal.durable() >= target) {
             return Ok(());
         }
@@ -326,6 +367,7 @@ impl Vfs {
         let mut group = Group {
             revision: self.journal.revision(),
             next_ino: self.journal.next_ino.load(Ordering::Relaxed),
+            sync: std::mem::take(&mut *self.journal.sync.lock()),
             ..Group::default()
         };
         for node in &nodes {

@@ -70,7 +70,7 @@ pub(super) struct Entry {
 impl Node {
     /// A node as the store has it.
     pub(super) fn stored(row: InodeRow) -> Self {
-        let content = Content::stored(row.storage);
+        let content = Content::stored(row.storage, row.size);
         let xattrs = (!row.has_xattrs).then(Arc::default);
         Self::with(row, content, xattrs, Dir::default(), true)
     }
@@ -241,5 +241,6 @@ pub(super) fn blank(ino: Ino, kind: Kind) -> InodeRow {
         next_cookie: if is_dir { FIRST_COOKIE } else { 0 },
         storage: Storage::Empty,
         has_xattrs: false,
+        content_revision: 0,
     }
 }

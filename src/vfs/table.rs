@@ -71,6 +71,12 @@ impl NodeTable {
         self.add(&mut shard, Arc::new(node))
     }
 
+    /// Adds a node that somebody made.
+    pub(super) fn insert_made(&self, node: &Arc<Node>) {
+        let mut shard = self.shard(node.ino).lock();
+        self.add(&mut shard, Arc::clone(node));
+    }
+
     fn add(&self, shard: &mut Shard, node: Arc<Node>) -> Arc<Node> {
         self.nodes.fetch_add(1, Ordering::Relaxed);
         shard.nodes.insert(node.ino, Arc::clone(&node));

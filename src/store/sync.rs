@@ -1,0 +1,472 @@
+//! What sync remembers: who nodes are elsewhere, what was agreed on, where the bytes of objects are.
+//!
+//! What must be true together with the tree (what a node is known as, what was agreed on, up to where) is written in the
+//! group that it belongs to ([`SyncChange`]). The rest is a cache, or a note, and has transactions of its own.
+
+use super::Store;
+use super::error::StoreResult;
+use super::rows::{Ino, Revision, WorkspaceId};
+use super::snapshot::Snapshot;
+use super::write::Batch;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use std::collections::BTreeMap;
+
+/// A hash, as it is in the tables.
+pub type HashBytes = [u8; 32];
+
+/// Number of a life in this store. 0 is none: the node was made here.
+pub type LifeId = i64;
+
+/// Conflicts that are remembered.
+const CONFLICTS: i64 = 1000;
+
+/// A life of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Its number here.
+    pub id: LifeId,
+    /// Its name everywhere.
+    pub author: [u8; 16],
+    /// Whether it is one of this store.
+    pub own: bool,
+    /// Of its own: the first node that could be made in it.
+    pub first_ino: Ino,
+    /// Of its own: the last revision before it.
+    pub first_revision: Revision,
+}
+
+/// What sync knows of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the table")]
+pub struct SyncNode {
+    pub life: LifeId,
+    pub origin: u64,
+    pub base: Option<Vec<u8>>,
+    pub settled: Revision,
+    pub by_replica: i64,
+    pub by_revision: Revision,
+}
+
+/// What a group changes of what sync knows.
+#[derive(Clone, Debug, Default)]
+pub struct SyncChange {
+    /// Nodes.
+    pub nodes: BTreeMap<Ino, SyncNode>,
+    /// The upstream's changes are applied up to here: a life of it, and a revision.
+    pub cursor: Option<([u8; 16], Revision)>,
+}
+
+/// Where a replica is with its upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the table")]
+pub struct SyncState {
+    pub replica: [u8; 16],
+    pub upstream: Option<[u8; 16]>,
+    pub cursor: Option<([u8; 16], Revision)>,
+    pub pushed: Revision,
+    pub floor: Revision,
+    pub conflicts: u64,
+}
+
+/// A replica of this hub.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the table")]
+pub struct ReplicaRow {
+    pub id: i64,
+    pub replica: [u8; 16],
+    pub label: String,
+    pub applied: Revision,
+    pub pushed: Revision,
+    pub life: Option<[u8; 16]>,
+    pub seen: i64,
+}
+
+/// The id of a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the table")]
+pub struct ContentRow {
+    pub size: u64,
+    pub hash: HashBytes,
+    pub depth: u8,
+}
+
+/// Where the bytes of an object are: in a file, or, of a page, here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the table")]
+pub struct PieceRow {
+    pub hash: HashBytes,
+    pub ino: Ino,
+    pub at: u64,
+    pub len: u64,
+    pub page: Option<Vec<u8>>,
+}
+
+/// A conflict that was settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the table")]
+pub struct ConflictRow {
+    pub time: i64,
+    pub kind: i64,
+    pub path: Vec<u8>,
+    pub kept: Option<Vec<u8>>,
+}
+
+impl SyncChange {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.cursor.is_none()
+    }
+
+    /// Adds a later change to this one.
+    pub fn merge(&mut self, later: Self) {
+        self.nodes.extend(later.nodes);
+        self.cursor = later.cursor.or(self.cursor);
+    }
+}
+
+impl Batch<'_> {
+    pub(super) fn put_sync(&self, change: &SyncChange) -> StoreResult<()> {
+        for (ino, node) in &change.nodes {
+            self.run(
+                "INSERT OR REPLACE INTO sync_node (ws, ino, life, origin, base, settled, by_replica, by_revision)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![
+                    self.ws,
+                    *ino as i64,
+                    node.life,
+                    node.origin as i64,
+                    node.base,
+                    node.settled as i64,
+                    node.by_replica,
+                    node.by_revision as i64
+                ],
+            )?;
+        }
+        if let Some((life, revision)) = &change.cursor {
+            self.run(
+                "UPDATE sync SET cursor_life = ?2, cursor_revision = ?3 WHERE ws = ?1",
+                params![self.ws, life, *revision as i64],
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A random name of 16 bytes.
+fn random(connection: &Connection) -> StoreResult<[u8; 16]> {
+    Ok(connection.query_row("SELECT randomblob(16)", [], |row| row.get(0))?)
+}
+
+/// Another life begins: the store has been opened by a daemon. See `life` in the tables.
+pub(super) fn begin_life(connection: &mut Connection, ws: WorkspaceId) -> StoreResult<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let (author, replica) = (random(&transaction)?, random(&transaction)?);
+    transaction.execute(
+        "INSERT INTO life (ws, author, own, first_ino, first_revision)
+         SELECT id, ?2, 1, next_ino, revision FROM workspace WHERE id = ?1",
+        params![ws, author],
+    )?;
+    transaction.execute("INSERT OR IGNORE INTO sync (ws, replica) VALUES (?1, ?2)", params![ws, replica])?;
+    // What came for nodes that were not there at the end is of no use any more.
+    transaction.execute(
+        "DELETE FROM sync_piece WHERE ws = ?1 AND NOT EXISTS (SELECT 1 FROM inode WHERE ws = ?1 AND ino = sync_piece.ino)",
+        [ws],
+    )?;
+    Ok(transaction.commit()?)
+}
+
+fn life_row(row: &Row<'_>) -> rusqlite::Result<Life> {
+    Ok(Life {
+        id: row.get(0)?,
+        author: row.get(1)?,
+        own: row.get(2)?,
+        first_ino: row.get::<_, i64>(3)? as Ino,
+        first_revision: row.get::<_, i64>(4)? as Revision,
+    })
+}
+
+fn replica_row(row: &Row<'_>) -> rusqlite::Result<ReplicaRow> {
+    Ok(ReplicaRow {
+        id: row.get(0)?,
+        replica: row.get(1)?,
+        label: row.get(2)?,
+        applied: row.get::<_, i64>(3)? as Revision,
+        pushed: row.get::<_, i64>(4)? as Revision,
+        life: row.get(5)?,
+        seen: row.get(6)?,
+    })
+}
+
+fn state_row(row: &Row<'_>) -> rusqlite::Result<SyncState> {
+    let life: Option<[u8; 16]> = row.get(2)?;
+    let revision = row.get::<_, i64>(3)? as Revision;
+    Ok(SyncState {
+        replica: row.get(0)?,
+        upstream: row.get(1)?,
+        cursor: life.map(|life| (life, revision)),
+        pushed: row.get::<_, i64>(4)? as Revision,
+        floor: row.get::<_, i64>(5)? as Revision,
+        conflicts: row.get::<_, i64>(6)? as u64,
+    })
+}
+
+impl Snapshot<'_> {
+    /// What sync knows of a node.
+    pub fn sync_node(&self, ino: Ino) -> StoreResult<Option<SyncNode>> {
+        let sql = "SELECT life, origin, base, settled, by_replica, by_revision FROM sync_node WHERE ws = ?1 AND ino = ?2";
+        let found = self.reader()?.prepare_cached(sql)?.query_row(params![self.ws(), ino as i64], |row| {
+            Ok(SyncNode {
+                life: row.get(0)?,
+                origin: row.get::<_, i64>(1)? as u64,
+                base: row.get(2)?,
+                settled: row.get::<_, i64>(3)? as Revision,
+                by_replica: row.get(4)?,
+                by_revision: row.get::<_, i64>(5)? as Revision,
+            })
+        });
+        Ok(found.optional()?)
+    }
+
+    /// The node that has this identity, of those that have a row.
+    pub fn node_of(&self, life: LifeId, origin: u64) -> StoreResult<Option<Ino>> {
+        let sql = "SELECT ino FROM sync_node WHERE ws = ?1 AND life = ?2 AND origin = ?3";
+        let found = self
+            .reader()?
+            .prepare_cached(sql)?
+            .query_row(params![self.ws(), life, origin as i64], |row| row.get::<_, i64>(0));
+        Ok(found.optional()?.map(|ino| ino as Ino))
+    }
+
+    /// Nodes that have a row, after this one, in order.
+    pub fn sync_nodes_after(&self, ino: Ino, limit: usize) -> StoreResult<Vec<Ino>> {
+        let sql = "SELECT ino FROM sync_node WHERE ws = ?1 AND ino > ?2 ORDER BY ino LIMIT ?3";
+        let mut statement = self.reader()?.prepare_cached(sql)?;
+        let rows = statement.query_map(params![self.ws(), ino as i64, limit as i64], |row| {
+            row.get::<_, i64>(0).map(|ino| ino as Ino)
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The id of a file's content as of a revision of its content, if it has been found out.
+    pub fn content_id(&self, ino: Ino, revision: Revision) -> StoreResult<Option<ContentRow>> {
+        let sql = "SELECT size, hash, depth FROM sync_content WHERE ws = ?1 AND ino = ?2 AND revision = ?3";
+        let found = self.reader()?.prepare_cached(sql)?.query_row(
+            params![self.ws(), ino as i64, revision as i64],
+            |row| {
+                Ok(ContentRow { size: row.get::<_, i64>(0)? as u64, hash: row.get(1)?, depth: row.get(2)? })
+            },
+        );
+        Ok(found.optional()?)
+    }
+
+    /// Where an object may be. Files may have changed since.
+    pub fn pieces(&self, hash: &HashBytes) -> StoreResult<Vec<PieceRow>> {
+        let sql = "SELECT hash, ino, at, len, page FROM sync_piece WHERE ws = ?1 AND hash = ?2 LIMIT 16";
+        let mut statement = self.reader()?.prepare_cached(sql)?;
+        let rows = statement.query_map(params![self.ws(), hash], |row| {
+            Ok(PieceRow {
+                hash: row.get(0)?,
+                ino: row.get::<_, i64>(1)? as Ino,
+                at: row.get::<_, i64>(2)? as u64,
+                len: row.get::<_, i64>(3)? as u64,
+                page: row.get(4)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+impl Store {
+    fn noting<T>(&self, write: impl FnOnce(&Transaction<'_>) -> StoreResult<T>) -> StoreResult<T> {
+        let mut writer = self.writer.lock();
+        writer.set_full(false)?;
+        let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let result = write(&transaction)?;
+        transaction.commit()?;
+        writer.behind = true;
+        Ok(result)
+    }
+
+    /// Makes the index that sync looks for changes with. A workspace that nobody syncs does without.
+    pub fn prepare_sync(&self) -> StoreResult<()> {
+        self.noting(|tx| {
+            Ok(tx.execute_batch("CREATE INDEX IF NOT EXISTS inode_by_revision ON inode (ws, rev)")?)
+        })
+    }
+
+    /// All lives that are known, oldest first.
+    pub fn lives(&self, ws: WorkspaceId) -> StoreResult<Vec<Life>> {
+        self.with_reader(|reader| {
+            let sql = "SELECT id, author, own, first_ino, first_revision FROM life WHERE ws = ?1 ORDER BY id";
+            let mut statement = reader.prepare_cached(sql)?;
+            Ok(statement.query_map([ws], life_row)?.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The number of somebody else's life.
+    pub fn add_life(&self, ws: WorkspaceId, author: [u8; 16]) -> StoreResult<Life> {
+        self.noting(|tx| {
+            tx.execute(
+                "INSERT OR IGNORE INTO life (ws, author, own, first_ino, first_revision) VALUES (?1, ?2, 0, 0, 0)",
+                params![ws, author],
+            )?;
+            let sql = "SELECT id, author, own, first_ino, first_revision FROM life WHERE ws = ?1 AND author = ?2";
+            Ok(tx.query_row(sql, params![ws, author], life_row)?)
+        })
+    }
+
+    /// Where this replica is with its upstream.
+    pub fn sync_state(&self, ws: WorkspaceId) -> StoreResult<SyncState> {
+        self.with_reader(|reader| {
+            let sql = "SELECT replica, upstream, cursor_life, cursor_revision, pushed, floor, conflicts FROM sync WHERE ws = ?1";
+            Ok(reader.query_row(sql, [ws], state_row)?)
+        })
+    }
+
+    /// This replica is part of that workspace and has that upstream from now on.
+    pub fn join(&self, ws: WorkspaceId, uuid: &str, upstream: [u8; 16]) -> StoreResult<()> {
+        self.noting(|tx| {
+            tx.execute("UPDATE workspace SET uuid = ?2 WHERE id = ?1", params![ws, uuid])?;
+            tx.execute("UPDATE sync SET upstream = ?2 WHERE ws = ?1", params![ws, upstream])?;
+            Ok(())
+        })
+    }
+
+    /// The replica is another one from now on, because there are two that were the same.
+    pub fn renew_replica(&self, ws: WorkspaceId) -> StoreResult<[u8; 16]> {
+        self.noting(|tx| {
+            let replica = random(tx)?;
+            tx.execute("UPDATE sync SET replica = ?2 WHERE ws = ?1", params![ws, replica])?;
+            Ok(replica)
+        })
+    }
+
+    /// The upstream's changes are to be looked at from the beginning.
+    pub fn forget_cursor(&self, ws: WorkspaceId) -> StoreResult<()> {
+        self.noting(|tx| {
+            tx.execute("UPDATE sync SET cursor_life = NULL, cursor_revision = 0 WHERE ws = ?1", [ws])?;
+            Ok(())
+        })
+    }
+
+    /// All changes up to this revision are upstream.
+    pub fn note_pushed(&self, ws: WorkspaceId, revision: Revision) -> StoreResult<()> {
+        self.noting(|tx| {
+            tx.execute(
+                "UPDATE sync SET pushed = max(pushed, ?2) WHERE ws = ?1",
+                params![ws, revision as i64],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// All replicas that this hub knows.
+    pub fn replicas(&self, ws: WorkspaceId) -> StoreResult<Vec<ReplicaRow>> {
+        self.with_reader(|reader| {
+            let sql = "SELECT id, replica, label, applied, pushed, life, seen FROM replica WHERE ws = ?1 ORDER BY id";
+            let mut statement = reader.prepare_cached(sql)?;
+            Ok(statement.query_map([ws], replica_row)?.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Notes what is known of a replica, which gets a number if it has none; returns that.
+    pub fn put_replica(&self, ws: WorkspaceId, row: &ReplicaRow) -> StoreResult<i64> {
+        self.noting(|tx| {
+            let sql = "INSERT INTO replica (ws, replica, label, applied, pushed, life, seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                       ON CONFLICT DO UPDATE SET label = ?3, applied = ?4, pushed = ?5, life = ?6, seen = ?7 RETURNING id";
+            let values =
+                params![ws, row.replica, row.label, row.applied as i64, row.pushed as i64, row.life, row.seen];
+            Ok(tx.query_row(sql, values, |row| row.get(0))?)
+        })
+    }
+
+    /// Notes the id of a file's content as of a revision of it, and where its pieces are, in place of what was noted of the
+    /// file before.
+    pub fn put_content_id(
+        &self,
+        ws: WorkspaceId,
+        ino: Ino,
+        revision: Revision,
+        id: &ContentRow,
+    ) -> StoreResult<()> {
+        self.noting(|tx| {
+            tx.prepare_cached("INSERT OR REPLACE INTO sync_content VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute(params![ws, ino as i64, revision as i64, id.size as i64, id.hash, id.depth])?;
+            Ok(())
+        })
+    }
+
+    /// Notes where objects are.
+    pub fn put_pieces(&self, ws: WorkspaceId, pieces: &[PieceRow]) -> StoreResult<()> {
+        self.noting(|tx| {
+            let mut insert =
+                tx.prepare_cached("INSERT OR REPLACE INTO sync_piece VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+            for piece in pieces {
+                insert.execute(params![
+                    ws,
+                    piece.hash,
+                    piece.ino as i64,
+                    piece.at as i64,
+                    piece.len as i64,
+                    piece.page
+                ])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What was noted of the objects in a file is no longer so.
+    pub fn drop_pieces(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<()> {
+        self.noting(|tx| {
+            tx.execute("DELETE FROM sync_piece WHERE ws = ?1 AND ino = ?2", params![ws, ino as i64])?;
+            tx.execute("DELETE FROM sync_content WHERE ws = ?1 AND ino = ?2", params![ws, ino as i64])?;
+            Ok(())
+        })
+    }
+
+    /// The bytes of one file have become another one's, with all that was noted of them.
+    pub fn move_pieces(&self, ws: WorkspaceId, from: Ino, to: Ino) -> StoreResult<()> {
+        self.noting(|tx| {
+            tx.execute("DELETE FROM sync_piece WHERE ws = ?1 AND ino = ?2", params![ws, to as i64])?;
+            tx.execute(
+                "UPDATE sync_piece SET ino = ?3 WHERE ws = ?1 AND ino = ?2",
+                params![ws, from as i64, to as i64],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Notes conflicts.
+    pub fn put_conflicts(&self, ws: WorkspaceId, conflicts: &[ConflictRow]) -> StoreResult<()> {
+        self.noting(|tx| {
+            for row in conflicts {
+                tx.execute(
+                    "INSERT INTO sync_conflict (ws, time, kind, path, kept) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![ws, row.time, row.kind, row.path, row.kept],
+                )?;
+            }
+            tx.execute(
+                "UPDATE sync SET conflicts = conflicts + ?2 WHERE ws = ?1",
+                params![ws, conflicts.len() as i64],
+            )?;
+            tx.execute(
+                "DELETE FROM sync_conflict WHERE ws = ?1 AND id <= (SELECT max(id) FROM sync_conflict) - ?2",
+                params![ws, CONFLICTS],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// The latest conflicts, newest first.
+    pub fn conflicts(&self, ws: WorkspaceId, limit: usize) -> StoreResult<Vec<ConflictRow>> {
+        self.with_reader(|reader| {
+            let sql =
+                "SELECT time, kind, path, kept FROM sync_conflict WHERE ws = ?1 ORDER BY id DESC LIMIT ?2";
+            let mut statement = reader.prepare_cached(sql)?;
+            let rows = statement.query_map(params![ws, limit as i64], |row| {
+                Ok(ConflictRow { time: row.get(0)?, kind: row.get(1)?, path: row.get(2)?, kept: row.get(3)? })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+}
