@@ -12,9 +12,17 @@
 //! - [`entry`]: the nouns: identities, states, entries, offers. [`tree`]: a replica's tree as the planner sees it.
 //! - [`link`]: what replica and hub say to each other. [`status`]: what sync says of itself.
 
+pub mod contents;
 pub mod entry;
+pub mod ignore;
 pub mod link;
+pub mod lives;
+pub mod local;
+pub mod objects;
+pub mod site;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod tree;
 
 pub use entry::{

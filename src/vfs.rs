@@ -173,6 +173,11 @@ impl Vfs {
         self.invalidator.read().clone()
     }
 
+    /// Returns when everything up to now is in the store, though a loss of power may still take it.
+    pub fn commit_now(&self) -> FsResult<()> {
+        self.commit(false)
+    }
+
     /// Returns when everything up to now is on the disk.
     pub fn sync(&self) -> FsResult<()> {
         self.commit(true)

@@ -258,22 +258,6 @@ impl Snapshot<'_> {
         );
         Ok(found.optional()?)
     }
-
-    /// Where an object may be. Files may have changed since.
-    pub fn pieces(&self, hash: &HashBytes) -> StoreResult<Vec<PieceRow>> {
-        let sql = "SELECT hash, ino, at, len, page FROM sync_piece WHERE ws = ?1 AND hash = ?2 LIMIT 16";
-        let mut statement = self.reader()?.prepare_cached(sql)?;
-        let rows = statement.query_map(params![self.ws(), hash], |row| {
-            Ok(PieceRow {
-                hash: row.get(0)?,
-                ino: row.get::<_, i64>(1)? as Ino,
-                at: row.get::<_, i64>(2)? as u64,
-                len: row.get::<_, i64>(3)? as u64,
-                page: row.get(4)?,
-            })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
 }
 
 impl Store {
@@ -393,6 +377,24 @@ impl Store {
             tx.prepare_cached("INSERT OR REPLACE INTO sync_content VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
                 .execute(params![ws, ino as i64, revision as i64, id.size as i64, id.hash, id.depth])?;
             Ok(())
+        })
+    }
+
+    /// Where an object may be. Files may have changed since.
+    pub fn pieces(&self, ws: WorkspaceId, hash: &HashBytes) -> StoreResult<Vec<PieceRow>> {
+        self.with_reader(|reader| {
+            let sql = "SELECT hash, ino, at, len, page FROM sync_piece WHERE ws = ?1 AND hash = ?2 LIMIT 16";
+            let mut statement = reader.prepare_cached(sql)?;
+            let rows = statement.query_map(params![ws, hash], |row| {
+                Ok(PieceRow {
+                    hash: row.get(0)?,
+                    ino: row.get::<_, i64>(1)? as Ino,
+                    at: row.get::<_, i64>(2)? as u64,
+                    len: row.get::<_, i64>(3)? as u64,
+                    page: row.get(4)?,
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 

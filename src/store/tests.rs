@@ -33,7 +33,7 @@ fn file(revision: u64, ino: Ino, size: usize, extent: ExtentChange) -> Group {
     parent.dirents.insert(name, Some(dirent));
     let nodes =
         BTreeMap::from([(ROOT, NodeChange::Put(Box::new(parent))), (ino, NodeChange::Put(Box::new(put)))]);
-    Group { revision, next_ino: 100, nodes }
+    Group { revision, next_ino: 100, nodes, ..Group::default() }
 }
 
 fn root(revision: u64) -> InodeRow {

@@ -20,6 +20,7 @@ use crate::store::buf::Buf;
 use crate::store::group::Xattrs;
 use crate::store::rows::{Ino, InodeRow, Kind, Name, ROOT, Revision};
 use crate::store::sync::SyncChange;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -45,6 +46,8 @@ pub struct Scion {
 pub struct Seen {
     /// The revision of its last change. Not compared for directories, which change whenever something in them does.
     pub revision: Revision,
+    /// Mode, owner and group. Compared for directories.
+    pub access: (u32, u32, u32),
     /// All its names.
     pub places: BTreeSet<At>,
 }
@@ -89,8 +92,15 @@ pub enum Grafted {
 /// The nodes that a graft touches, in memory.
 struct Ground {
     nodes: HashMap<Ino, Arc<Node>>,
-    /// Slots and sizes of the files that bytes come from.
-    bytes: HashMap<Ino, (Vec<(u64, Slot)>, u64, Revision)>,
+    /// The files that bytes come from.
+    bytes: HashMap<Ino, Stock>,
+}
+
+/// The bytes of a file, to be shared.
+struct Stock {
+    slots: Vec<(u64, Slot)>,
+    size: u64,
+    revision: Revision,
 }
 
 impl Ground {
@@ -151,14 +161,8 @@ impl Vfs {
             let parents = before.chain(after).map(|(parent, _)| *parent);
             let own = scion.seen.is_some().then_some(scion.ino);
             for ino in parents.filter(|ino| !made.contains(ino)).chain(own) {
-                if !ground.nodes.contains_key(&ino) {
-                    let node = self.node(ino)?;
-                    if node.dir.is_some() {
-                        self.load_dir(&node)?;
-                    }
-                    self.load_content(&node)?;
-                    self.load_xattrs(&node)?;
-                    ground.nodes.insert(ino, node);
+                if let Entry::Vacant(vacant) = ground.nodes.entry(ino) {
+                    vacant.insert(self.whole(ino)?);
                 }
             }
             if let Some(Becomes { bytes: Bytes::Of(from), .. }) = &scion.becomes
@@ -175,8 +179,19 @@ impl Vfs {
         Ok(ground)
     }
 
+    /// A node with all that may be changed of it in memory.
+    fn whole(&self, ino: Ino) -> FsResult<Arc<Node>> {
+        let node = self.node(ino)?;
+        if node.dir.is_some() {
+            self.load_dir(&node)?;
+        }
+        self.load_content(&node)?;
+        self.load_xattrs(&node)?;
+        Ok(node)
+    }
+
     /// The slots of a file, to be shared. Small ones are read, because an inline row belongs to one file.
-    fn bytes_of(&self, ino: Ino) -> FsResult<(Vec<(u64, Slot)>, u64, Revision)> {
+    fn bytes_of(&self, ino: Ino) -> FsResult<Stock> {
         let node = self.node(ino)?;
         self.load_content(&node)?;
         loop {
@@ -185,12 +200,12 @@ impl Vfs {
                 (meta.content.all_slots(), meta.row.size, meta.row.revision)
             };
             if !slots.iter().any(|(_, slot)| matches!(slot, Slot::Inline)) {
-                return Ok((slots, size, revision));
+                return Ok(Stock { slots, size, revision });
             }
             let bytes = self.read_content(&node, 0, usize::MAX)?;
             if node.meta.read().row.revision == revision {
                 let slot = Slot::Data(Arc::new(Buf::new(bytes, &self.gauge)));
-                return Ok((vec![(0, slot)], size, revision));
+                return Ok(Stock { slots: vec![(0, slot)], size, revision });
             }
         }
     }
@@ -233,8 +248,8 @@ impl Vfs {
                 return Ok(Some(scion.ino));
             }
         }
-        for (from, (_, _, revision)) in &ground.bytes {
-            if self.node(*from)?.meta.read().row.revision != *revision {
+        for (from, stock) in &ground.bytes {
+            if self.node(*from)?.meta.read().row.revision != stock.revision {
                 return Ok(Some(*from));
             }
         }
@@ -355,7 +370,7 @@ impl Vfs {
                     let slot = Slot::Data(Arc::new(Buf::new(bytes.clone(), &self.gauge)));
                     Some((vec![(0, slot)], bytes.len() as u64))
                 }
-                Bytes::Of(from) => ground.bytes.get(from).map(|(slots, size, _)| (slots.clone(), *size)),
+                Bytes::Of(from) => ground.bytes.get(from).map(|stock| (stock.slots.clone(), stock.size)),
             };
             let moved = new_bytes.is_some();
             if let Some((slots, size)) = new_bytes {
@@ -422,7 +437,8 @@ impl Vfs {
 
 fn is_as_seen(node: &Node, seen: &Seen) -> bool {
     let meta = node.meta.read();
-    let InodeRow { revision, nlink, .. } = meta.row;
-    let alive = !meta.removed && (nlink > 0 || seen.places.is_empty());
-    alive && (node.kind == Kind::Dir || revision == seen.revision)
+    let InodeRow { revision, nlink, mode, uid, gid, .. } = meta.row;
+    let same =
+        if node.kind == Kind::Dir { (mode, uid, gid) == seen.access } else { revision == seen.revision };
+    !meta.removed && nlink > 0 && same
 }

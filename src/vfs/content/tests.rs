@@ -131,7 +131,7 @@ impl File {
         let storage = self.content.storage();
         assert_eq!(storage == Storage::Inline, self.store.inline.is_some());
         assert_eq!(storage == Storage::Chunks, !self.store.extents.is_empty());
-        self.content = Content::stored(storage, self.size());
+        self.content = Content::stored(storage, self.size);
         self.content.load(self.store.extents.iter().map(|(index, id)| (*index, *id)).collect());
     }
 

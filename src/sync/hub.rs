@@ -1,0 +1,412 @@
+//! The side that is asked: an upstream for any number of replicas.
+//!
+//! A hub is any wsd; it needs no setting to be one. It tells what changed, takes what is offered if it was made from what
+//! it has, and remembers of each replica how far it is. All calls may wait for memory, the store or the kernel.
+
+use super::entry::{Author, ContentId, Cursor, Entry, Hash, NodeId, Offer, ReplicaId, State};
+use super::ignore::Ignore;
+use super::judge::judge;
+use super::link::{
+    Answer, BATCH_BYTES, BATCH_ENTRIES, Hello, INLINE, LinkError, Object, Portion,
+    Pushed, Told, Watermark, Welcome,
+};
+use super::local::LocalTree;
+use super::objects::{Assembly, Pile};
+use super::site::{Carried, Marks, Site, Stock, needed};
+use super::tree::{Plan, Verdict};
+use crate::clock::Timestamp;
+use crate::error::{FsError, FsResult};
+use crate::store::rows::{ROOT, Revision};
+use crate::store::snapshot::Changed;
+use crate::store::sync::ReplicaRow;
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// How often a push is judged anew when programs on the hub change what it touches meanwhile.
+const TRIES: usize = 16;
+
+/// How much may be brought before it is pushed. What is beyond it has to be brought again.
+const PILE_MAX: u64 = 1 << 30;
+
+/// An upstream.
+pub struct Hub {
+    site: Arc<Site>,
+    /// What replicas have brought and not pushed yet.
+    piles: Mutex<HashMap<ReplicaId, Arc<Mutex<Pile>>>>,
+    /// One push at a time: what one offers is judged against what the others left.
+    pushing: Mutex<()>,
+}
+
+impl From<FsError> for LinkError {
+    fn from(error: FsError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl Hub {
+    /// The workspace as an upstream.
+    pub fn new(site: Arc<Site>) -> Self {
+        Self { site, piles: Mutex::default(), pushing: Mutex::default() }
+    }
+
+    /// A replica introduces itself.
+    pub fn hello(&self, hello: &Hello) -> Answer<Welcome> {
+        let site = &self.site;
+        let own = site.store.uuid(site.ws).map_err(FsError::from)?;
+        let hub = site.replica()?;
+        if hub == hello.replica {
+            return Err(LinkError::Refused(
+                "the upstream is this very workspace: set UPSTREAM_URL to another wsd".to_owned(),
+            ));
+        }
+        if hello.workspace != own && !hello.empty && !hello.merge && !self.is_empty()? {
+            return Err(LinkError::Refused(format!(
+                "the upstream has workspace {own}, this is workspace {}, and neither is empty: to merge the two, run `wsd sync join --merge`",
+                hello.workspace
+            )));
+        }
+        let now = self.cursor()?;
+        let known = self.known(hello.replica)?;
+        let stale = known.as_ref().is_some_and(|row| !knows_of(hello, row));
+        let resumes = match hello.cursor {
+            _ if hello.workspace != own => false,
+            None => false,
+            Some(Cursor { life, .. }) if life == Author::default() => true,
+            Some(Cursor { life, revision }) => {
+                revision >= site.store.sync_state(site.ws).map_err(FsError::from)?.floor
+                    && site.lives.was_at(life, revision, now.revision)
+            }
+        };
+        let row = ReplicaRow {
+            replica: hello.replica.0,
+            label: hello.label.clone(),
+            applied: hello.cursor.filter(|_| resumes).map_or(0, |cursor| cursor.revision),
+            seen: Timestamp::now().0,
+            ..known.unwrap_or_default()
+        };
+        if !stale {
+            site.store.put_replica(site.ws, &row).map_err(FsError::from)?;
+        }
+        Ok(Welcome { workspace: own, hub, current: now, resumes, stale })
+    }
+
+    fn is_empty(&self) -> FsResult<bool> {
+        let snapshot = self.site.store.snapshot(self.site.ws)?;
+        Ok(snapshot.dirents(ROOT)?.is_empty())
+    }
+
+    fn known(&self, replica: ReplicaId) -> FsResult<Option<ReplicaRow>> {
+        Ok(self.site.store.replicas(self.site.ws)?.into_iter().find(|row| row.replica == replica.0))
+    }
+
+    fn cursor(&self) -> FsResult<Cursor> {
+        let (revision, _) = self.site.store.position(self.site.ws)?;
+        Ok(Cursor { life: self.site.life(), revision })
+    }
+
+    /// What changed after a cursor, which the replica has applied. Does not wait.
+    ///
+    /// A cursor of no life is one within a listing of everything; so is `None`, at its beginning.
+    pub fn changes(&self, replica: ReplicaId, after: Option<Cursor>, ignore: &[String]) -> Answer<Portion> {
+        let ignore = Ignore::new(ignore)?;
+        let listing = after.is_none_or(|cursor| cursor.life == Author::default());
+        let row = self.known(replica)?;
+        if let (Some(row), Some(cursor), false) = (&row, after, listing) {
+            if !self.can_resume(cursor)? {
+                return Ok(Portion { reset: true, up_to: cursor, ..Portion::default() });
+            }
+            self.note_applied(row, cursor.revision)?;
+        }
+        self.site.vfs.commit_now()?;
+        let (store, lives) = (&self.site.store, &self.site.lives);
+        let tree = LocalTree::now(store, lives, &ignore)?;
+        let after = after.map_or(0, |cursor| cursor.revision);
+        let (changed, up_to) = tree.snapshot().changed_after(after, BATCH_ENTRIES).map_err(FsError::from)?;
+        let mut teller = Teller { tree: &tree, replica: row.map_or(0, |row| row.id), listing, after, bytes: 0 };
+        let (entries, up_to) = teller.tell(&changed, up_to)?;
+        let more = up_to < tree.snapshot().revision();
+        let life = if listing && more { Author::default() } else { self.site.life() };
+        tree.end()?;
+        Ok(Portion { entries, up_to: Cursor { life, revision: up_to }, more, reset: false })
+    }
+
+    fn can_resume(&self, cursor: Cursor) -> FsResult<bool> {
+        let (now, _) = self.site.store.position(self.site.ws)?;
+        let floor = self.site.store.sync_state(self.site.ws)?.floor;
+        Ok(cursor.revision >= floor && self.site.lives.was_at(cursor.life, cursor.revision, now))
+    }
+
+    fn note_applied(&self, row: &ReplicaRow, applied: Revision) -> FsResult<()> {
+        let now = Timestamp::now().0;
+        // Once a minute is enough to know who is alive.
+        if applied != row.applied || now - row.seen > 60_000_000_000 {
+            let row = ReplicaRow { applied, seen: now, ..row.clone() };
+            self.site.store.put_replica(self.site.ws, &row)?;
+        }
+        Ok(())
+    }
+
+    /// These nodes as they are now.
+    pub fn read_entries(&self, ids: &[NodeId]) -> Answer<Vec<Told<Entry>>> {
+        let ignore = Ignore::default();
+        self.site.gather(ids.iter().copied(), &ignore)?;
+        let tree = LocalTree::now(&self.site.store, &self.site.lives, &ignore)?;
+        let mut entries = Vec::with_capacity(ids.len());
+        for id in ids {
+            let seen = match tree.ino(*id)? {
+                Some(ino) => tree.look(ino, true)?,
+                None => None,
+            };
+            let (state, bytes) = seen.map_or((None, None), |seen| (Some(seen.state), seen.bytes));
+            entries.push(Told { what: Entry { id: *id, state }, bytes });
+        }
+        tree.end()?;
+        Ok(entries)
+    }
+
+    /// Which of these objects are not here.
+    pub fn lacks(&self, hashes: &[Hash]) -> Answer<Vec<Hash>> {
+        let mut lacks = Vec::new();
+        for hash in hashes {
+            if !self.site.objects.has(hash)? {
+                lacks.push(*hash);
+            }
+        }
+        Ok(lacks)
+    }
+
+    /// The first of these objects, as many as fit an answer; and how many were looked for.
+    pub fn fetch(&self, hashes: &[Hash]) -> Answer<(usize, Vec<Object>)> {
+        Ok(self.site.fetch(hashes)?)
+    }
+
+    /// Takes objects that a push is going to need.
+    pub fn bring(&self, replica: ReplicaId, objects: Vec<Object>) -> Answer<()> {
+        let pile = {
+            let mut piles = self.piles.lock();
+            match piles.get(&replica) {
+                Some(pile) if pile.lock().len() < PILE_MAX => Arc::clone(pile),
+                _ => {
+                    let pile = Arc::new(Mutex::new(Pile::new(&self.site.objects)?));
+                    piles.insert(replica, Arc::clone(&pile));
+                    pile
+                }
+            }
+        };
+        Ok(pile.lock().add(objects)?)
+    }
+
+    /// Takes offers, all or none.
+    pub fn push(
+        &self,
+        replica: ReplicaId,
+        offers: Vec<Told<Offer>>,
+        up_to: Revision,
+        life: Author,
+    ) -> Answer<Pushed> {
+        let Some(row) = self.known(replica)? else {
+            return Err(LinkError::Failed("the replica has not introduced itself".to_owned()));
+        };
+        let mut stock = Stock::default();
+        let offers = take_bytes(offers, &mut stock);
+        let _one = self.pushing.lock();
+        for _ in 0..TRIES {
+            self.site.gather(offers.iter().map(|offer| offer.id), &Ignore::default())?;
+            match self.try_push(&row, &offers, &mut stock)? {
+                Some(Pushed::Taken(cursor)) => {
+                    self.site.vfs.sync()?;
+                    let row = self.known(replica)?.unwrap_or(row);
+                    let row = ReplicaRow { pushed: up_to, life: Some(life.0), seen: Timestamp::now().0, ..row };
+                    self.site.store.put_replica(self.site.ws, &row).map_err(FsError::from)?;
+                    self.piles.lock().remove(&replica);
+                    return Ok(Pushed::Taken(cursor));
+                }
+                Some(other) => return Ok(other),
+                None => {}
+            }
+        }
+        Err(LinkError::Failed("what the push changes is being changed all the time".to_owned()))
+    }
+
+    /// `None`: something changed meanwhile.
+    fn try_push(&self, row: &ReplicaRow, offers: &[Offer], stock: &mut Stock) -> FsResult<Option<Pushed>> {
+        let ignore = Ignore::default();
+        let look = || LocalTree::now(&self.site.store, &self.site.lives, &ignore);
+        let tree = look()?;
+        let plan = match judge(&tree, offers)? {
+            Verdict::Accept(plan) => plan,
+            Verdict::Refuse(refusals) => {
+                tree.end()?;
+                return Ok(Some(Pushed::Refused(refusals)));
+            }
+        };
+        tree.end()?;
+        let lacks = self.assemble(&plan, stock)?;
+        if !lacks.is_empty() {
+            return Ok(Some(Pushed::Lacks(lacks)));
+        }
+        // The plan says what it relied on, so it may be carried out on a later moment.
+        let marks = Marks { by_replica: row.id, cursor: None };
+        Ok(match self.site.carry(look()?, &plan, stock, marks)? {
+            Carried::Done(revision) => Some(Pushed::Taken(Cursor { life: self.site.life(), revision })),
+            Carried::Changed => None,
+            Carried::Lacks(contents) => {
+                Some(Pushed::Lacks(contents.into_iter().map(|content| content.hash).collect()))
+            }
+        })
+    }
+
+    /// Puts the contents of a plan together from what is here; returns what is not.
+    fn assemble(&self, plan: &Plan, stock: &mut Stock) -> FsResult<Vec<Hash>> {
+        let mut lacks = Vec::new();
+        for content in needed(plan) {
+            if stock.small.contains_key(&content) || stock.files.contains_key(&content) {
+                continue;
+            }
+            let mut assembly = Assembly::new(&self.site.objects, content)?;
+            let missing = assembly.advance()?;
+            if missing.is_empty() {
+                stock.files.insert(content, assembly.done());
+            } else {
+                lacks.extend(missing);
+            }
+        }
+        Ok(lacks)
+    }
+
+    /// Returns when everything up to this revision is on the disk.
+    pub fn flush(&self, revision: Revision) -> Answer<Cursor> {
+        let stats = self.site.vfs.stats();
+        if stats.durable_revision < revision.min(stats.revision) {
+            self.site.vfs.sync()?;
+        }
+        Ok(self.cursor()?)
+    }
+
+    /// All replicas that are known.
+    pub fn watermarks(&self) -> Answer<Vec<Watermark>> {
+        let rows = self.site.store.replicas(self.site.ws).map_err(FsError::from)?;
+        let watermark = |row: ReplicaRow| Watermark {
+            replica: ReplicaId(row.replica),
+            label: row.label,
+            applied: row.applied,
+            pushed: row.pushed,
+            last_seen: row.seen,
+        };
+        Ok(rows.into_iter().map(watermark).collect())
+    }
+}
+
+/// Whether the replica knows of what the hub has had from it last.
+fn knows_of(hello: &Hello, row: &ReplicaRow) -> bool {
+    let Some(life) = row.life else { return true };
+    let mut end = Revision::MAX;
+    for (author, first) in &hello.lives {
+        if author.0 == life {
+            return row.pushed <= end;
+        }
+        end = *first;
+    }
+    false
+}
+
+/// Takes the bytes that travel with what is told, if they are what they should be.
+pub(super) fn take_bytes<T: Stateful>(told: Vec<Told<T>>, stock: &mut Stock) -> Vec<T> {
+    let mut all = Vec::with_capacity(told.len());
+    for Told { what, bytes } in told {
+        let content = what.state().and_then(|state| state.content);
+        if let (Some(content), Some(bytes)) = (content, bytes)
+            && is_content(content, &bytes)
+        {
+            stock.small.insert(content, bytes);
+        }
+        all.push(what);
+    }
+    all
+}
+
+fn is_content(content: ContentId, bytes: &[u8]) -> bool {
+    content.depth == 0
+        && content.size <= INLINE
+        && content.size == bytes.len() as u64
+        && super::contents::hash(bytes) == content.hash
+}
+
+/// What says what a node is.
+pub(super) trait Stateful {
+    /// What it says.
+    fn state(&self) -> Option<&State>;
+}
+
+impl Stateful for Entry {
+    fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+}
+
+impl Stateful for Offer {
+    fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+}
+
+/// Tells a replica of nodes that changed.
+struct Teller<'a> {
+    tree: &'a LocalTree<'a>,
+    replica: i64,
+    /// The replica is being told of everything.
+    listing: bool,
+    after: Revision,
+    bytes: usize,
+}
+
+impl Teller<'_> {
+    /// As many as fit a batch, of whole revisions.
+    fn tell(&mut self, changed: &[Changed], up_to: Revision) -> FsResult<(Vec<Told<Entry>>, Revision)> {
+        let mut told = Vec::with_capacity(changed.len());
+        let mut before = self.after;
+        for change in changed {
+            if change.revision != before && self.bytes >= BATCH_BYTES {
+                return Ok((told, before));
+            }
+            before = change.revision;
+            told.extend(self.entry(change)?);
+        }
+        Ok((told, up_to))
+    }
+
+    fn entry(&mut self, change: &Changed) -> FsResult<Option<Told<Entry>>> {
+        self.bytes += 200;
+        if change.gone {
+            let id = self.tree.id(change.ino)?;
+            return Ok((!self.listing).then_some(Told { what: Entry { id, state: None }, bytes: None }));
+        }
+        if let Some(row) = self.tree.snapshot().sync_node(change.ino)?
+            && self.replica != 0
+            && !self.listing
+            && (row.by_replica, row.by_revision) == (self.replica, change.revision)
+        {
+            return Ok(None);
+        }
+        let Some(mut seen) = self.tree.look(change.ino, true)? else { return Ok(None) };
+        let id = self.tree.id(change.ino)?;
+        let visible: BTreeSet<_> = {
+            let mut visible = BTreeSet::new();
+            for place in &seen.state.places {
+                if !super::Tree::is_ignored(self.tree, place)? {
+                    visible.insert(place.clone());
+                }
+            }
+            visible
+        };
+        if visible.is_empty() && id != NodeId::ROOT {
+            return Ok((!self.listing).then_some(Told { what: Entry { id, state: None }, bytes: None }));
+        }
+        seen.state.places = visible;
+        let is_new = self.after == 0 || seen.row.content_revision > self.after;
+        let bytes = seen.bytes.filter(|_| is_new);
+        self.bytes += bytes.as_ref().map_or(0, Vec::len);
+        Ok(Some(Told { what: Entry { id, state: Some(seen.state) }, bytes }))
+    }
+}

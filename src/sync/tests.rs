@@ -1,0 +1,184 @@
+//! Contents and grafts over a real tree.
+
+use super::contents;
+use super::entry::ContentId;
+use super::ignore::Ignore;
+use super::local::LocalTree;
+use super::objects::Assembly;
+use super::site::Site;
+use crate::store::rows::{Ino, Kind, ROOT};
+use crate::store::{Location, Store};
+use crate::vfs::graft::{Becomes, Bytes, Grafted, Scion, Seen};
+use crate::vfs::{Caller, Fallocate, NewNode, Options, SetAttr, Vfs};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+pub(super) fn site(location: &Location) -> Arc<Site> {
+    let store = Arc::new(Store::open(location, Path::new("/nowhere")).unwrap());
+    let vfs = Vfs::open(Arc::clone(&store), Options::default()).unwrap();
+    Arc::new(Site::open(vfs, store).unwrap())
+}
+
+fn file(site: &Site, name: &str, bytes: &[u8]) -> Ino {
+    let new = NewNode { kind: Kind::File, mode: 0o644, umask: 0, rdev: 0 };
+    let ino = site.vfs.create(Caller::DAEMON, ROOT, name.as_bytes(), new).unwrap().ino;
+    site.vfs.write(Caller::DAEMON, ino, 0, bytes, false).unwrap();
+    ino
+}
+
+/// Bytes that look like no others.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+    let mut bytes = vec![0; len];
+    reader.fill(&mut bytes);
+    bytes
+}
+
+fn content_of(site: &Site, ino: Ino) -> ContentId {
+    site.vfs.commit_now().unwrap();
+    let ignore = Ignore::default();
+    let tree = LocalTree::now(&site.store, &site.lives, &ignore).unwrap();
+    let seen = tree.look(ino, false).unwrap().unwrap();
+    tree.end().unwrap();
+    seen.state.content.unwrap()
+}
+
+/// Brings a content from one to the other; returns the bytes of objects that had to travel.
+fn bring(from: &Site, to: &Site, content: ContentId, name: &str) -> (Ino, usize) {
+    let mut assembly = Assembly::new(&to.objects, content).unwrap();
+    let mut travelled = 0;
+    loop {
+        let wanted = assembly.advance().unwrap();
+        if wanted.is_empty() {
+            break;
+        }
+        let (looked_for, came) = from.fetch(&wanted).unwrap();
+        assert!(looked_for > 0 && !came.is_empty(), "the other side has what it said");
+        travelled += came.iter().map(|object| object.bytes.len()).sum::<usize>();
+        assembly.take(came).unwrap();
+    }
+    let staged = assembly.done();
+    let ino = to.vfs.new_ino();
+    let becomes = becomes(Kind::File, name, Bytes::Of(staged.ino()));
+    let scion = Scion { ino, seen: None, becomes: Some(becomes) };
+    assert!(matches!(to.vfs.graft(&[scion], |_| Default::default()).unwrap(), Grafted::Done(_)));
+    to.objects.placed(&staged, ino).unwrap();
+    (ino, travelled)
+}
+
+fn becomes(kind: Kind, name: &str, bytes: Bytes) -> Becomes {
+    Becomes {
+        kind,
+        places: BTreeSet::from([(ROOT, name.as_bytes().into())]),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        xattrs: Arc::default(),
+        atime: Default::default(),
+        mtime: Default::default(),
+        btime: Default::default(),
+        bytes,
+    }
+}
+
+fn same_bytes(a: (&Site, Ino), b: (&Site, Ino)) {
+    let size = a.0.vfs.getattr(a.1).unwrap().size;
+    assert_eq!(size, b.0.vfs.getattr(b.1).unwrap().size);
+    let mut at = 0;
+    while at < size {
+        let part = |(site, ino): (&Site, Ino)| site.vfs.read_quietly(ino, at, 1 << 20).unwrap();
+        assert!(part(a) == part(b), "they differ after {at}");
+        at += 1 << 20;
+    }
+}
+
+#[test]
+fn contents_of_all_sizes_and_shapes_arrive_as_they_were() {
+    for location in [Location::Memory, Location::File(tempfile::tempdir().unwrap().keep().join("a.db"))] {
+        let (here, there) = (site(&location), site(&Location::Memory));
+        for (number, len) in [0, 1, 16 << 10, (16 << 10) + 1, 64 << 10, (64 << 10) + 1, 300_000, 40 << 20]
+            .into_iter()
+            .enumerate()
+        {
+            let ino = file(&here, &format!("f{number}"), &noise(number as u64, len));
+            let content = content_of(&here, ino);
+            let (copy, _) = bring(&here, &there, content, &format!("f{number}"));
+            same_bytes((&here, ino), (&there, copy));
+            assert_eq!(content_of(&there, copy), content, "{len} bytes are cut the same everywhere");
+        }
+        let sparse = file(&here, "sparse", b"x");
+        here.vfs.write(Caller::DAEMON, sparse, 5 << 30, &noise(9, 200_000), false).unwrap();
+        let set = SetAttr { size: Some(1 << 40), ..SetAttr::default() };
+        here.vfs.setattr(Caller::DAEMON, sparse, &set).unwrap();
+        let content = content_of(&here, sparse);
+        let (copy, travelled) = bring(&here, &there, content, "sparse");
+        let attr = there.vfs.getattr(copy).unwrap();
+        assert!(attr.size == 1 << 40 && attr.blocks * 512 < 1 << 20 && travelled < 300_000);
+        assert_eq!(there.vfs.read_quietly(copy, 5 << 30, 200_000).unwrap(), noise(9, 200_000));
+        assert_eq!(content_of(&there, copy), content);
+        let hole = file(&here, "hole", b"");
+        here.vfs.fallocate(Caller::DAEMON, hole, Fallocate::Allocate, 0, 1 << 20).unwrap();
+        let (copy, travelled) = bring(&here, &there, content_of(&here, hole), "hole");
+        assert!(travelled < 100 && there.vfs.getattr(copy).unwrap().blocks == 0);
+    }
+}
+
+#[test]
+fn a_byte_at_the_front_of_a_large_file_sends_little() {
+    let (here, there) = (site(&Location::Memory), site(&Location::Memory));
+    let bytes = noise(1, 100 << 20);
+    let ino = file(&here, "large", &bytes);
+    let (copy, all) = bring(&here, &there, content_of(&here, ino), "large");
+    assert!(all >= 100 << 20);
+    same_bytes((&here, ino), (&there, copy));
+    let mut longer = vec![b'!'];
+    longer.extend_from_slice(&bytes);
+    let ino = file(&here, "longer", &longer);
+    let (copy, travelled) = bring(&here, &there, content_of(&here, ino), "longer");
+    same_bytes((&here, ino), (&there, copy));
+    assert!(travelled < 500 << 10, "{travelled} bytes for one");
+}
+
+#[test]
+fn pages_are_read_as_they_are_written_and_nothing_else_is() {
+    assert!(contents::records(b"").is_none() && contents::records(&[2, 0]).is_none());
+    assert!(contents::records(&[0; 40]).is_none() && contents::records(&[0; 41]).is_some());
+    assert!(contents::records(&[1; 9]).is_some() && contents::records(&[1; 8]).is_none());
+}
+
+#[test]
+fn a_graft_exchanges_names_and_moves_trees_at_once() {
+    let site = site(&Location::Memory);
+    let (a, b) = (file(&site, "a", b"one"), file(&site, "b", b"two"));
+    let new = NewNode { kind: Kind::Dir, mode: 0o755, umask: 0, rdev: 0 };
+    let dir = site.vfs.create(Caller::DAEMON, ROOT, b"dir", new).unwrap().ino;
+    let seen = |ino: Ino, name: &str| {
+        let attr = site.vfs.getattr(ino).unwrap();
+        let places = BTreeSet::from([(ROOT, name.as_bytes().into())]);
+        Some(Seen { revision: attr.revision, access: (attr.mode, attr.uid, attr.gid), places })
+    };
+    let mut into_dir = becomes(Kind::File, "a", Bytes::Keep);
+    into_dir.places = BTreeSet::from([(dir, b"x"[..].into()), (dir, b"y"[..].into())]);
+    let graft = |b_seen: Option<Seen>| {
+        [
+            Scion { ino: a, seen: seen(a, "a"), becomes: Some(becomes(Kind::File, "b", Bytes::Of(b))) },
+            Scion { ino: b, seen: b_seen, becomes: Some(into_dir.clone()) },
+            Scion { ino: dir, seen: seen(dir, "dir"), becomes: Some(becomes(Kind::Dir, "a", Bytes::Keep)) },
+        ]
+    };
+    let mut stale = seen(b, "b").unwrap();
+    stale.revision -= 1;
+    let before = site.vfs.revision();
+    let refused = site.vfs.graft(&graft(Some(stale)), |_| Default::default()).unwrap();
+    assert!(matches!(refused, Grafted::Changed(ino) if ino == b) && site.vfs.revision() == before);
+    let done = site.vfs.graft(&graft(seen(b, "b")), |_| Default::default()).unwrap();
+    assert!(matches!(done, Grafted::Done(revision) if revision == before + 1));
+    let at = |path: &str| site.vfs.resolve(path.as_bytes()).unwrap();
+    assert_eq!((at("b").ino, at("a").ino, at("a/x").ino, at("a/y").nlink), (a, dir, b, 2));
+    assert_eq!(site.vfs.read_quietly(a, 0, 9).unwrap(), b"two");
+    assert_eq!(site.vfs.read_quietly(b, 0, 9).unwrap(), b"two");
+    site.vfs.sync().unwrap();
+    assert_eq!(site.store.check(true).unwrap(), []);
+}
