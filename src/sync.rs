@@ -10,24 +10,43 @@
 //! the hub has (the judge); otherwise the replica has something to pull first.
 //!
 //! - [`entry`]: the nouns: identities, states, entries, offers. [`tree`]: a replica's tree as the planner sees it.
+//! - [`plan`](mod@plan): what becomes of a replica's tree, told what upstream has. [`offer`]: what a replica wants upstream.
+//!   [`judge`](mod@judge): what the hub says to that. `view`: what of a tree is in sync at all.
+//! - [`engine`]: when what is done: the life of a link, as a state machine.
 //! - [`link`]: what replica and hub say to each other. [`status`]: what sync says of itself.
+//!
+//! Planner, judge, offers and engine are pure: they do nothing, and know of no clock and no chance but what they are told.
+//! `sim` runs them, against all that can go wrong.
 
 pub mod contents;
+pub mod engine;
 pub mod entry;
+pub mod hub;
 pub mod ignore;
+pub mod judge;
 pub mod link;
 pub mod lives;
 pub mod local;
 pub mod objects;
+pub mod offer;
+pub mod plan;
 pub mod site;
 pub mod status;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+mod view;
 
+#[cfg(test)]
+mod sim;
+
+pub use engine::{Effect, Engine, Event};
 pub use entry::{
     Attributes, Author, ContentId, Cursor, Entry, Hash, NodeId, Offer, Place, ReplicaId, State, Times,
 };
+pub use judge::judge;
+pub use offer::{Offering, offers};
+pub use plan::{Planned, Rules, plan};
 pub use tree::{
     Bytes, Conflict, ConflictKind, KeptCopy, Local, OnConflict, Plan, Refusal, Step, Tree, Verdict, Why,
 };

@@ -88,6 +88,27 @@ pub struct State {
     pub content: Option<ContentId>,
 }
 
+impl State {
+    /// Whether there is nothing to tell one who has the other. Access times are of no interest, and neither are the
+    /// times of directories, which change with what is in them.
+    pub fn same(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.places == other.places
+            && self.attributes == other.attributes
+            && self.content == other.content
+            && (self.kind == Kind::Dir || self.times.mtime == other.times.mtime)
+    }
+}
+
+/// [`State::same`] of what may not be there.
+pub fn same(one: Option<&State>, other: Option<&State>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.same(other),
+        _ => false,
+    }
+}
+
 /// What a replica or hub has of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

@@ -7,8 +7,8 @@ use super::entry::{Author, ContentId, Cursor, Entry, Hash, NodeId, Offer, Replic
 use super::ignore::Ignore;
 use super::judge::judge;
 use super::link::{
-    Answer, BATCH_BYTES, BATCH_ENTRIES, Hello, INLINE, LinkError, Object, Portion,
-    Pushed, Told, Watermark, Welcome,
+    Answer, BATCH_BYTES, BATCH_ENTRIES, Hello, INLINE, LinkError, Object, Portion, Pushed, Told, Watermark,
+    Welcome,
 };
 use super::local::LocalTree;
 use super::objects::{Assembly, Pile};
@@ -123,7 +123,8 @@ impl Hub {
         let tree = LocalTree::now(store, lives, &ignore)?;
         let after = after.map_or(0, |cursor| cursor.revision);
         let (changed, up_to) = tree.snapshot().changed_after(after, BATCH_ENTRIES).map_err(FsError::from)?;
-        let mut teller = Teller { tree: &tree, replica: row.map_or(0, |row| row.id), listing, after, bytes: 0 };
+        let mut teller =
+            Teller { tree: &tree, replica: row.map_or(0, |row| row.id), listing, after, bytes: 0 };
         let (entries, up_to) = teller.tell(&changed, up_to)?;
         let more = up_to < tree.snapshot().revision();
         let life = if listing && more { Author::default() } else { self.site.life() };
@@ -217,7 +218,8 @@ impl Hub {
                 Some(Pushed::Taken(cursor)) => {
                     self.site.vfs.sync()?;
                     let row = self.known(replica)?.unwrap_or(row);
-                    let row = ReplicaRow { pushed: up_to, life: Some(life.0), seen: Timestamp::now().0, ..row };
+                    let row =
+                        ReplicaRow { pushed: up_to, life: Some(life.0), seen: Timestamp::now().0, ..row };
                     self.site.store.put_replica(self.site.ws, &row).map_err(FsError::from)?;
                     self.piles.lock().remove(&replica);
                     return Ok(Pushed::Taken(cursor));
@@ -380,7 +382,7 @@ impl Teller<'_> {
         self.bytes += 200;
         if change.gone {
             let id = self.tree.id(change.ino)?;
-            return Ok((!self.listing).then_some(Told { what: Entry { id, state: None }, bytes: None }));
+            return Ok((self.after > 0).then_some(Told { what: Entry { id, state: None }, bytes: None }));
         }
         if let Some(row) = self.tree.snapshot().sync_node(change.ino)?
             && self.replica != 0
@@ -394,14 +396,14 @@ impl Teller<'_> {
         let visible: BTreeSet<_> = {
             let mut visible = BTreeSet::new();
             for place in &seen.state.places {
-                if !super::Tree::is_ignored(self.tree, place)? {
+                if !self.tree.is_left_out(place)? {
                     visible.insert(place.clone());
                 }
             }
             visible
         };
         if visible.is_empty() && id != NodeId::ROOT {
-            return Ok((!self.listing).then_some(Told { what: Entry { id, state: None }, bytes: None }));
+            return Ok((self.after > 0).then_some(Told { what: Entry { id, state: None }, bytes: None }));
         }
         seen.state.places = visible;
         let is_new = self.after == 0 || seen.row.content_revision > self.after;

@@ -47,6 +47,9 @@ impl Ignore {
     /// Whether what is at this path, from the root and without a leading slash, is left out. A pattern that is for
     /// directories only is taken to mean whatever has the name.
     pub fn holds(&self, path: &[u8]) -> bool {
+        if self.is_empty() {
+            return false;
+        }
         let path = Path::new(OsStr::from_bytes(path));
         self.rules.matched_path_or_any_parents(path, true).is_ignore()
     }

@@ -156,6 +156,14 @@ impl<'a> LocalTree<'a> {
         Ok(Vec::new())
     }
 
+    /// Whether what has this place is left out of sync.
+    pub fn is_left_out(&self, place: &Place) -> FsResult<bool> {
+        if self.ignore.is_empty() {
+            return Ok(false);
+        }
+        Ok(self.path(place)?.is_some_and(|path| self.ignore.holds(&path)))
+    }
+
     /// The path of a place from the root; `None` when a directory on the way is not here.
     pub fn path(&self, place: &Place) -> FsResult<Option<Vec<u8>>> {
         let mut names = vec![Arc::clone(&place.name)];
@@ -208,10 +216,7 @@ impl Tree for LocalTree<'_> {
         dirents.into_iter().map(|dirent| Ok((dirent.name, self.id(dirent.ino)?))).collect()
     }
 
-    fn is_ignored(&self, place: &Place) -> FsResult<bool> {
-        if self.ignore.is_empty() {
-            return Ok(false);
-        }
-        Ok(self.path(place)?.is_some_and(|path| self.ignore.holds(&path)))
+    fn is_ignored(&self, path: &[u8]) -> bool {
+        self.ignore.holds(path)
     }
 }

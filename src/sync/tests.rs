@@ -46,6 +46,11 @@ fn content_of(site: &Site, ino: Ino) -> ContentId {
 
 /// Brings a content from one to the other; returns the bytes of objects that had to travel.
 fn bring(from: &Site, to: &Site, content: ContentId, name: &str) -> (Ino, usize) {
+    if content.size <= super::link::INLINE && content.depth == 0 {
+        // It travels within its entry.
+        let source = from.vfs.resolve(name.as_bytes()).unwrap().ino;
+        return (file(to, name, &from.vfs.read_quietly(source, 0, 1 << 20).unwrap()), 0);
+    }
     let mut assembly = Assembly::new(&to.objects, content).unwrap();
     let mut travelled = 0;
     loop {

@@ -14,8 +14,9 @@ pub trait Tree {
     fn child(&self, parent: NodeId, name: &[u8]) -> FsResult<Option<NodeId>>;
     /// All names in a directory.
     fn children(&self, parent: NodeId) -> FsResult<Vec<(Name, NodeId)>>;
-    /// Whether what has this place is left out of sync (`SYNC_IGNORE`), by its path here.
-    fn is_ignored(&self, place: &Place) -> FsResult<bool>;
+    /// Whether what has this path, or something above it, is left out of sync (`SYNC_IGNORE`). The path is from the
+    /// root, without a slash at either end, and need not be here.
+    fn is_ignored(&self, path: &[u8]) -> bool;
 }
 
 /// A node here.
@@ -41,17 +42,21 @@ pub enum Bytes {
 }
 
 /// What becomes of one node.
+///
+/// Whoever carries it out makes sure of three things besides `seen`, and has the plan made anew otherwise: that names
+/// are vacant when all steps are done, that what they are in is a directory then, and that directories that go are empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The node, as it is known here until now; not known here: it is made.
     pub id: NodeId,
-    /// The revision that the plan relied on; `None`: that it is not here.
+    /// The revision that the plan relied on; `None`: that there is no such node here (it may have been).
     pub seen: Option<Revision>,
-    /// What it is after the plan; `None`: it is gone.
+    /// What it is after the plan; `None`: it is gone. A parent that gets another identity is named by that.
     pub state: Option<State>,
     /// Where its bytes come from, if it has any.
     pub bytes: Bytes,
-    /// It is known under this identity from now on: the same thing was made on both sides.
+    /// It is known under this identity from now on: the same thing was made on both sides. What is remembered of a
+    /// node that had the identity and is gone is forgotten.
     pub identity: Option<NodeId>,
     /// What both sides agree on from now on: `Some(None)`: that there is no such node; `None`: as before.
     pub base: Option<Option<State>>,
@@ -135,6 +140,17 @@ pub struct Refusal {
     pub id: NodeId,
     /// Why.
     pub why: Why,
+}
+
+impl Refusal {
+    /// The nodes that it is about: to be offered too if they were changed here, and else to be asked for.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let other = match self.why {
+            Why::Changed => None,
+            Why::Taken(id) | Why::NoParent(id) | Why::NotEmpty(id) | Why::Cycle(id) => Some(id),
+        };
+        [Some(self.id), other].into_iter().flatten()
+    }
 }
 
 /// What is in the way of an offer.

@@ -1,0 +1,154 @@
+//! What is started when, and what comes of it.
+
+use super::{Call, Cursor, NodeId, Revision};
+use super::{Due, Effect, Engine, Link, PATIENCE, Portion, Pull, Refused, Work};
+
+impl Engine {
+    /// Starts what can be started.
+    pub(super) fn go(&mut self) {
+        self.release();
+        self.arm();
+        if self.link == Link::Up {
+            if self.work == Work::Idle {
+                self.start();
+            }
+            if self.pull == Pull::Idle && !matches!(self.work, Work::Resting(_) | Work::Reconciling(_)) {
+                self.ask();
+            }
+        }
+        let hopeless = matches!(self.link, Link::Off | Link::Paused | Link::Refused(_));
+        if self.stopping && (hopeless || (self.pushed >= self.revision && self.work == Work::Idle)) {
+            self.hang_up();
+            self.stopped = true;
+            for waiter in std::mem::take(&mut self.waiters).into_keys() {
+                let outcome = Err("the workspace is shutting down".to_owned());
+                self.effects.push(Effect::Release { waiter, outcome });
+            }
+            self.effects.push(Effect::Stopped);
+        }
+    }
+
+    /// Lets those go who wait for what is upstream now, or never will be.
+    fn release(&mut self) {
+        let never = match &self.link {
+            Link::Off => Some("there is no upstream".to_owned()),
+            Link::Paused => Some("sync is paused".to_owned()),
+            Link::Refused(reason) => Some(reason.clone()),
+            _ => None,
+        };
+        let pushed = self.pushed;
+        let ready = |revision: Revision| revision <= pushed || never.is_some();
+        for (waiter, revision) in self.waiters.extract_if(.., |_, revision| ready(*revision)) {
+            let outcome = match &never {
+                Some(reason) if revision > pushed => Err(reason.clone()),
+                _ => Ok(()),
+            };
+            self.effects.push(Effect::Release { waiter, outcome });
+        }
+    }
+
+    /// Sees to it that what has changed here will be pushed.
+    fn arm(&mut self) {
+        if self.revision <= self.pushed {
+            return;
+        }
+        if self.stopping || !self.waiters.is_empty() {
+            self.due = Due::Now;
+        } else if self.due == Due::Nothing && !matches!(self.work, Work::Pushing(_)) {
+            self.due = Due::Soon(self.wake(self.timing.debounce));
+        }
+    }
+
+    fn start(&mut self) {
+        if let Pull::Held(Portion { up_to, applied, .. }) = self.pull {
+            let call = self.call();
+            if applied {
+                self.work = Work::Reconciling(call);
+                self.effects.push(Effect::Reconcile { call, cursor: up_to });
+            } else {
+                self.work = Work::Applying(call);
+                let cursor = (!self.listing).then_some(up_to);
+                self.effects.push(Effect::Apply { call, cursor });
+            }
+            return;
+        }
+        if !self.caught_up {
+            return;
+        }
+        let unsettled = self.refused.as_ref().filter(|refused| !refused.settled);
+        if let Some(ids) = unsettled.map(|refused| refused.ids.clone()) {
+            let call = self.call();
+            self.work = Work::Reading(call);
+            self.effects.push(Effect::Read { call, ids });
+        } else if self.due == Due::Now || self.refused.is_some() {
+            let call = self.call();
+            let also = self.refused.as_ref().map(|refused| refused.ids.clone()).unwrap_or_default();
+            (self.work, self.due) = (Work::Pushing(call), Due::Nothing);
+            self.effects.push(Effect::Push { call, up_to: self.revision, also });
+        }
+    }
+
+    fn ask(&mut self) {
+        let call = self.call();
+        self.pull = Pull::Asked(call);
+        let wait = self.caught_up.then_some(self.timing.poll);
+        self.effects.push(Effect::Pull { call, after: self.cursor, wait });
+    }
+
+    pub(super) fn applied(&mut self, call: Call, conflicts: u64) {
+        if !self.is_working(call) || matches!(self.work, Work::Pushing(_)) {
+            return;
+        }
+        let work = std::mem::replace(&mut self.work, Work::Idle);
+        (self.failed, self.last_error) = (0, None);
+        self.conflicts += conflicts;
+        self.known = true;
+        if let Work::Reading(_) = work {
+            if let Some(refused) = &mut self.refused {
+                refused.settled = true;
+            }
+            return;
+        }
+        let Pull::Held(portion) = &mut self.pull else { return };
+        let Portion { up_to, more, entries, .. } = *portion;
+        self.cursor = Some(up_to);
+        if let Work::Reconciling(_) = work {
+            self.listing = false;
+        } else if self.listing && !more {
+            portion.applied = true;
+            return;
+        }
+        self.pull = Pull::Idle;
+        self.caught_up = !more;
+        if let Some(refused) = &mut self.refused {
+            refused.news |= entries > 0;
+            // News most often are what was in the way. If it is refused again, the nodes are read.
+            refused.settled |= !more && refused.news && refused.times == 1;
+        }
+    }
+
+    pub(super) fn pushed(&mut self, revision: Revision, cursor: Option<Cursor>) {
+        self.work = Work::Idle;
+        self.refused = None;
+        (self.failed, self.last_error) = (0, None);
+        self.known = true;
+        self.pushed = self.pushed.max(revision);
+        self.upstream = self.upstream.max(cursor.map_or(0, |cursor| cursor.revision));
+    }
+
+    pub(super) fn push_refused(&mut self, ids: Vec<NodeId>, random: u32) {
+        let times = self.refused.as_ref().map_or(0, |refused| refused.times) + 1;
+        self.refused = Some(Refused { ids, times, ..Refused::default() });
+        self.work = Work::Idle;
+        self.due = Due::Now;
+        self.caught_up = false;
+        // A long question would not be answered if there is nothing new.
+        if matches!(self.pull, Pull::Asked(_)) {
+            self.pull = Pull::Idle;
+        }
+        if times > PATIENCE {
+            let after = self.backoff(times - PATIENCE, random);
+            self.work = Work::Resting(self.wake(after));
+        }
+    }
+}

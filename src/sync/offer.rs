@@ -1,0 +1,133 @@
+//! What a replica offers its hub: whatever is not as both sides agreed on last.
+//!
+//! Only what is in view is offered. What leaves the view is gone, for the hub; what comes into view is new. Both concern
+//! all that is below a directory too, which nobody has noticed as changed: it is handed back to be offered as well.
+
+use super::entry::{NodeId, Offer, Place, State, same};
+use super::tree::{Local, Tree};
+use super::view::{Names, Paths, up_base, up_here, with_names};
+use crate::error::FsResult;
+use crate::store::rows::Kind;
+use std::collections::BTreeSet;
+
+/// What there is to offer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offering {
+    /// In an order in which they can be taken one by one, as far as the order of what changed allows it. Directories that
+    /// upstream does not know of come before what is in them.
+    pub offers: Vec<Offer>,
+    /// Nodes that have to be offered after these, in this order, though nobody has said that they changed.
+    pub more: Vec<NodeId>,
+}
+
+struct Offers<'a> {
+    tree: &'a dyn Tree,
+    here: Paths,
+    base: Paths,
+    done: BTreeSet<NodeId>,
+    offering: Offering,
+}
+
+/// Makes offers of those of these nodes that are not as upstream has them.
+///
+/// When they are refused, pull; then try again, with what the refusals name added ([`Refusal::ids`](super::Refusal::ids)).
+pub fn offers(tree: &dyn Tree, changed: &[NodeId]) -> FsResult<Offering> {
+    let mut offers = Offers {
+        tree,
+        here: Paths::default(),
+        base: Paths::default(),
+        done: BTreeSet::new(),
+        offering: Offering::default(),
+    };
+    for id in changed {
+        offers.offer(*id)?;
+    }
+    let Offers { done, mut offering, .. } = offers;
+    offering.more.retain(|id| !done.contains(id));
+    Ok(offering)
+}
+
+impl Offers<'_> {
+    /// Offers a node, after the directories that it is in.
+    fn offer(&mut self, id: NodeId) -> FsResult<()> {
+        if !self.done.insert(id) {
+            return Ok(());
+        }
+        let Some(local) = self.tree.node(id)? else { return Ok(()) };
+        let state = self.state(id, &local)?;
+        if same(local.base.as_ref(), state.as_ref()) {
+            return Ok(());
+        }
+        match &state {
+            Some(state) => self.offer_parents(state)?,
+            None if self.has_left_view(id, &local)? => return Ok(()),
+            None => {}
+        }
+        if state.as_ref().is_some_and(|state| state.kind == Kind::Dir) && local.base.is_none() {
+            self.follow(id)?;
+        }
+        self.offering.offers.push(Offer { id, base: local.base, state });
+        Ok(())
+    }
+
+    fn offer_parents(&mut self, state: &State) -> FsResult<()> {
+        for place in &state.places {
+            let parent = self.tree.node(place.parent)?;
+            if place.parent != NodeId::ROOT && parent.is_some_and(|parent| parent.base.is_none()) {
+                self.offer(place.parent)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a node is for upstream: its names in view here, and those that upstream has for it out of view.
+    fn state(&mut self, id: NodeId, local: &Local) -> FsResult<Option<State>> {
+        let tree = self.tree;
+        let mut places = BTreeSet::new();
+        if let Some(state) = &local.state {
+            places = self.here.names(tree, state, &|id| up_here(tree, id))?.shown;
+        }
+        let is_dir =
+            local.state.as_ref().or(local.base.as_ref()).is_some_and(|state| state.kind == Kind::Dir);
+        if let (Some(base), true) = (&local.base, places.is_empty() || !is_dir) {
+            let Names { hidden, unknown, .. } = self.base.names(tree, base, &|id| up_base(tree, id))?;
+            let shown_here = |place: &Place| places.contains(place);
+            let out: Vec<Place> =
+                hidden.into_iter().chain(unknown.into_keys()).filter(|place| !shown_here(place)).collect();
+            places.extend(out);
+        }
+        Ok(local.state.as_ref().or(local.base.as_ref()).and_then(|state| with_names(id, state, places)))
+    }
+
+    /// Whether a directory has left the view with things in it that upstream knows of. They go first, then it does.
+    fn has_left_view(&mut self, id: NodeId, local: &Local) -> FsResult<bool> {
+        if local.state.as_ref().is_none_or(|state| state.kind != Kind::Dir) {
+            return Ok(false);
+        }
+        let mut left = Vec::new();
+        for (_, child) in self.tree.children(id)? {
+            let known = self.tree.node(child)?.is_some_and(|child| child.base.is_some());
+            if known && !self.done.contains(&child) {
+                left.push(child);
+            }
+        }
+        if left.is_empty() {
+            return Ok(false);
+        }
+        self.done.remove(&id);
+        self.offering.more.extend(left);
+        self.offering.more.push(id);
+        Ok(true)
+    }
+
+    /// Notes what is in a directory that is new to upstream, and new itself.
+    fn follow(&mut self, id: NodeId) -> FsResult<()> {
+        for (_, child) in self.tree.children(id)? {
+            if !self.done.contains(&child) && self.tree.node(child)?.is_some_and(|child| child.base.is_none())
+            {
+                self.offering.more.push(child);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! Writes a plan down: what is not as it was, and what is kept.
+
+use super::work::{Node, Work};
+use crate::error::FsResult;
+use crate::store::rows::Kind;
+use crate::sync::entry::{NodeId, State};
+use crate::sync::tree::{Bytes, ConflictKind, KeptCopy, Plan, Step};
+
+impl Work<'_> {
+    pub(super) fn finish(mut self) -> FsResult<Plan> {
+        let lost: Vec<NodeId> =
+            self.nodes.iter().filter(|(_, node)| node.lost.is_some()).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.keep(id)?;
+        }
+        let steps = self.nodes.iter().filter_map(|(id, node)| self.step(*id, node)).collect();
+        Ok(Plan { steps, copies: self.copies, conflicts: self.conflicts })
+    }
+
+    /// Keeps our version of a node beside the node.
+    fn keep(&mut self, id: NodeId) -> FsResult<()> {
+        let Some(node) = self.nodes.get(&id) else { return Ok(()) };
+        let place = node.result.as_ref().and_then(|state| state.places.first());
+        let (Some(lost), Some(place)) = (&node.lost, place) else { return Ok(()) };
+        let beside = self.beside(place)?;
+        let state = State { places: [beside.clone()].into(), ..lost.clone() };
+        self.copies.push(KeptCopy { state, bytes: Bytes::Of(node.id_here) });
+        let noted =
+            self.conflicts.iter_mut().find(|note| note.id == id && note.kind == ConflictKind::Content);
+        if let Some(noted) = noted {
+            noted.kept = Some(beside);
+        }
+        Ok(())
+    }
+
+    fn step(&self, id: NodeId, node: &Node) -> Option<Step> {
+        let before = node.local.as_ref().and_then(|local| local.state.as_ref());
+        let renamed =
+            before.map(|state| State { places: self.renamed_places(state.places.clone()), ..state.clone() });
+        let after = self.whole(node, renamed.as_ref());
+        let base = node.base.clone().filter(|base| {
+            let agreed = node.local.as_ref().and_then(|local| local.base.as_ref());
+            agreed != base.as_ref() && (node.local.is_some() || after.is_some())
+        });
+        let identity = (node.id_here != id).then_some(id);
+        if after == renamed && base.is_none() && identity.is_none() {
+            return None;
+        }
+        let seen = node.local.as_ref().filter(|local| local.state.is_some()).map(|local| local.revision);
+        let bytes = node.bytes_of(after.as_ref());
+        Some(Step { id: node.id_here, seen, state: after, bytes, identity, base })
+    }
+
+    /// A node after the plan, with its names that are not in view.
+    fn whole(&self, node: &Node, before: Option<&State>) -> Option<State> {
+        match &node.result {
+            None if node.here.is_none() => before.cloned(),
+            None if node.hidden.is_empty() => None,
+            None => before.map(|before| State { places: node.hidden.clone(), ..before.clone() }),
+            Some(state) if state.kind == Kind::Dir => Some(state.clone()),
+            Some(state) => {
+                let places = state.places.union(&node.hidden).cloned().collect();
+                Some(State { places, ..state.clone() })
+            }
+        }
+    }
+}

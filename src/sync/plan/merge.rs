@@ -1,0 +1,129 @@
+//! One node, changed here and upstream: each aspect by itself, against what both sides agreed on last.
+
+use crate::clock::Timestamp;
+use crate::store::group::Xattrs;
+use crate::store::rows::Kind;
+use crate::sync::entry::{Attributes, Place, State, Times};
+use crate::sync::tree::{ConflictKind, OnConflict};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What comes of a node.
+pub(super) struct Merged {
+    pub(super) state: State,
+    /// What both sides had changed.
+    pub(super) conflicts: Vec<ConflictKind>,
+}
+
+/// The two sides of a node. All states have only those names that are in view.
+struct Sides<'a> {
+    base: Option<&'a State>,
+    here: &'a State,
+    there: &'a State,
+    /// Where both changed the same thing, what is here stays.
+    ours: bool,
+}
+
+/// Merges what is here with what is there. Without a base, whatever differs was changed on both sides.
+pub(super) fn merge(base: Option<&State>, here: &State, there: &State, on: OnConflict) -> Merged {
+    let sides = Sides { base, here, there, ours: on == OnConflict::Local };
+    let mut conflicts = Vec::new();
+    let mut note = |conflict: bool, kind| {
+        if conflict {
+            conflicts.push(kind);
+        }
+    };
+    let (content, conflict) = sides.pick(|state| state.content);
+    note(conflict, ConflictKind::Content);
+    let (places, conflict) = sides.places();
+    note(conflict, ConflictKind::Move);
+    let (attributes, conflict) = sides.attributes();
+    note(conflict, ConflictKind::Attributes);
+    let times = Times {
+        atime: here.times.atime,
+        mtime: sides.mtime(content == here.content),
+        btime: there.times.btime,
+    };
+    Merged { state: State { kind: there.kind, places, attributes, times, content }, conflicts }
+}
+
+impl Sides<'_> {
+    /// What an aspect becomes, and whether both sides changed it.
+    fn pick<T: PartialEq>(&self, of: impl Fn(&State) -> T) -> (T, bool) {
+        three(self.base.map(&of), of(self.here), of(self.there), self.ours)
+    }
+
+    fn places(&self) -> (BTreeSet<Place>, bool) {
+        let several =
+            [Some(self.here), Some(self.there), self.base].into_iter().flatten().any(|s| s.places.len() > 1);
+        if self.here.kind == Kind::Dir || !several {
+            return self.pick(|state| state.places.clone());
+        }
+        let (here, there) = (&self.here.places, &self.there.places);
+        let none = BTreeSet::new();
+        let base = self.base.map_or(&none, |base| &base.places);
+        let kept = there.iter().filter(|place| here.contains(*place) || !base.contains(*place));
+        let added = here.iter().filter(|place| !base.contains(*place));
+        let merged: BTreeSet<Place> = kept.chain(added).cloned().collect();
+        // Each side removed the names that the other one kept.
+        if merged.is_empty() { (there.clone(), true) } else { (merged, false) }
+    }
+
+    fn attributes(&self) -> (Attributes, bool) {
+        let (mode, mode_conflict) = self.pick(|state| state.attributes.mode);
+        let (uid, uid_conflict) = self.pick(|state| state.attributes.uid);
+        let (gid, gid_conflict) = self.pick(|state| state.attributes.gid);
+        let (xattrs, xattrs_conflict) = self.xattrs();
+        let attributes = Attributes { mode, uid, gid, rdev: self.there.attributes.rdev, xattrs };
+        (attributes, mode_conflict | uid_conflict | gid_conflict | xattrs_conflict)
+    }
+
+    fn xattrs(&self) -> (Arc<Xattrs>, bool) {
+        let of = |state: &State| Arc::clone(&state.attributes.xattrs);
+        let (here, there) = (of(self.here), of(self.there));
+        if here == there {
+            return (there, false);
+        }
+        let base = self.base.map(of);
+        let mut merged = BTreeMap::new();
+        let mut conflict = false;
+        for name in here.keys().chain(there.keys()) {
+            let before = base.as_ref().map(|base| base.get(name));
+            let (value, both) = three(before, here.get(name), there.get(name), self.ours);
+            conflict |= both;
+            if let Some(value) = value {
+                merged.insert(name.clone(), value.clone());
+            }
+        }
+        (Arc::new(merged), conflict)
+    }
+
+    /// It goes with the content where that differs, else with the side that changed it.
+    fn mtime(&self, content_is_ours: bool) -> Timestamp {
+        let (here, there) = (self.here.times.mtime, self.there.times.mtime);
+        let latest = here.max(there);
+        if self.here.kind == Kind::Dir {
+            return latest;
+        }
+        if self.here.content != self.there.content {
+            return if content_is_ours { here } else { there };
+        }
+        match self.base.map(|base| base.times.mtime) {
+            Some(base) if base == here => there,
+            Some(base) if base == there => here,
+            _ => latest,
+        }
+    }
+}
+
+fn three<T: PartialEq>(base: Option<T>, here: T, there: T, ours: bool) -> (T, bool) {
+    if here == there || base.as_ref() == Some(&here) {
+        (there, false)
+    } else if base.as_ref() == Some(&there) {
+        (here, false)
+    } else if ours {
+        (here, true)
+    } else {
+        (there, true)
+    }
+}

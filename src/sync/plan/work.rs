@@ -1,0 +1,326 @@
+//! The nodes that a plan looks at, and what becomes of each by itself.
+
+use super::Rules;
+use super::merge::merge;
+use crate::error::{FsError, FsResult};
+use crate::store::rows::Kind;
+use crate::sync::entry::{Entry, NodeId, Place, State, same};
+use crate::sync::tree::{Bytes, Conflict, ConflictKind, KeptCopy, Local, OnConflict, Tree};
+use crate::sync::view::{Names, Paths, Up, up_base, up_here, up_of, with_names};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an entry says.
+pub(super) struct Told {
+    /// Its position: of two that contradict each other, the one that came first is out of date.
+    pub(super) age: usize,
+    pub(super) state: Option<State>,
+}
+
+/// A node that was looked at.
+pub(super) struct Node {
+    /// As it is known here until now.
+    pub(super) id_here: NodeId,
+    /// What it is here, whole.
+    pub(super) local: Option<Local>,
+    /// What it is here, as far as it is in view.
+    pub(super) here: Option<State>,
+    /// Its names here that are not in view.
+    pub(super) hidden: BTreeSet<Place>,
+    /// What upstream was last known to have, whole.
+    pub(super) known: Option<State>,
+    /// What is in view of that, of nodes that were told of.
+    pub(super) there: Option<State>,
+    /// What becomes of it, as far as it is in view.
+    pub(super) result: Option<State>,
+    /// What both sides agree on from now on.
+    pub(super) base: Option<Option<State>>,
+    /// Our version, which has lost and is to be kept.
+    pub(super) lost: Option<State>,
+}
+
+/// A plan in the making.
+pub(super) struct Work<'a> {
+    pub(super) tree: &'a dyn Tree,
+    pub(super) rules: &'a Rules<'a>,
+    pub(super) told: BTreeMap<NodeId, Told>,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    /// Who claims a name, of the nodes that were looked at.
+    pub(super) claims: BTreeMap<Place, BTreeSet<NodeId>>,
+    /// Nodes here that got another identity, and which.
+    pub(super) renamed: BTreeMap<NodeId, NodeId>,
+    pub(super) needs: BTreeSet<NodeId>,
+    pub(super) conflicts: Vec<Conflict>,
+    pub(super) copies: Vec<KeptCopy>,
+    paths_here: Paths,
+    paths_there: Paths,
+    paths_base: Paths,
+}
+
+impl Node {
+    fn absent(id: NodeId) -> Self {
+        Self {
+            id_here: id,
+            local: None,
+            here: None,
+            hidden: BTreeSet::new(),
+            known: None,
+            there: None,
+            result: None,
+            base: None,
+            lost: None,
+        }
+    }
+
+    /// Whether upstream has this node at this place.
+    pub(super) fn is_upstream_at(&self, place: &Place) -> bool {
+        self.known.as_ref().is_some_and(|known| known.places.contains(place))
+    }
+
+    /// Whether it has other names than before, or is, or is no more.
+    pub(super) fn is_moved(&self) -> bool {
+        let names = |state: &Option<State>| state.as_ref().map(|state| state.places.clone());
+        names(&self.here) != names(&self.result)
+    }
+
+    pub(super) fn is_dir(&self) -> bool {
+        let any = self.result.as_ref().or(self.here.as_ref()).or(self.known.as_ref());
+        any.is_some_and(|state| state.kind == Kind::Dir)
+    }
+
+    /// Whether there is such a node here, in view or not.
+    pub(super) fn is_here(&self) -> bool {
+        self.local.as_ref().is_some_and(|local| local.state.is_some())
+    }
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(tree: &'a dyn Tree, incoming: &[Entry], rules: &'a Rules<'a>) -> Self {
+        let mut told = BTreeMap::new();
+        for (age, entry) in incoming.iter().enumerate() {
+            told.insert(entry.id, Told { age, state: entry.state.clone() });
+        }
+        Self {
+            tree,
+            rules,
+            told,
+            nodes: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            renamed: BTreeMap::new(),
+            needs: BTreeSet::new(),
+            conflicts: Vec::new(),
+            copies: Vec::new(),
+            paths_here: Paths::default(),
+            paths_there: Paths::default(),
+            paths_base: Paths::default(),
+        }
+    }
+
+    /// Decides about each node that was told of.
+    pub(super) fn merge_all(&mut self) -> FsResult<()> {
+        let ids: Vec<NodeId> = self.told.keys().copied().collect();
+        for id in ids {
+            self.merge_one(id)?;
+        }
+        Ok(())
+    }
+
+    fn merge_one(&mut self, id: NodeId) -> FsResult<()> {
+        self.load(id)?;
+        let there = self.in_view_there(id)?;
+        let base = self.in_view_base(id)?;
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        if id == NodeId::ROOT && there.is_none() {
+            return Err(FsError::Invalid("upstream has no root"));
+        }
+        node.there = there.clone();
+        let here = node.here.clone();
+        if node.local.is_some() || there.is_some() {
+            node.base = Some(node.known.clone());
+        }
+        let result = match (&here, &base, &there) {
+            (_, None, None) => here.clone(),
+            (None, None, Some(_)) => there.clone(),
+            (None, Some(_), None) => None,
+            (None, Some(base), Some(new)) if base.same(new) => None,
+            (None, Some(_), Some(_)) => {
+                self.note(id, ConflictKind::Removal);
+                there.clone()
+            }
+            (Some(ours), Some(base), None) if base.same(ours) => None,
+            (Some(_), Some(_), None) => {
+                self.note(id, ConflictKind::Removal);
+                here.clone()
+            }
+            (Some(ours), base, Some(new)) => Some(self.merge_both(id, base.as_ref(), ours, new)?),
+        };
+        self.put(id, result);
+        Ok(())
+    }
+
+    fn merge_both(
+        &mut self,
+        id: NodeId,
+        base: Option<&State>,
+        here: &State,
+        there: &State,
+    ) -> FsResult<State> {
+        if here.kind != there.kind {
+            return Err(FsError::Invalid("a node has become one of another kind"));
+        }
+        let merged = merge(base, here, there, self.rules.on_conflict);
+        for kind in merged.conflicts {
+            self.note(id, kind);
+            let keep = kind == ConflictKind::Content && self.rules.on_conflict == OnConflict::KeepBoth;
+            if let (true, Some(node)) = (keep, self.nodes.get_mut(&id)) {
+                node.lost = Some(here.clone());
+            }
+        }
+        Ok(merged.state)
+    }
+
+    /// Writes down that a node was in conflict.
+    pub(super) fn note(&mut self, id: NodeId, kind: ConflictKind) {
+        let Some(node) = self.nodes.get(&id) else { return };
+        let (here, upstream) = (node.here.clone(), node.known.clone());
+        self.conflicts.push(Conflict { id, kind, here, upstream, kept: None });
+    }
+
+    /// What is in view of what upstream has. Asks for parents that nobody here knows.
+    fn in_view_there(&mut self, id: NodeId) -> FsResult<Option<State>> {
+        let Some(node) = self.nodes.get(&id) else { return Ok(None) };
+        let Some(state) = &node.known else { return Ok(None) };
+        let (tree, told) = (self.tree, &self.told);
+        let up = |id| match told.get(&id) {
+            Some(told) => Ok(up_of(told.state.as_ref())),
+            None => up_base(tree, id),
+        };
+        let mut names = self.paths_there.names(tree, state, &up)?;
+        let before = node.local.as_ref().and_then(|local| local.base.as_ref());
+        for (place, missing) in std::mem::take(&mut names.unknown) {
+            // Known of already, and still not its parent: that is not in view.
+            if before.is_some_and(|before| before.places.contains(&place)) && !node.shows(&place) {
+                names.shown.remove(&place);
+            } else {
+                self.needs.insert(missing);
+            }
+        }
+        Ok(with_names(id, state, names.shown))
+    }
+
+    /// What is in view of what both sides agreed on last.
+    fn in_view_base(&mut self, id: NodeId) -> FsResult<Option<State>> {
+        let Some(node) = self.nodes.get(&id) else { return Ok(None) };
+        let agreed = node.local.as_ref().and_then(|local| local.base.as_ref());
+        let taken = self
+            .rules
+            .unanswered
+            .iter()
+            .rfind(|offer| offer.id == id)
+            .filter(|offer| offer.state.is_some() && same(offer.state.as_ref(), node.known.as_ref()));
+        let Some(state) = taken.map_or(agreed, |offer| offer.state.as_ref()) else { return Ok(None) };
+        let tree = self.tree;
+        let up = |id| up_base(tree, id);
+        let names = self.paths_base.names(tree, state, &up)?;
+        let shown =
+            names.shown.into_iter().filter(|place| !names.unknown.contains_key(place) || node.shows(place));
+        let also = names.hidden.into_iter().filter(|place| node.shows(place));
+        Ok(with_names(id, state, shown.chain(also).collect()))
+    }
+
+    /// Looks at a node. Until decided otherwise it stays as it is.
+    pub(super) fn load(&mut self, id: NodeId) -> FsResult<()> {
+        if self.nodes.contains_key(&id) {
+            return Ok(());
+        }
+        let mut node = Node::absent(id);
+        let local = self.tree.node(id)?;
+        if let Some(state) = local.as_ref().and_then(|local| local.state.as_ref()) {
+            let tree = self.tree;
+            let up = |id| match up_here(tree, id)? {
+                Up::At(place) => Ok(Up::At(place)),
+                Up::Gone | Up::Unknown => Ok(Up::Gone),
+            };
+            let Names { shown, hidden, .. } = self.paths_here.names(tree, state, &up)?;
+            node.here = with_names(id, state, self.renamed_places(shown));
+            node.hidden = self.renamed_places(hidden);
+        }
+        node.known = match self.told.get(&id) {
+            Some(told) => told.state.clone(),
+            None => local.as_ref().and_then(|local| local.base.clone()),
+        };
+        node.result = node.here.clone();
+        node.local = local;
+        for place in node.result.iter().flat_map(|state| &state.places) {
+            self.claims.entry(place.clone()).or_default().insert(id);
+        }
+        self.nodes.insert(id, node);
+        Ok(())
+    }
+
+    /// Decides what becomes of a node.
+    pub(super) fn put(&mut self, id: NodeId, result: Option<State>) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        for place in node.result.iter().flat_map(|state| &state.places) {
+            if let Some(claimants) = self.claims.get_mut(place) {
+                claimants.remove(&id);
+            }
+        }
+        for place in result.iter().flat_map(|state| &state.places) {
+            self.claims.entry(place.clone()).or_default().insert(id);
+        }
+        node.result = result;
+    }
+
+    /// The identity that a node here has after the plan.
+    pub(super) fn identity(&self, id_here: NodeId) -> NodeId {
+        self.renamed.get(&id_here).copied().unwrap_or(id_here)
+    }
+
+    /// As who a node is known here.
+    pub(super) fn id_here(&self, id: NodeId) -> NodeId {
+        self.nodes.get(&id).map_or(id, |node| node.id_here)
+    }
+
+    pub(super) fn renamed_places(&self, places: BTreeSet<Place>) -> BTreeSet<Place> {
+        if self.renamed.is_empty() {
+            return places;
+        }
+        places.into_iter().map(|place| Place { parent: self.identity(place.parent), ..place }).collect()
+    }
+
+    /// What a name here leads to, by the identity that it has after the plan.
+    pub(super) fn child_here(&self, place: &Place) -> FsResult<Option<NodeId>> {
+        let child = self.tree.child(self.id_here(place.parent), &place.name)?;
+        Ok(child.map(|child| self.identity(child)))
+    }
+
+    /// Asks for whichever of two nodes is known less recently; for both if nothing was told of either.
+    pub(super) fn need_older(&mut self, one: NodeId, other: NodeId) {
+        let age = |id: &NodeId| self.told.get(id).map(|told| told.age);
+        let (first, second) = (age(&one), age(&other));
+        if first <= second {
+            self.needs.insert(one);
+        }
+        if second <= first {
+            self.needs.insert(other);
+        }
+    }
+}
+
+impl Node {
+    /// Whether it has this name here, in view.
+    fn shows(&self, place: &Place) -> bool {
+        self.here.as_ref().is_some_and(|here| here.places.contains(place))
+    }
+
+    /// Where its bytes come from, when it becomes this.
+    pub(super) fn bytes_of(&self, state: Option<&State>) -> Bytes {
+        let before = self.local.as_ref().and_then(|local| local.state.as_ref());
+        match state.and_then(|state| state.content) {
+            Some(content) if before.and_then(|before| before.content) != Some(content) => {
+                Bytes::Other(content)
+            }
+            _ => Bytes::Keep,
+        }
+    }
+}
