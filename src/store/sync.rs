@@ -344,6 +344,27 @@ impl Store {
         })
     }
 
+    /// Whether there is a node here on which this replica and its upstream have agreed.
+    pub fn has_bases(&self, ws: WorkspaceId) -> StoreResult<bool> {
+        self.with_reader(|reader| {
+            let sql = "SELECT 1 FROM sync_node WHERE ws = ?1 AND base IS NOT NULL LIMIT 1";
+            Ok(reader.prepare_cached(sql)?.exists([ws])?)
+        })
+    }
+
+    /// Nodes, and bytes of files, that have changed after a revision and are not as was agreed on.
+    pub fn pending(&self, ws: WorkspaceId, after: Revision) -> StoreResult<(u64, u64)> {
+        self.with_reader(|reader| {
+            let sql = "SELECT count(*), coalesce(sum(size), 0) FROM
+                (SELECT CASE kind WHEN 1 THEN size ELSE 0 END AS size FROM inode i LEFT JOIN sync_node s USING (ws, ino)
+                    WHERE ws = ?1 AND rev > ?2 AND dead = 0 AND nlink > 0 AND (s.base IS NULL OR s.settled <> rev)
+                 UNION ALL SELECT 0 FROM tombstone t JOIN sync_node s USING (ws, ino)
+                    WHERE ws = ?1 AND rev > ?2 AND s.base IS NOT NULL)";
+            let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64));
+            Ok(reader.query_row(sql, params![ws, after as i64], row)?)
+        })
+    }
+
     /// All replicas that this hub knows.
     pub fn replicas(&self, ws: WorkspaceId) -> StoreResult<Vec<ReplicaRow>> {
         self.with_reader(|reader| {

@@ -181,6 +181,11 @@ impl Engine {
         std::mem::take(&mut self.effects)
     }
 
+    /// Whether all that upstream had when it was asked last is applied.
+    pub fn is_caught_up(&self) -> bool {
+        self.caught_up
+    }
+
     /// What is known here of the state of sync. The rest of it is the driver's to fill in.
     pub fn status(&self) -> Status {
         let link = match self.link {

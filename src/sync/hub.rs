@@ -3,20 +3,19 @@
 //! A hub is any wsd; it needs no setting to be one. It tells what changed, takes what is offered if it was made from what
 //! it has, and remembers of each replica how far it is. All calls may wait for memory, the store or the kernel.
 
-use super::entry::{Author, ContentId, Cursor, Entry, Hash, NodeId, Offer, ReplicaId, State};
+use super::entry::{Author, Cursor, Entry, Hash, NodeId, Offer, ReplicaId};
 use super::ignore::Ignore;
 use super::judge::judge;
 use super::link::{
-    Answer, BATCH_BYTES, BATCH_ENTRIES, Hello, INLINE, LinkError, Object, Portion, Pushed, Told, Watermark,
-    Welcome,
+    Answer, BATCH_BYTES, BATCH_ENTRIES, Hello, LinkError, Object, Portion, Pushed, Told, Watermark, Welcome,
 };
 use super::local::LocalTree;
 use super::objects::{Assembly, Pile};
-use super::site::{Carried, Marks, Site, Stock, needed};
+use super::site::{Carried, Marks, Site, Stock, needed, take_bytes};
 use super::tree::{Plan, Verdict};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
-use crate::store::rows::{ROOT, Revision};
+use crate::store::rows::Revision;
 use crate::store::snapshot::Changed;
 use crate::store::sync::ReplicaRow;
 use parking_lot::Mutex;
@@ -60,7 +59,7 @@ impl Hub {
                 "the upstream is this very workspace: set UPSTREAM_URL to another wsd".to_owned(),
             ));
         }
-        if hello.workspace != own && !hello.empty && !hello.merge && !self.is_empty()? {
+        if hello.workspace != own && !hello.empty && !hello.merge && !site.is_empty()? {
             return Err(LinkError::Refused(format!(
                 "the upstream has workspace {own}, this is workspace {}, and neither is empty: to merge the two, run `wsd sync join --merge`",
                 hello.workspace
@@ -89,11 +88,6 @@ impl Hub {
             site.store.put_replica(site.ws, &row).map_err(FsError::from)?;
         }
         Ok(Welcome { workspace: own, hub, current: now, resumes, stale })
-    }
-
-    fn is_empty(&self) -> FsResult<bool> {
-        let snapshot = self.site.store.snapshot(self.site.ws)?;
-        Ok(snapshot.dirents(ROOT)?.is_empty())
     }
 
     fn known(&self, replica: ReplicaId) -> FsResult<Option<ReplicaRow>> {
@@ -311,46 +305,6 @@ fn knows_of(hello: &Hello, row: &ReplicaRow) -> bool {
         end = *first;
     }
     false
-}
-
-/// Takes the bytes that travel with what is told, if they are what they should be.
-pub(super) fn take_bytes<T: Stateful>(told: Vec<Told<T>>, stock: &mut Stock) -> Vec<T> {
-    let mut all = Vec::with_capacity(told.len());
-    for Told { what, bytes } in told {
-        let content = what.state().and_then(|state| state.content);
-        if let (Some(content), Some(bytes)) = (content, bytes)
-            && is_content(content, &bytes)
-        {
-            stock.small.insert(content, bytes);
-        }
-        all.push(what);
-    }
-    all
-}
-
-fn is_content(content: ContentId, bytes: &[u8]) -> bool {
-    content.depth == 0
-        && content.size <= INLINE
-        && content.size == bytes.len() as u64
-        && super::contents::hash(bytes) == content.hash
-}
-
-/// What says what a node is.
-pub(super) trait Stateful {
-    /// What it says.
-    fn state(&self) -> Option<&State>;
-}
-
-impl Stateful for Entry {
-    fn state(&self) -> Option<&State> {
-        self.state.as_ref()
-    }
-}
-
-impl Stateful for Offer {
-    fn state(&self) -> Option<&State> {
-        self.state.as_ref()
-    }
 }
 
 /// Tells a replica of nodes that changed.

@@ -1,16 +1,16 @@
 //! A workspace as a place where plans are carried out.
 
-use super::entry::{Author, ContentId, Cursor, Hash, NodeId, Place, ReplicaId, State};
+use super::entry::{Author, ContentId, Cursor, Entry, Hash, NodeId, Offer, Place, ReplicaId, State};
 use super::ignore::Ignore;
-use super::link::{OBJECT_BYTES, OBJECTS_AT_ONCE, Object};
+use super::link::{INLINE, OBJECT_BYTES, OBJECTS_AT_ONCE, Object, Told};
 use super::lives::Lives;
 use super::local::{LocalTree, encode_base};
 use super::objects::{Objects, Staged};
 use super::tree::{Bytes, Plan, Step};
 use crate::error::{FsError, FsResult};
 use crate::store::Store;
-use crate::store::rows::{Ino, Kind, Revision, WorkspaceId};
-use crate::store::sync::{SyncChange, SyncNode};
+use crate::store::rows::{Ino, Kind, ROOT, Revision, WorkspaceId};
+use crate::store::sync::{ConflictRow, LifeId, SyncChange, SyncNode, SyncState};
 use crate::vfs::Vfs;
 use crate::vfs::graft::{At, Becomes, Bytes as GraftBytes, Grafted, Scion, Seen};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 /// A workspace with what sync needs of it.
 pub struct Site {
-    pub(super) vfs: Arc<Vfs>,
-    pub(super) store: Arc<Store>,
-    pub(super) ws: WorkspaceId,
+    pub(crate) vfs: Arc<Vfs>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) ws: WorkspaceId,
     pub(super) lives: Lives,
     pub(super) objects: Objects,
 }
@@ -101,8 +101,115 @@ impl Site {
         Ok(ReplicaId(self.store.sync_state(self.ws)?.replica))
     }
 
+    /// What is stored of where this replica is.
+    pub fn state(&self) -> FsResult<SyncState> {
+        Ok(self.store.sync_state(self.ws)?)
+    }
+
+    /// The last revision.
+    pub fn revision(&self) -> Revision {
+        self.vfs.revision()
+    }
+
+    /// The id of the workspace.
+    pub fn workspace(&self) -> FsResult<String> {
+        Ok(self.store.uuid(self.ws)?)
+    }
+
+    /// The latest lives of the store, newest first, each with the last revision before it.
+    pub fn lives(&self, limit: usize) -> Vec<(Author, Revision)> {
+        self.lives.own(limit)
+    }
+
+    /// Objects here.
+    pub fn objects(&self) -> Objects {
+        self.objects.clone()
+    }
+
+    /// From now on `waker` is called whenever something changes. It must return at once.
+    pub fn on_change(&self, waker: impl Fn() + Send + Sync + 'static) {
+        self.vfs.on_change(waker);
+    }
+
+    /// Whether upstream is known to have any node that is here.
+    pub fn has_bases(&self) -> FsResult<bool> {
+        Ok(self.store.has_bases(self.ws)?)
+    }
+
+    /// Whether there is nothing here but the root, and upstream has never had anything of it.
+    pub fn is_fresh(&self) -> FsResult<bool> {
+        Ok(self.is_empty()? && !self.has_bases()?)
+    }
+
+    /// Whether there is nothing here but the root.
+    pub fn is_empty(&self) -> FsResult<bool> {
+        self.vfs.commit_now()?;
+        Ok(self.store.snapshot(self.ws)?.dirents(ROOT)?.is_empty())
+    }
+
+    /// This is that workspace, and has that upstream, from now on.
+    pub fn join(&self, workspace: &str, hub: ReplicaId) -> FsResult<()> {
+        if self.workspace()? == workspace && self.state()?.upstream == Some(hub.0) {
+            return Ok(());
+        }
+        Ok(self.store.join(self.ws, workspace, hub.0)?)
+    }
+
+    /// Takes a new identity as a replica.
+    pub fn renew(&self) -> FsResult<()> {
+        self.store.renew_replica(self.ws)?;
+        Ok(())
+    }
+
+    /// Nodes and bytes of files that have changed here after a revision and are not upstream.
+    pub fn pending(&self, pushed: Revision) -> FsResult<(u64, u64)> {
+        Ok(self.store.pending(self.ws, pushed)?)
+    }
+
+    /// The latest conflicts, newest first.
+    pub fn conflicts(&self, limit: usize) -> FsResult<Vec<ConflictRow>> {
+        Ok(self.store.conflicts(self.ws, limit)?)
+    }
+
+    /// Notes conflicts.
+    pub fn put_conflicts(&self, conflicts: &[ConflictRow]) -> FsResult<()> {
+        Ok(self.store.put_conflicts(self.ws, conflicts)?)
+    }
+
+    /// All changes here up to this revision are upstream.
+    pub fn note_pushed(&self, revision: Revision) -> FsResult<()> {
+        Ok(self.store.note_pushed(self.ws, revision)?)
+    }
+
+    /// What sync knows of nodes from now on.
+    pub fn note(&self, change: SyncChange) {
+        self.vfs.note_sync(change);
+    }
+
+    /// Writes what has changed to the store.
+    pub fn commit(&self) -> FsResult<()> {
+        self.vfs.commit_now()
+    }
+
+    /// The workspace as it is in the store now.
+    pub fn look<'a>(&'a self, ignore: &'a Ignore) -> FsResult<LocalTree<'a>> {
+        LocalTree::now(&self.store, &self.lives, ignore)
+    }
+
+    /// An identity, as the store has it.
+    pub fn number(&self, id: NodeId) -> FsResult<(LifeId, u64)> {
+        let life = if id == NodeId::ROOT { 0 } else { self.lives.number(id.author)? };
+        Ok((life, id.ino))
+    }
+
     /// Brings what programs wrote to these nodes into the store, so that a look at it shows it.
-    pub fn gather(&self, ids: impl Iterator<Item = NodeId>, ignore: &Ignore) -> FsResult<()> {
+    /// Their authors are known from then on, so that plans about them can be carried out.
+    pub fn gather(&self, ids: impl Iterator<Item = NodeId> + Clone, ignore: &Ignore) -> FsResult<()> {
+        let authors: HashSet<Author> =
+            ids.clone().filter(|id| *id != NodeId::ROOT).map(|id| id.author).collect();
+        for author in authors {
+            self.lives.number(author)?;
+        }
         let known: Vec<Ino> = {
             let tree = LocalTree::now(&self.store, &self.lives, ignore)?;
             let mut known = Vec::new();
@@ -236,8 +343,7 @@ impl Site {
         }
         let id = step.identity.unwrap_or(step.id);
         let mut row = row.unwrap_or_default();
-        let number = if id == NodeId::ROOT { 0 } else { self.lives.number(id.author)? };
-        (row.life, row.origin) = (number, id.ino);
+        (row.life, row.origin) = self.number(id)?;
         let mut settled = None;
         if let Some(base) = &step.base {
             row.base = base.as_ref().map(encode_base).transpose()?;
@@ -338,4 +444,44 @@ pub fn needed(plan: &Plan) -> HashSet<ContentId> {
         _ => None,
     })
     .collect()
+}
+
+/// Takes the bytes that travel with what is told, if they are what they should be.
+pub fn take_bytes<T: Stateful>(told: Vec<Told<T>>, stock: &mut Stock) -> Vec<T> {
+    let mut all = Vec::with_capacity(told.len());
+    for Told { what, bytes } in told {
+        let content = what.state().and_then(|state| state.content);
+        if let (Some(content), Some(bytes)) = (content, bytes)
+            && is_content(content, &bytes)
+        {
+            stock.small.insert(content, bytes);
+        }
+        all.push(what);
+    }
+    all
+}
+
+fn is_content(content: ContentId, bytes: &[u8]) -> bool {
+    content.depth == 0
+        && content.size <= INLINE
+        && content.size == bytes.len() as u64
+        && super::contents::hash(bytes) == content.hash
+}
+
+/// What says what a node is.
+pub trait Stateful {
+    /// What it says.
+    fn state(&self) -> Option<&State>;
+}
+
+impl Stateful for Entry {
+    fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+}
+
+impl Stateful for Offer {
+    fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
 }

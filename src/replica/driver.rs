@@ -1,0 +1,393 @@
+//! One task that tells the engine what happens, and starts what it asks for.
+
+use super::{Dial, Settings};
+use crate::clock::Timestamp;
+use crate::error::FsResult;
+use crate::store::rows::Revision;
+use crate::sync::contents::hash;
+use crate::sync::engine::{Call, Effect, Engine, Event};
+use crate::sync::entry::{ContentId, Cursor, Entry, NodeId, Offer};
+use crate::sync::link::{Hello, LinkError, Told, Upstream};
+use crate::sync::objects::Assembly;
+use crate::sync::site::Site;
+use crate::sync::status::Status;
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+/// Lives of the store that a hub is told of.
+const LIVES: usize = 256;
+
+/// What the rest of the daemon wants.
+pub(super) enum Command {
+    Event(Event),
+    Flush { revision: Revision, answer: oneshot::Sender<Result<(), String>> },
+    Pause,
+    Resume,
+    Join { merge: bool },
+    Stop,
+}
+
+/// What the tasks of a replica share.
+pub(super) struct Shared {
+    pub(super) site: Arc<Site>,
+    pub(super) settings: Settings,
+    /// Goes up whenever a connection ends: what belongs to an earlier one is not applied any more.
+    epoch: AtomicU64,
+    /// Held while something is applied.
+    pub(super) tree: Mutex<()>,
+    /// The portion in hand.
+    pub(super) portion: Mutex<Vec<Told<Entry>>>,
+    /// Files in the making; they outlive the connection that they began on.
+    pub(super) assemblies: Mutex<HashMap<ContentId, Assembly>>,
+    /// Offers that were sent and not answered.
+    pub(super) unanswered: Mutex<Vec<Offer>>,
+    /// Nodes that have been told of in a full listing.
+    pub(super) told: Mutex<HashSet<NodeId>>,
+    status: Mutex<Status>,
+    last_contact: AtomicU64,
+    upstream: Mutex<Cursor>,
+    caught_up: AtomicBool,
+    merge: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(site: Arc<Site>, settings: Settings) -> FsResult<Self> {
+        let upstream = Some(settings.upstream.clone());
+        Ok(Self {
+            site,
+            settings,
+            epoch: AtomicU64::new(0),
+            tree: Mutex::default(),
+            portion: Mutex::default(),
+            assemblies: Mutex::default(),
+            unanswered: Mutex::default(),
+            told: Mutex::default(),
+            status: Mutex::new(Status { upstream, ..Status::default() }),
+            last_contact: AtomicU64::new(0),
+            upstream: Mutex::default(),
+            caught_up: AtomicBool::new(false),
+            merge: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let mut status = self.status.lock().clone();
+        let contact = self.last_contact.load(Ordering::Relaxed);
+        status.last_contact = (contact > 0).then_some(contact as i64);
+        status
+    }
+
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn upstream(&self) -> Cursor {
+        *self.upstream.lock()
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The upstream has answered.
+    pub(super) fn heard(&self, at: Option<Cursor>) {
+        self.last_contact.store(Timestamp::now().0.max(0).unsigned_abs(), Ordering::Relaxed);
+        if let Some(at) = at {
+            let mut upstream = self.upstream.lock();
+            if at.life != upstream.life || at.revision > upstream.revision {
+                *upstream = at;
+            }
+        }
+    }
+
+    /// A few digits that tell this replica from others, for names.
+    pub(super) fn short_name(&self) -> FsResult<String> {
+        Ok(self.site.replica()?.to_string().chars().take(8).collect())
+    }
+
+    fn hello(&self, cursor: Option<Cursor>) -> FsResult<Hello> {
+        let site = &self.site;
+        let lives = site.lives(LIVES);
+        Ok(Hello {
+            replica: site.replica()?,
+            label: self.settings.label.clone(),
+            workspace: site.workspace()?,
+            empty: site.is_fresh()?,
+            merge: self.merge.load(Ordering::Relaxed),
+            cursor,
+            lives,
+        })
+    }
+}
+
+/// A number drawn by chance, for jitter.
+fn chance() -> u32 {
+    let now = std::time::Instant::now();
+    let hash = hash(format!("{now:?}{:?}", std::thread::current().id()).as_bytes());
+    u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]])
+}
+
+/// What went wrong, as the engine hears it.
+pub(super) fn trouble(call: Call, error: LinkError) -> Event {
+    let random = chance();
+    match error {
+        LinkError::Lost(error) => Event::Lost { call, error, random },
+        LinkError::Refused(reason) => Event::TurnedAway { call, reason },
+        LinkError::Failed(error) => Event::Failed { call, error, random },
+    }
+}
+
+pub(super) fn refused(call: Call, ids: Vec<NodeId>) -> Event {
+    Event::PushRefused { call, ids, random: chance() }
+}
+
+pub(super) fn lacked(call: Call) -> Event {
+    Event::PushLacked { call, random: chance() }
+}
+
+/// Does what waits for memory, the store or the kernel where that may be waited for.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> FsResult<T> + Send + 'static,
+) -> Result<T, LinkError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| LinkError::Failed(error.to_string())),
+        Err(_) => Err(LinkError::Failed("the work was broken off".to_owned())),
+    }
+}
+
+struct Loop<D: Dial> {
+    shared: Arc<Shared>,
+    dial: Arc<D>,
+    link: Option<Arc<D::Link>>,
+    engine: Engine,
+    commands: mpsc::UnboundedSender<Command>,
+    /// What needs the connection.
+    tasks: JoinSet<()>,
+    waiters: HashMap<u64, oneshot::Sender<Result<(), String>>>,
+    next_waiter: u64,
+    links: mpsc::UnboundedSender<(Call, u64, D::Link, Event)>,
+}
+
+/// Runs until it is told to stop.
+pub(super) async fn run<D: Dial>(
+    shared: Arc<Shared>,
+    dial: D,
+    commands: mpsc::UnboundedSender<Command>,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
+) {
+    let (links, mut dialled) = mpsc::unbounded_channel();
+    let mut it = Loop {
+        engine: Engine::new(shared.settings.timing),
+        shared: Arc::clone(&shared),
+        dial: Arc::new(dial),
+        link: None,
+        commands,
+        tasks: JoinSet::new(),
+        waiters: HashMap::new(),
+        next_waiter: 0,
+        links,
+    };
+    let changed = Arc::new(Notify::new());
+    let waker = Arc::clone(&changed);
+    shared.site.on_change(move || waker.notify_one());
+    let Some(began) = it.begin().await else { return };
+    if it.hear(began) {
+        return;
+    }
+    loop {
+        let stopped = tokio::select! {
+            command = inbox.recv() => match command {
+                Some(command) => it.command(command),
+                None => return,
+            },
+            Some((_, epoch, link, event)) = dialled.recv() => {
+                if epoch == it.shared.epoch() {
+                    it.link = Some(Arc::new(link));
+                    it.hear(event)
+                } else {
+                    false
+                }
+            }
+            () = changed.notified() => {
+                let revision = it.shared.site.revision();
+                it.hear(Event::LocalChanged { revision })
+            }
+            Some(_) = it.tasks.join_next() => false,
+        };
+        if stopped {
+            return;
+        }
+    }
+}
+
+impl<D: Dial> Loop<D> {
+    async fn begin(&self) -> Option<Event> {
+        let shared = Arc::clone(&self.shared);
+        let began = blocking(move || {
+            let site = &shared.site;
+            let state = site.state()?;
+            let cursor =
+                state.cursor.map(|(life, revision)| Cursor { life: crate::sync::Author(life), revision });
+            let known = site.has_bases()?;
+            Ok(Event::Began { cursor, known, pushed: state.pushed, revision: site.revision() })
+        });
+        began
+            .await
+            .inspect_err(|error| tracing::error!(%error, "sync cannot begin: its state cannot be read"))
+            .ok()
+    }
+
+    /// Returns whether it is over.
+    fn command(&mut self, command: Command) -> bool {
+        let event = match command {
+            Command::Event(event) => event,
+            Command::Pause => Event::Pause,
+            Command::Resume => Event::Resume,
+            Command::Stop => Event::Stop,
+            Command::Join { merge } => {
+                self.shared.merge.store(merge, Ordering::Relaxed);
+                Event::Resume
+            }
+            Command::Flush { revision, answer } => {
+                self.next_waiter += 1;
+                self.waiters.insert(self.next_waiter, answer);
+                let revision = revision.min(self.shared.site.revision());
+                Event::Flush { waiter: self.next_waiter, revision }
+            }
+        };
+        self.hear(event)
+    }
+
+    fn hear(&mut self, event: Event) -> bool {
+        tracing::trace!(?event, "sync");
+        let effects = self.engine.on(event);
+        let mut stopped = false;
+        for effect in effects {
+            tracing::trace!(?effect, "sync");
+            stopped |= matches!(effect, Effect::Stopped);
+            self.start(effect);
+        }
+        self.show();
+        stopped
+    }
+
+    fn show(&self) {
+        let now = self.engine.status();
+        let mut status = self.shared.status.lock();
+        if now.last_error != status.last_error
+            && let Some(error) = &now.last_error
+        {
+            tracing::warn!(upstream = %self.shared.settings.upstream, "sync: {error}");
+        }
+        if self.engine.is_caught_up() {
+            self.shared.caught_up.store(true, Ordering::Relaxed);
+        }
+        *status = Status { upstream: status.upstream.take(), ..now };
+    }
+
+    fn start(&mut self, effect: Effect) {
+        match effect {
+            Effect::Dial { call, cursor } => self.dial(call, cursor),
+            Effect::HangUp => {
+                self.shared.epoch.fetch_add(1, Ordering::AcqRel);
+                self.tasks.abort_all();
+                self.link = None;
+                self.shared.portion.lock().clear();
+            }
+            Effect::Join { workspace, hub } => {
+                self.shared.merge.store(false, Ordering::Relaxed);
+                if let Err(error) = self.shared.site.join(&workspace, hub) {
+                    tracing::error!(%error, "it cannot be noted which upstream this workspace has joined");
+                }
+            }
+            Effect::Renew { call } => {
+                tracing::warn!(
+                    "this store is a copy of one that has gone on since: it takes a new identity and is compared with its upstream"
+                );
+                let shared = Arc::clone(&self.shared);
+                self.answer(call, async move {
+                    blocking(move || shared.site.renew()).await?;
+                    Ok(Event::Renewed { call })
+                });
+            }
+            Effect::Wake { call, after } => {
+                let commands = self.commands.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(after).await;
+                    let _ = commands.send(Command::Event(Event::Woke { call }));
+                });
+            }
+            Effect::Pull { call, after, wait } => {
+                let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
+                self.answer(call, async move { shared.pull(connected(link)?, call, after, wait).await });
+            }
+            Effect::Apply { call, cursor } => {
+                let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
+                self.answer(call, async move { shared.apply(connected(link)?, call, cursor).await });
+            }
+            Effect::Read { call, ids } => {
+                let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
+                self.answer(call, async move { shared.read(connected(link)?, call, ids).await });
+            }
+            Effect::BeginListing => self.shared.told.lock().clear(),
+            Effect::Reconcile { call, cursor } => {
+                let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
+                self.answer(call, async move { shared.reconcile(connected(link)?, call, cursor).await });
+            }
+            Effect::Push { call, up_to, also } => {
+                let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
+                self.answer(call, async move { shared.push(connected(link)?, call, up_to, also).await });
+            }
+            Effect::Release { waiter, outcome } => {
+                if let Some(answer) = self.waiters.remove(&waiter) {
+                    // Who asked may have gone.
+                    let _ = answer.send(outcome);
+                }
+            }
+            Effect::Stopped => self.tasks.abort_all(),
+        }
+    }
+
+    fn dial(&mut self, call: Call, cursor: Option<Cursor>) {
+        let (shared, dial, links) = (Arc::clone(&self.shared), Arc::clone(&self.dial), self.links.clone());
+        let commands = self.commands.clone();
+        let epoch = shared.epoch();
+        self.tasks.spawn(async move {
+            let met = async {
+                let hello = {
+                    let shared = Arc::clone(&shared);
+                    blocking(move || shared.hello(cursor)).await?
+                };
+                let link = dial.dial().await?;
+                let welcome = link.hello(hello).await?;
+                Ok((link, welcome))
+            };
+            match met.await {
+                Ok((link, welcome)) => {
+                    shared.heard(Some(welcome.current));
+                    let _ = links.send((call, epoch, link, Event::Welcomed { call, welcome }));
+                }
+                Err(error) => {
+                    let _ = commands.send(Command::Event(trouble(call, error)));
+                }
+            }
+        });
+    }
+
+    /// Does something that has an answer, and gives it to the engine.
+    fn answer(&mut self, call: Call, work: impl Future<Output = Result<Event, LinkError>> + Send + 'static) {
+        let commands = self.commands.clone();
+        self.tasks.spawn(async move {
+            let event = work.await.unwrap_or_else(|error| trouble(call, error));
+            let _ = commands.send(Command::Event(event));
+        });
+    }
+}
+
+fn connected<L>(link: Option<Arc<L>>) -> Result<Arc<L>, LinkError> {
+    link.ok_or_else(|| LinkError::Lost("there is no connection to the upstream".to_owned()))
+}

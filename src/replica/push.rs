@@ -1,0 +1,206 @@
+//! What is ours becomes upstream's.
+
+use super::driver::{Shared, blocking, lacked, refused};
+use crate::error::FsResult;
+use crate::store::rows::{Ino, Revision};
+use crate::store::sync::SyncChange;
+use crate::sync::engine::{Call, Event};
+use crate::sync::entry::{Author, ContentId, Cursor, NodeId, Offer, State};
+use crate::sync::link::{Answer, BATCH_BYTES, BATCH_ENTRIES, Pushed, Told, Upstream};
+use crate::sync::local::{LocalTree, encode_base};
+use crate::sync::offers;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// How often objects are brought anew for one batch before it is left for later.
+const TRIES: usize = 3;
+
+/// What is to be offered next.
+struct Parcel {
+    offers: Vec<Told<Offer>>,
+    /// The node of each offer here, if it is here, and the revision that was looked at.
+    seen: Vec<Option<(Ino, Revision)>>,
+    /// Contents that do not travel within their offers.
+    contents: Vec<ContentId>,
+    /// Nodes to be offered after these.
+    more: Vec<NodeId>,
+    /// All changes up to here are upstream once these are.
+    up_to: Revision,
+    life: Author,
+    /// There is more that has changed.
+    unfinished: bool,
+}
+
+impl Shared {
+    /// Offers all that has changed here, in batches.
+    pub(super) async fn push<L: Upstream>(
+        self: Arc<Self>,
+        link: Arc<L>,
+        call: Call,
+        up_to: Revision,
+        also: Vec<NodeId>,
+    ) -> Answer<Event> {
+        let mut cursor = None;
+        let mut also = also;
+        loop {
+            let parcel = {
+                let shared = Arc::clone(&self);
+                let also = std::mem::take(&mut also);
+                blocking(move || shared.parcel(&also)).await?
+            };
+            also.clone_from(&parcel.more);
+            let (done, finished) = (parcel.up_to, !parcel.unfinished && parcel.more.is_empty());
+            match self.send(&*link, call, parcel).await? {
+                Sent::Taken(at) => cursor = at.or(cursor),
+                Sent::Otherwise(event) => return Ok(event),
+            }
+            // Whatever came later is the business of the next push.
+            if finished || (done >= up_to && also.is_empty()) {
+                return Ok(Event::Pushed { call, revision: done, cursor });
+            }
+        }
+    }
+
+    async fn send<L: Upstream>(self: &Arc<Self>, link: &L, call: Call, parcel: Parcel) -> Answer<Sent> {
+        if parcel.offers.is_empty() {
+            let shared = Arc::clone(self);
+            blocking(move || shared.site.note_pushed(parcel.up_to)).await?;
+            return Ok(Sent::Taken(None));
+        }
+        if !parcel.contents.is_empty() {
+            self.bring_contents(link, parcel.contents.clone()).await?;
+        }
+        for _ in 0..TRIES {
+            let offers: Vec<Offer> = parcel.offers.iter().map(|told| told.what.clone()).collect();
+            self.unanswered.lock().clone_from(&offers);
+            let answer = link.push(parcel.offers.clone(), parcel.up_to, parcel.life).await?;
+            match answer {
+                Pushed::Taken(cursor) => {
+                    self.heard(Some(cursor));
+                    let shared = Arc::clone(self);
+                    blocking(move || shared.agreed(&parcel)).await?;
+                    self.unanswered.lock().clear();
+                    return Ok(Sent::Taken(Some(cursor)));
+                }
+                Pushed::Refused(refusals) => {
+                    self.unanswered.lock().clear();
+                    let mut known = HashSet::new();
+                    let ids = refusals.iter().flat_map(crate::sync::Refusal::ids);
+                    return Ok(Sent::Otherwise(refused(call, ids.filter(|id| known.insert(*id)).collect())));
+                }
+                Pushed::Lacks(hashes) => {
+                    self.unanswered.lock().clear();
+                    self.bring(link, hashes).await?;
+                }
+            }
+        }
+        Ok(Sent::Otherwise(lacked(call)))
+    }
+
+    /// Looks for what has changed here: those nodes, or, if there are none, the next ones.
+    fn parcel(&self, also: &[NodeId]) -> FsResult<Parcel> {
+        let site = &self.site;
+        site.commit()?;
+        let pushed = site.state()?.pushed;
+        let tree = site.look(&self.settings.ignore)?;
+        let (changed, up_to) = tree.snapshot().changed_after(pushed, BATCH_ENTRIES)?;
+        let mut ids = Vec::new();
+        for change in &changed {
+            let row = tree.snapshot().sync_node(change.ino)?;
+            let settled = match &row {
+                Some(row) if change.gone => row.base.is_none(),
+                Some(row) => row.base.is_some() && row.settled == change.revision,
+                None => change.gone,
+            };
+            if !settled {
+                ids.push(tree.id(change.ino)?);
+            }
+        }
+        ids.extend(also);
+        let offering = offers(&tree, &ids)?;
+        let mut parcel = Parcel {
+            offers: Vec::with_capacity(offering.offers.len()),
+            seen: Vec::new(),
+            contents: Vec::new(),
+            more: offering.more,
+            up_to,
+            life: site.life(),
+            unfinished: up_to < tree.snapshot().revision(),
+        };
+        let mut bytes = 0;
+        for offer in offering.offers {
+            bytes += self.pack(&tree, offer, &mut parcel)?;
+        }
+        let settled = self.settled(&tree, &ids, &parcel)?;
+        tree.end()?;
+        if !settled.is_empty() {
+            site.note(settled);
+        }
+        if bytes > 4 * BATCH_BYTES {
+            tracing::debug!(bytes, "a large batch is pushed");
+        }
+        Ok(parcel)
+    }
+
+    /// Adds an offer; returns about how many bytes it has.
+    fn pack(&self, tree: &LocalTree<'_>, offer: Offer, parcel: &mut Parcel) -> FsResult<usize> {
+        let content = |state: &Option<State>| state.as_ref().and_then(|state| state.content);
+        let (before, now) = (content(&offer.base), content(&offer.state));
+        let moved = now.filter(|now| before != Some(*now) && now.size > 0);
+        let here = tree.ino(offer.id)?;
+        let seen = match (here, &offer.state) {
+            (Some(ino), Some(_)) => tree.look(ino, moved.is_some())?,
+            _ => None,
+        };
+        let revision = seen.as_ref().map_or(0, |seen| seen.row.revision);
+        let bytes = seen.and_then(|seen| seen.bytes).filter(|_| moved.is_some());
+        if let (Some(content), None) = (moved, &bytes) {
+            parcel.contents.push(content);
+        }
+        let size = 200 + bytes.as_ref().map_or(0, Vec::len);
+        parcel.seen.push(here.map(|ino| (ino, revision)));
+        parcel.offers.push(Told { what: offer, bytes });
+        Ok(size)
+    }
+
+    /// Nodes that have changed and are still what was agreed on: they need not be looked at again.
+    fn settled(&self, tree: &LocalTree<'_>, ids: &[NodeId], parcel: &Parcel) -> FsResult<SyncChange> {
+        let offered: HashSet<NodeId> = parcel.offers.iter().map(|told| told.what.id).collect();
+        let mut change = SyncChange::default();
+        for id in ids.iter().filter(|id| !offered.contains(id)) {
+            let Some(ino) = tree.ino(*id)? else { continue };
+            let (Some(row), Some(inode)) = (tree.snapshot().sync_node(ino)?, tree.snapshot().inode(ino)?)
+            else {
+                continue;
+            };
+            if row.base.is_some() {
+                change.nodes.insert(ino, crate::store::sync::SyncNode { settled: inode.revision, ..row });
+            }
+        }
+        Ok(change)
+    }
+
+    /// What was offered is what both sides agree on.
+    fn agreed(&self, parcel: &Parcel) -> FsResult<()> {
+        let site = &self.site;
+        let tree = site.look(&self.settings.ignore)?;
+        let mut change = SyncChange::default();
+        for (told, seen) in parcel.offers.iter().zip(&parcel.seen) {
+            let Some((ino, revision)) = seen else { continue };
+            let mut row = tree.snapshot().sync_node(*ino)?.unwrap_or_default();
+            (row.life, row.origin) = site.number(told.what.id)?;
+            row.base = told.what.state.as_ref().map(encode_base).transpose()?;
+            row.settled = *revision;
+            change.nodes.insert(*ino, row);
+        }
+        tree.end()?;
+        site.note(change);
+        site.commit()?;
+        site.note_pushed(parcel.up_to)
+    }
+}
+
+enum Sent {
+    Taken(Option<Cursor>),
+    Otherwise(Event),
+}
