@@ -245,6 +245,7 @@ impl Engine {
             }
             Event::PushLacked { call, random } if self.work == Work::Pushing(call) => {
                 self.due = Due::Now;
+                self.distrust();
                 self.rest(random);
             }
             Event::LocalChanged { revision } => self.revision = self.revision.max(revision),
@@ -382,6 +383,7 @@ impl Engine {
         self.last_error = Some(error);
         if matches!(self.work, Work::Pushing(_)) {
             self.due = Due::Now;
+            self.distrust();
         }
         self.rest(random);
     }

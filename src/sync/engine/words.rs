@@ -63,7 +63,7 @@ pub enum Event {
     Pushed {
         call: Call,
         revision: Revision,
-        /// Where the hub was then; `None`: there was nothing to offer.
+        /// Where the hub was then; `None`: nothing had to be offered.
         cursor: Option<Cursor>,
     },
     /// The hub has refused offers, which are about these nodes ([`Refusal::ids`](crate::sync::Refusal::ids)).

@@ -140,10 +140,18 @@ impl Engine {
     pub(super) fn pushed(&mut self, revision: Revision, cursor: Option<Cursor>) {
         self.work = Work::Idle;
         self.refused = None;
+        if cursor.is_some() {
+            self.distrust();
+        }
         (self.failed, self.last_error) = (0, None);
         self.known = true;
         self.pushed = self.pushed.max(revision);
         self.upstream = self.upstream.max(cursor.map_or(0, |cursor| cursor.revision));
+    }
+
+    /// What was asked before a push was taken may have been answered before too: it would undo what was pushed.
+    pub(super) fn distrust(&mut self) {
+        self.pull = Pull::Idle;
     }
 
     pub(super) fn push_refused(&mut self, ids: Vec<NodeId>, random: u32) {
@@ -159,10 +167,7 @@ impl Engine {
         self.work = Work::Idle;
         self.due = Due::Now;
         self.caught_up = false;
-        // A long question would not be answered if there is nothing new.
-        if matches!(self.pull, Pull::Asked(_)) {
-            self.pull = Pull::Idle;
-        }
+        self.distrust();
         if times > PATIENCE {
             let after = self.backoff(times - PATIENCE, random);
             self.work = Work::Resting(self.wake(after));

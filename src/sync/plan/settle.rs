@@ -135,13 +135,17 @@ impl Work<'_> {
             let Some(node) = self.nodes.get(id) else { continue };
             let (Some(result), Some(known)) = (&node.result, &node.known) else { continue };
             if result.places != known.places {
+                if !self.told.contains_key(id) {
+                    self.needs.insert(*id);
+                    continue;
+                }
                 let state = State { places: known.places.clone(), ..result.clone() };
                 self.note(*id, ConflictKind::Move);
                 self.put(*id, Some(state));
                 mended = true;
             }
         }
-        if !mended {
+        if !mended && self.needs.is_empty() {
             let age = |id: &NodeId| self.told.get(id).map(|told| told.age);
             let oldest = circle.iter().map(age).min().flatten();
             let stale: Vec<NodeId> = circle.into_iter().filter(|id| age(id) == oldest).collect();

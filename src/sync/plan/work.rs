@@ -257,7 +257,8 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let mut node = Node::absent(id);
-        let local = self.tree.node(id)?;
+        // What was renamed is not there under its old identity.
+        let local = if self.renamed.contains_key(&id) { None } else { self.tree.node(id)? };
         if let Some(state) = local.as_ref().and_then(|local| local.state.as_ref()) {
             let tree = self.tree;
             let up = |id| match up_here(tree, id)? {

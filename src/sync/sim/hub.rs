@@ -1,13 +1,13 @@
 //! A hub: a tree that judges offers, and tells what has changed.
 
 use super::Dice;
-use super::model::Model;
+use super::model::{Model, is_ignorable};
 use crate::store::rows::Revision;
 use crate::sync::entry::{Author, Cursor, Entry, NodeId, Offer, ReplicaId};
 use crate::sync::judge::judge;
 use crate::sync::link::{Pushed, Welcome};
 use crate::sync::tree::Verdict;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug)]
 pub(super) enum Request {
@@ -41,6 +41,8 @@ pub(super) struct Hub {
     /// Nobody remembers what was gone by then.
     pruned: Revision,
     replicas: BTreeMap<ReplicaId, Memory>,
+    /// Nodes that once had a name which some replicas ignore.
+    pub(super) once_ignored: BTreeSet<NodeId>,
     /// Who is at the other end of a connection.
     connections: BTreeMap<u64, ReplicaId>,
 }
@@ -55,6 +57,7 @@ impl Hub {
             gone: BTreeMap::new(),
             pruned: 0,
             replicas: BTreeMap::new(),
+            once_ignored: BTreeSet::new(),
             connections: BTreeMap::new(),
         }
     }
@@ -75,6 +78,12 @@ impl Hub {
             if local.revision == revision && before.nodes.get(id) != Some(local) {
                 self.gone.remove(id);
                 ids.push(*id);
+            }
+        }
+        for (id, state) in self.tree.live() {
+            let mut paths = state.places.iter().filter_map(|place| self.tree.path_of(place, 0));
+            if paths.any(|path| is_ignorable(&path)) {
+                self.once_ignored.insert(id);
             }
         }
         for id in ids {

@@ -41,6 +41,7 @@ enum Task {
         queue: VecDeque<NodeId>,
         first: usize,
         sent: Vec<Offer>,
+        taken: Option<Cursor>,
     },
 }
 
@@ -328,13 +329,13 @@ impl Replica {
         changed.sort();
         let first = also.len();
         let queue = also.into_iter().chain(changed.into_iter().map(|(_, id)| id)).collect();
-        self.task = Some(Task::Push { call, up_to, queue, first, sent: Vec::new() });
+        self.task = Some(Task::Push { call, up_to, queue, first, sent: Vec::new(), taken: None });
         self.push(dice);
     }
 
     fn push(&mut self, dice: &mut Dice) {
-        let Some(Task::Push { call, up_to, queue, first, sent }) = &mut self.task else { return };
-        let (call, up_to) = (*call, *up_to);
+        let Some(Task::Push { call, up_to, queue, first, sent, taken }) = &mut self.task else { return };
+        let (call, up_to, taken) = (*call, *up_to, *taken);
         while !queue.is_empty() {
             let size = (*first).max(1 + dice.below(6)).min(queue.len());
             *first = 0;
@@ -363,15 +364,16 @@ impl Replica {
         self.task = None;
         self.live.pushed = self.live.pushed.max(up_to);
         self.save();
-        self.events.push_back(Event::Pushed { call, revision: up_to, cursor: None });
+        self.events.push_back(Event::Pushed { call, revision: up_to, cursor: taken });
     }
 
     fn pushed(&mut self, answer: Pushed, dice: &mut Dice) {
-        let Some(Task::Push { call, sent, .. }) = &mut self.task else { return };
+        let Some(Task::Push { call, sent, taken, .. }) = &mut self.task else { return };
         let (call, sent) = (*call, std::mem::take(sent));
         self.live.unanswered.retain(|offer| !sent.iter().any(|sent| sent.id == offer.id));
         match answer {
-            Pushed::Taken(_) => {
+            Pushed::Taken(cursor) => {
+                *taken = Some(cursor);
                 for offer in sent {
                     let tree = &mut self.live.tree;
                     if !tree.nodes.contains_key(&offer.id) && offer.state.is_some() {

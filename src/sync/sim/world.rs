@@ -6,6 +6,7 @@ use super::hub::{Hub, Request, Response};
 use super::replica::{Disk, Question, Replica};
 use crate::clock::Timestamp;
 use crate::sync::engine::Event;
+use crate::sync::entry::NodeId;
 use crate::sync::link::Pushed;
 use crate::sync::status::LinkState;
 use crate::sync::tree::OnConflict;
@@ -233,19 +234,34 @@ impl World {
     fn answer(&mut self, at: usize, question: Question, calm: bool) {
         let Question { connection, ask, request } = &question;
         if !calm && matches!(request, Request::Push { .. }) && self.dice.one_in(30) {
+            self.once(at, &question);
             let answer = Response::Pushed(Pushed::Lacks(Vec::new()));
             self.messages.push(Message::Answer(at, *connection, *ask, answer));
             return;
         }
         let before = self.hub.tree.revision;
         match self.hub.answer(*connection, request, &mut self.dice) {
-            Some(answer) => self.messages.push(Message::Answer(at, *connection, *ask, answer)),
+            Some(answer) => {
+                if matches!(answer, Response::Pushed(Pushed::Refused(_))) {
+                    self.once(at, &question);
+                }
+                self.messages.push(Message::Answer(at, *connection, *ask, answer));
+            }
             None if matches!(request, Request::Changes { .. }) => self.parked.push((at, question)),
             None => {}
         }
         if self.hub.tree.revision != before {
             self.tell_news();
         }
+    }
+
+    /// What was refused is not tried again by itself.
+    fn once(&mut self, at: usize, question: &Question) {
+        let again = |message: &Message| match message {
+            Message::Question(i, other) => *i == at && other.ask == question.ask,
+            Message::Answer(..) => false,
+        };
+        self.messages.retain(|message| !again(message));
     }
 
     fn tell_news(&mut self) {
@@ -283,7 +299,18 @@ impl World {
             assert!(replica.is_at_rest(), "replica {i} is busy: {replica:#?}");
             assert_eq!(status.pushed, replica.live.tree.revision, "replica {i} has something to push");
             let ignores = replica.live.tree.ignores;
-            let (here, there) = (replica.live.tree.picture(ignores), self.hub.tree.picture(ignores));
+            let (here, mut there) = (replica.live.tree.picture(ignores), self.hub.tree.picture(ignores));
+            if ignores {
+                // The hub does not tell of what is in a directory that was ignored.
+                let quiet = |id: &NodeId| self.hub.once_ignored.contains(id);
+                let missing = |id: &NodeId| replica.live.tree.state(*id).is_none();
+                let untold = self.hub.tree.live().map(|(id, _)| id).filter(|id| quiet(id) && missing(id));
+                let paths: BTreeSet<Vec<u8>> = untold
+                    .flat_map(|id| self.hub.tree.state(id).into_iter().flat_map(|state| &state.places))
+                    .filter_map(|place| self.hub.tree.path_of(place, 0))
+                    .collect();
+                there.retain(|path, _| !paths.contains(path.as_bytes()));
+            }
             let only = |one: &std::collections::BTreeMap<String, String>,
                         other: &std::collections::BTreeMap<String, String>| {
                 one.iter()
