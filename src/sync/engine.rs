@@ -87,6 +87,7 @@ enum Work {
     Idle,
     Applying(Call),
     Reading(Call),
+    Recovering(Call),
     Reconciling(Call),
     Pushing(Call),
     /// Something did not work; nothing is started until this comes.
@@ -130,6 +131,8 @@ pub struct Engine {
     /// All that upstream had when it was asked last is applied.
     caught_up: bool,
     known: bool,
+    /// A push was cut off: it has to be found out whether it was taken.
+    unanswered: bool,
     upstream: Revision,
     pushed: Revision,
     revision: Revision,
@@ -158,6 +161,7 @@ impl Engine {
             listing: false,
             caught_up: false,
             known: false,
+            unanswered: false,
             upstream: 0,
             pushed: 0,
             revision: 0,
@@ -215,8 +219,8 @@ impl Engine {
 
     fn hear(&mut self, event: Event) {
         match event {
-            Event::Began { cursor, known, pushed, revision } => {
-                (self.cursor, self.known) = (cursor, known);
+            Event::Began { cursor, known, unanswered, pushed, revision } => {
+                (self.cursor, self.known, self.unanswered) = (cursor, known, unanswered);
                 (self.pushed, self.revision) = (pushed, revision);
                 self.dial();
             }
@@ -246,6 +250,7 @@ impl Engine {
             }
             Event::PushLacked { call, random } if self.work == Work::Pushing(call) => {
                 self.due = Due::Now;
+                self.distrust();
                 self.rest(random);
             }
             Event::LocalChanged { revision } => self.revision = self.revision.max(revision),
@@ -272,7 +277,8 @@ impl Engine {
 
     fn is_working(&self, call: Call) -> bool {
         match self.work {
-            Work::Applying(it) | Work::Reading(it) | Work::Reconciling(it) | Work::Pushing(it) => it == call,
+            Work::Applying(it) | Work::Reading(it) | Work::Recovering(it) => it == call,
+            Work::Reconciling(it) | Work::Pushing(it) => it == call,
             Work::Idle | Work::Resting(_) => false,
         }
     }
@@ -338,6 +344,7 @@ impl Engine {
 
     fn hang_up(&mut self) {
         self.effects.push(Effect::HangUp);
+        self.unanswered |= matches!(self.work, Work::Pushing(_));
         (self.pull, self.work) = (Pull::Idle, Work::Idle);
         self.caught_up = false;
         if let Some(refused) = &mut self.refused {
@@ -381,6 +388,7 @@ impl Engine {
         self.last_error = Some(error);
         if matches!(self.work, Work::Pushing(_)) {
             self.due = Due::Now;
+            self.distrust();
         }
         self.rest(random);
     }

@@ -144,4 +144,7 @@ pub struct Cursor {
     pub life: Author,
     /// All changes up to here are known.
     pub revision: Revision,
+    /// Where the hub was when it began to tell everything from the beginning, which led to this cursor: what was gone by
+    /// then is not told of. So a hub knows a cursor unless it has forgotten what went after both.
+    pub listed: Revision,
 }

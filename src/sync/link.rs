@@ -136,11 +136,12 @@ pub type Answer<T> = Result<T, LinkError>;
 
 /// A hub, seen from a replica. All calls may be under way at the same time, and each may be dropped.
 pub trait Upstream: Send + Sync + 'static {
-    /// Comes first on each connection.
+    /// Comes first on each connection. From then on the hub takes no push any more that came on an earlier connection of this
+    /// replica: what the replica reads now stays true of what it sent before.
     fn hello(&self, hello: Hello) -> impl Future<Output = Answer<Welcome>> + Send;
     /// What changed after the cursor (`None`: everything); says by it that everything up to it is applied here. With
     /// `wait`: answers when there is something, or after that time with nothing. `ignore`: patterns of what is to be
-    /// left out.
+    /// left out. What was gone before everything began to be told ([`Cursor::listed`]) need not be told of.
     fn changes(
         &self,
         after: Option<Cursor>,

@@ -45,6 +45,9 @@ pub enum Bytes {
 ///
 /// Whoever carries it out makes sure of three things besides `seen`, and has the plan made anew otherwise: that names
 /// are vacant when all steps are done, that what they are in is a directory then, and that directories that go are empty.
+///
+/// A node with a step counts as changed by the plan, even if only its base is another: what is not as its base says is to be
+/// offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The node, as it is known here until now; not known here: it is made.

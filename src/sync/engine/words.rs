@@ -20,6 +20,8 @@ pub enum Event {
         cursor: Option<Cursor>,
         /// Whether there is any node here that upstream is known to have (a base).
         known: bool,
+        /// Whether offers are stored as unanswered (see [`Effect::Push`]).
+        unanswered: bool,
         /// Our revision up to which upstream has everything, as stored.
         pushed: Revision,
         /// Our last revision.
@@ -61,7 +63,7 @@ pub enum Event {
     Pushed {
         call: Call,
         revision: Revision,
-        /// Where the hub was then; `None`: there was nothing to offer.
+        /// Where the hub was then; `None`: nothing had to be offered.
         cursor: Option<Cursor>,
     },
     /// The hub has refused offers, which are about these nodes ([`Refusal::ids`](crate::sync::Refusal::ids)).
@@ -112,9 +114,16 @@ pub enum Effect {
     /// All has been told. Read and apply every node here that has a base and was not told of since
     /// [`Effect::BeginListing`], then store the cursor: the same answers as to `Apply`.
     Reconcile { call: Call, cursor: Cursor },
-    /// Make durable and offer, in batches, all that has changed here up to this revision, and these nodes:
-    /// `Pushed`, `PushRefused`, `PushLacked`, `Lost`, `TurnedAway`, `Failed`. After each batch that is taken, what was
-    /// offered is stored as base.
+    /// A push was cut off: read and apply the nodes of the offers that are stored as unanswered, and forget these then: the
+    /// same answers as to `Apply`. The hub does not tell a replica of the replica's own changes, so nobody else will.
+    Recover { call: Call },
+    /// Offer, in batches, all that has changed here up to this revision: `Pushed`, `PushRefused`, `PushLacked`, `Lost`,
+    /// `TurnedAway`, `Failed`. `also` is in the first batch, all of it.
+    ///
+    /// What is offered must be durable here before. A batch is stored as unanswered before it is sent, durably (see
+    /// [`Rules::unanswered`](crate::sync::Rules::unanswered)); when it is taken, it is stored as base, and not as unanswered
+    /// any more; when it is refused, it is forgotten. A node that has gone since, and is not remembered, is remembered then as
+    /// gone, with that base, and counts as changed.
     Push { call: Call, up_to: Revision, also: Vec<NodeId> },
     /// Tell who waits for a flush: all is upstream, or why it won't be.
     Release { waiter: u64, outcome: Result<(), String> },

@@ -75,6 +75,12 @@ impl Engine {
         if !self.caught_up {
             return;
         }
+        if self.unanswered {
+            let call = self.call();
+            self.work = Work::Recovering(call);
+            self.effects.push(Effect::Recover { call });
+            return;
+        }
         let unsettled = self.refused.as_ref().filter(|refused| !refused.settled);
         if let Some(ids) = unsettled.map(|refused| refused.ids.clone()) {
             let call = self.call();
@@ -103,6 +109,10 @@ impl Engine {
         (self.failed, self.last_error) = (0, None);
         self.conflicts += conflicts;
         self.known = true;
+        if let Work::Recovering(_) = work {
+            self.unanswered = false;
+            return;
+        }
         if let Work::Reading(_) = work {
             if let Some(refused) = &mut self.refused {
                 refused.settled = true;
@@ -130,22 +140,34 @@ impl Engine {
     pub(super) fn pushed(&mut self, revision: Revision, cursor: Option<Cursor>) {
         self.work = Work::Idle;
         self.refused = None;
+        if cursor.is_some() {
+            self.distrust();
+        }
         (self.failed, self.last_error) = (0, None);
         self.known = true;
         self.pushed = self.pushed.max(revision);
         self.upstream = self.upstream.max(cursor.map_or(0, |cursor| cursor.revision));
     }
 
+    /// What was asked before a push was taken may have been answered before too: it would undo what was pushed.
+    pub(super) fn distrust(&mut self) {
+        self.pull = Pull::Idle;
+    }
+
     pub(super) fn push_refused(&mut self, ids: Vec<NodeId>, random: u32) {
-        let times = self.refused.as_ref().map_or(0, |refused| refused.times) + 1;
-        self.refused = Some(Refused { ids, times, ..Refused::default() });
+        let before = self.refused.take().unwrap_or_default();
+        let times = before.times + 1;
+        let mut all = before.ids;
+        for id in ids {
+            if !all.contains(&id) {
+                all.push(id);
+            }
+        }
+        self.refused = Some(Refused { ids: all, times, ..Refused::default() });
         self.work = Work::Idle;
         self.due = Due::Now;
         self.caught_up = false;
-        // A long question would not be answered if there is nothing new.
-        if matches!(self.pull, Pull::Asked(_)) {
-            self.pull = Pull::Idle;
-        }
+        self.distrust();
         if times > PATIENCE {
             let after = self.backoff(times - PATIENCE, random);
             self.work = Work::Resting(self.wake(after));

@@ -31,10 +31,7 @@ impl Work<'_> {
         let is_dir = self.nodes.get(&ours).is_some_and(Node::is_dir);
         match self.rules.on_conflict {
             OnConflict::Local => self.set_aside(theirs, place),
-            OnConflict::Upstream if !is_dir => {
-                self.give_up(ours, place);
-                Ok(true)
-            }
+            OnConflict::Upstream if !is_dir => Ok(self.give_up(ours, place)),
             OnConflict::KeepBoth | OnConflict::Upstream => self.set_aside(ours, place),
         }
     }
@@ -97,17 +94,22 @@ impl Work<'_> {
     }
 
     /// Gives up our claim on a name.
-    fn give_up(&mut self, id: NodeId, place: &Place) {
-        self.note(id, ConflictKind::Name);
-        let Some(node) = self.nodes.get(&id) else { return };
-        let Some(result) = &node.result else { return };
+    fn give_up(&mut self, id: NodeId, place: &Place) -> bool {
+        let Some(node) = self.nodes.get(&id) else { return false };
+        let Some(result) = &node.result else { return false };
         let mut places = result.places.clone();
         places.remove(place);
         if let (true, Some(known)) = (places.is_empty(), &node.known) {
+            if !self.told.contains_key(&id) {
+                self.needs.insert(id);
+                return false;
+            }
             places = known.places.clone();
         }
         let state = State { places, ..result.clone() };
+        self.note(id, ConflictKind::Name);
         self.put(id, Some(state).filter(|state| !state.places.is_empty()));
+        true
     }
 
     /// Gives a node a name beside the one that it claims.

@@ -40,10 +40,10 @@ impl Work<'_> {
         let after = self.whole(node, renamed.as_ref());
         let base = node.base.clone().filter(|base| {
             let agreed = node.local.as_ref().and_then(|local| local.base.as_ref());
-            agreed != base.as_ref() && (node.local.is_some() || after.is_some())
+            agreed != base.as_ref()
         });
         let identity = (node.id_here != id).then_some(id);
-        if after == renamed && base.is_none() && identity.is_none() {
+        if after == renamed && base.is_none() && identity.is_none() && !node.emerged {
             return None;
         }
         let seen = node.local.as_ref().filter(|local| local.state.is_some()).map(|local| local.revision);

@@ -3,7 +3,7 @@
 //! What can break it, seen from a node whose names are not what they were: its parent is not there; its name has another
 //! claimant; it is below itself; it is gone, and something is still in it.
 
-use super::work::Work;
+use super::work::{Node, Work};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::Kind;
 use crate::sync::entry::{NodeId, Place, State};
@@ -13,9 +13,13 @@ use std::collections::BTreeSet;
 impl Work<'_> {
     /// Goes over all nodes once. Returns whether anything was mended, so that another look is due.
     pub(super) fn settle(&mut self) -> FsResult<bool> {
+        let mut mended = self.surface()?;
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
-        let mut mended = false;
         for id in ids {
+            let Some(node) = self.nodes.get(&id) else { continue };
+            for dir in node.hidden_in.clone() {
+                mended |= self.bring_back(dir)?;
+            }
             let Some(node) = self.nodes.get(&id) else { continue };
             if !node.is_moved() {
                 continue;
@@ -27,6 +31,23 @@ impl Work<'_> {
             };
         }
         Ok(mended)
+    }
+
+    /// Directories that come into view bring what is in them.
+    fn surface(&mut self) -> FsResult<bool> {
+        let emerges = |(id, node): (&NodeId, &Node)| {
+            let hidden = node.here.is_none() || node.emerged;
+            let emerges = hidden && node.is_here() && node.result.is_some() && node.is_dir();
+            (emerges && !self.surfaced.contains(id)).then_some(*id)
+        };
+        let dirs: Vec<NodeId> = self.nodes.iter().filter_map(emerges).collect();
+        for dir in &dirs {
+            self.surfaced.insert(*dir);
+            for (name, child) in self.tree.children(self.id_here(*dir))? {
+                self.emerge(self.identity(child), Place { parent: *dir, name })?;
+            }
+        }
+        Ok(!dirs.is_empty())
     }
 
     /// Sees to it that a node which is there can be where it is.
@@ -70,6 +91,23 @@ impl Work<'_> {
         Ok(true)
     }
 
+    /// A directory in which upstream has something that is not in view here cannot be removed.
+    fn bring_back(&mut self, dir: NodeId) -> FsResult<bool> {
+        self.load(dir)?;
+        let Some(node) = self.nodes.get(&dir) else { return Ok(false) };
+        if node.result.is_some() || node.known.is_none() {
+            return Ok(false);
+        }
+        if !self.told.contains_key(&dir) {
+            self.needs.insert(dir);
+            return Ok(false);
+        }
+        let there = node.there.clone();
+        let mended = there.is_some();
+        self.put(dir, there);
+        Ok(mended)
+    }
+
     /// Sees to it that nobody else has the name.
     fn contested(&mut self, id: NodeId, place: &Place) -> FsResult<bool> {
         if let Some(child) = self.child_here(place)? {
@@ -97,13 +135,17 @@ impl Work<'_> {
             let Some(node) = self.nodes.get(id) else { continue };
             let (Some(result), Some(known)) = (&node.result, &node.known) else { continue };
             if result.places != known.places {
+                if !self.told.contains_key(id) {
+                    self.needs.insert(*id);
+                    continue;
+                }
                 let state = State { places: known.places.clone(), ..result.clone() };
                 self.note(*id, ConflictKind::Move);
                 self.put(*id, Some(state));
                 mended = true;
             }
         }
-        if !mended {
+        if !mended && self.needs.is_empty() {
             let age = |id: &NodeId| self.told.get(id).map(|told| told.age);
             let oldest = circle.iter().map(age).min().flatten();
             let stale: Vec<NodeId> = circle.into_iter().filter(|id| age(id) == oldest).collect();

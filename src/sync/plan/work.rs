@@ -30,10 +30,14 @@ pub(super) struct Node {
     pub(super) known: Option<State>,
     /// What is in view of that, of nodes that were told of.
     pub(super) there: Option<State>,
+    /// The directories that it is in upstream without being in view.
+    pub(super) hidden_in: BTreeSet<NodeId>,
     /// What becomes of it, as far as it is in view.
     pub(super) result: Option<State>,
     /// What both sides agree on from now on.
     pub(super) base: Option<Option<State>>,
+    /// It has come into view, so it is to be offered, whatever else becomes of it.
+    pub(super) emerged: bool,
     /// Our version, which has lost and is to be kept.
     pub(super) lost: Option<State>,
 }
@@ -48,6 +52,8 @@ pub(super) struct Work<'a> {
     pub(super) claims: BTreeMap<Place, BTreeSet<NodeId>>,
     /// Nodes here that got another identity, and which.
     pub(super) renamed: BTreeMap<NodeId, NodeId>,
+    /// Directories that come into view with what is in them.
+    pub(super) surfaced: BTreeSet<NodeId>,
     pub(super) needs: BTreeSet<NodeId>,
     pub(super) conflicts: Vec<Conflict>,
     pub(super) copies: Vec<KeptCopy>,
@@ -65,8 +71,10 @@ impl Node {
             hidden: BTreeSet::new(),
             known: None,
             there: None,
+            hidden_in: BTreeSet::new(),
             result: None,
             base: None,
+            emerged: false,
             lost: None,
         }
     }
@@ -106,6 +114,7 @@ impl<'a> Work<'a> {
             nodes: BTreeMap::new(),
             claims: BTreeMap::new(),
             renamed: BTreeMap::new(),
+            surfaced: BTreeSet::new(),
             needs: BTreeSet::new(),
             conflicts: Vec::new(),
             copies: Vec::new(),
@@ -134,17 +143,17 @@ impl<'a> Work<'a> {
         }
         node.there = there.clone();
         let here = node.here.clone();
-        if node.local.is_some() || there.is_some() {
+        if node.local.is_some() || there.is_some() || base.is_some() {
             node.base = Some(node.known.clone());
         }
         let result = match (&here, &base, &there) {
             (_, None, None) => here.clone(),
-            (None, None, Some(_)) => there.clone(),
+            (None, None, Some(new)) => self.bring_in(id, None, new)?,
             (None, Some(_), None) => None,
             (None, Some(base), Some(new)) if base.same(new) => None,
-            (None, Some(_), Some(_)) => {
+            (None, Some(base), Some(new)) => {
                 self.note(id, ConflictKind::Removal);
-                there.clone()
+                self.bring_in(id, Some(base), new)?
             }
             (Some(ours), Some(base), None) if base.same(ours) => None,
             (Some(_), Some(_), None) => {
@@ -155,6 +164,16 @@ impl<'a> Work<'a> {
         };
         self.put(id, result);
         Ok(())
+    }
+
+    /// What upstream has, for a node that is not in view here. If it is here, out of view, it is merged all the same.
+    fn bring_in(&mut self, id: NodeId, base: Option<&State>, there: &State) -> FsResult<Option<State>> {
+        let local =
+            self.nodes.get(&id).and_then(|node| node.local.as_ref()).and_then(|local| local.state.as_ref());
+        let Some(local) = local else { return Ok(Some(there.clone())) };
+        let places = |state: &State| State { places: there.places.clone(), ..state.clone() };
+        let (local, base) = (places(local), base.map(places));
+        self.merge_both(id, base.as_ref(), &local, there).map(Some)
     }
 
     fn merge_both(
@@ -204,7 +223,12 @@ impl<'a> Work<'a> {
                 self.needs.insert(missing);
             }
         }
-        Ok(with_names(id, state, names.shown))
+        let hidden_in = names.hidden.iter().map(|place| place.parent).collect();
+        let there = with_names(id, state, names.shown);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.hidden_in = hidden_in;
+        }
+        Ok(there)
     }
 
     /// What is in view of what both sides agreed on last.
@@ -233,7 +257,8 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let mut node = Node::absent(id);
-        let local = self.tree.node(id)?;
+        // What was renamed is not there under its old identity.
+        let local = if self.renamed.contains_key(&id) { None } else { self.tree.node(id)? };
         if let Some(state) = local.as_ref().and_then(|local| local.state.as_ref()) {
             let tree = self.tree;
             let up = |id| match up_here(tree, id)? {
@@ -255,6 +280,30 @@ impl<'a> Work<'a> {
         }
         self.nodes.insert(id, node);
         Ok(())
+    }
+
+    /// A name comes into view, with the directory that it is in.
+    pub(super) fn emerge(&mut self, id: NodeId, place: Place) -> FsResult<()> {
+        self.load(id)?;
+        let (tree, told) = (self.tree, &self.told);
+        let up = |id| match told.get(&id) {
+            Some(told) => Ok(up_of(told.state.as_ref())),
+            None => up_base(tree, id),
+        };
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        let Some(state) = node.local.as_ref().and_then(|local| local.state.as_ref()) else { return Ok(()) };
+        let state = State { places: [place.clone()].into(), ..state.clone() };
+        let shown = self.paths_there.names(tree, &state, &up)?.shown;
+        if !node.hidden.contains(&place) || shown.is_empty() {
+            return Ok(());
+        }
+        node.hidden.remove(&place);
+        node.emerged = true;
+        node.here.get_or_insert(State { places: BTreeSet::new(), ..state.clone() }).places.insert(place);
+        node.lost = None;
+        let here = node.here.clone();
+        self.conflicts.retain(|conflict| conflict.id != id);
+        if self.told.contains_key(&id) { self.merge_one(id) } else { Ok(self.put(id, here)) }
     }
 
     /// Decides what becomes of a node.
