@@ -9,8 +9,9 @@ use crate::http;
 use crate::metrics;
 use crate::mount::Backend;
 use crate::mount::guard::Guard;
-use crate::rpc::{About, Host, Pool};
+use crate::rpc::{About, Host, Pool, Syncing};
 use crate::service::{Files, Tracker};
+use crate::sync::{Control, Hub};
 use crate::workspace::{Workspace, WorkspaceError};
 use signals::Signals;
 use std::net::SocketAddr;
@@ -96,7 +97,9 @@ impl Daemon {
             Backend::None => None,
             Backend::Fuse => Some(execs_of(&state.config, &opened, &files, &runtime)?),
         };
-        let _ = state.host.set(Arc::new(Host::new(files, execs, about).map_err(DaemonError::Threads)?));
+        let sync = Syncing { hub: Arc::new(Hub::default()), control: Arc::new(Control) };
+        let host = Host::new(files, execs, sync, about).map_err(DaemonError::Threads)?;
+        let _ = state.host.set(Arc::new(host));
         let _ = state.workspace.set(opened);
         let guard = guard_of(&state.config, backend);
         Ok(Self { runtime, signals, state, guard, stop_http, http })

@@ -12,14 +12,18 @@
 //! - [`entry`]: the nouns: identities, states, entries, offers. [`tree`]: a replica's tree as the planner sees it.
 //! - [`link`]: what replica and hub say to each other. [`status`]: what sync says of itself.
 
+pub mod control;
 pub mod entry;
+pub mod hub;
 pub mod link;
 pub mod status;
 pub mod tree;
 
+pub use control::Control;
 pub use entry::{
     Attributes, Author, ContentId, Cursor, Entry, Hash, NodeId, Offer, Place, ReplicaId, State, Times,
 };
+pub use hub::Hub;
 pub use tree::{
     Bytes, Conflict, ConflictKind, KeptCopy, Local, OnConflict, Plan, Refusal, Step, Tree, Verdict, Why,
 };

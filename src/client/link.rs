@@ -9,7 +9,7 @@ use capnp_rpc::RpcSystem;
 use futures::future::{Either, select};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, Stream, StreamExt};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use wsd_schema::fs_capnp::fs;
+use wsd_schema::sync_capnp::sync;
 use wsd_schema::workspace_capnp::workspace;
 
 type Socket = WebSocketStream<Box<dyn Duplex>>;
@@ -33,6 +34,7 @@ const CLOSE: Duration = Duration::from_secs(1);
 pub(super) struct Link {
     pub(super) workspace: workspace::Client,
     pub(super) fs: fs::Client,
+    sync: OnceCell<sync::Client>,
     since: Instant,
     loss: Loss,
     pump: Cell<Option<JoinHandle<()>>>,
@@ -71,9 +73,16 @@ impl Link {
         let asked = workspace.fs_request().send().promise;
         let fs = async { asked.await?.get()?.get_fs() };
         match timeout(CONNECT, fs).await.map_err(late)? {
-            Ok(fs) => Ok(Self { workspace, fs, since: Instant::now(), loss, pump, _end }),
+            Ok(fs) => {
+                Ok(Self { workspace, fs, sync: OnceCell::new(), since: Instant::now(), loss, pump, _end })
+            }
             Err(error) => Err(target.unreachable(error.extra, "is it a wsd of another version?")),
         }
+    }
+
+    /// The workspace in step with others.
+    pub(super) fn sync(&self) -> &sync::Client {
+        self.sync.get_or_init(|| self.workspace.sync_request().send().pipeline.get_sync())
     }
 
     /// How it was lost, if it was.
@@ -147,8 +156,8 @@ fn refused(target: &Target, error: &Error) -> Unreachable {
         StatusCode::SERVICE_UNAVAILABLE => "try again when it is ready",
         _ => "the path of a wsd's RPC is /ws",
     };
-    let is_temporary = status.is_server_error();
-    Unreachable { is_temporary, ..target.unreachable(reason, advice) }
+    let unreachable = target.unreachable(reason, advice);
+    if status.is_server_error() { unreachable } else { unreachable.for_good() }
 }
 
 /// What the daemon sends, until it says nothing for too long.

@@ -9,7 +9,7 @@ use capnp_rpc::rpc_capnp::message;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
-use wsd::rpc::{About, BatchError, Host, Pool};
+use wsd::rpc::{About, BatchError, Host, Pool, Syncing};
 use wsd::service::{Files, FindQuery, WriteQuery};
 use wsd::store::{Location, Store};
 use wsd::vfs::{Options, RenameMode, Vfs};
@@ -43,7 +43,8 @@ impl House {
             mount_reason: "a test".to_owned(),
             features: &[],
         };
-        let host = Arc::new(Host::new(files.clone(), None, about).unwrap());
+        let sync = Syncing { hub: Arc::default(), control: Arc::default() };
+        let host = Arc::new(Host::new(files.clone(), None, sync, about).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { runtime, pool: Pool::start(8).unwrap(), host, files }
     }

@@ -13,15 +13,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sync", &["error", "clock", "store", "vfs"]),
     ("service", &["error", "store", "vfs", "exec"]),
     ("wire", &[]),
+    ("parcel", &["clock", "store", "sync"]),
     ("metrics", &[]),
     ("exec", &["clock", "store"]),
-    ("rpc", &["clock", "store", "vfs", "service", "exec", "wire", "metrics"]),
+    ("rpc", &["clock", "store", "vfs", "service", "exec", "wire", "metrics", "sync", "parcel"]),
     ("config", &["mount", "store"]),
     ("telemetry", &["config", "mount"]),
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
     ("http", &["error", "store", "config", "workspace", "rpc", "metrics"]),
-    ("daemon", &["config", "mount", "workspace", "http", "service", "exec", "rpc", "metrics"]),
-    ("client", &["wire"]),
+    ("daemon", &["config", "mount", "workspace", "http", "service", "exec", "rpc", "metrics", "sync"]),
+    ("client", &["wire", "store", "sync", "parcel"]),
+    ("upstream", &["client", "store", "sync", "parcel"]),
     ("cli", &["exec", "config", "telemetry", "store", "mount", "daemon", "client"]),
 ];
 
@@ -31,9 +33,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("fuser", &["mount"]),
     ("axum", &["http"]),
     ("clap", &["config", "cli"]),
-    ("capnp", &["wire", "rpc", "client"]),
-    ("wsd_schema", &["wire", "rpc", "client"]),
-    ("tokio", &["wire", "rpc", "client", "exec", "http", "daemon", "cli"]),
+    ("capnp", &["wire", "parcel", "rpc", "client"]),
+    ("wsd_schema", &["wire", "parcel", "rpc", "client"]),
+    ("zstd", &["parcel"]),
+    ("tokio", &["wire", "rpc", "client", "upstream", "exec", "http", "daemon", "cli"]),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
