@@ -31,11 +31,14 @@ mod watch;
 
 pub use commands::{Attached, AttachedEvents, CommandEvent, CommandInput};
 pub use cursor::Cursor;
+pub use dial::Duplex;
 pub use error::{Applied, ClientError};
 pub use http::page;
+pub use link::upgrade;
 pub use sink::Writer;
 pub use source::ByteStream;
 pub use types::*;
+pub(crate) use vat::jitter;
 pub use watch::Watcher;
 
 use dial::Target;
@@ -78,6 +81,13 @@ impl ClientOptions {
             redial: true,
             ca: None,
         }
+    }
+}
+
+impl ClientOptions {
+    /// Whether address and secret make sense; nobody is asked.
+    pub fn check(&self) -> Result<(), ClientError> {
+        Target::new(self).map(drop)
     }
 }
 

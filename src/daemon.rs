@@ -9,12 +9,14 @@ use crate::http;
 use crate::metrics;
 use crate::mount::Backend;
 use crate::mount::guard::Guard;
+use crate::outbound::Outbound;
 use crate::rpc::{About, Host, Pool, Syncing};
 use crate::service::{Files, Tracker};
 use crate::sync::{Control, Hub};
 use crate::workspace::{Workspace, WorkspaceError};
 use signals::Signals;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -53,7 +55,7 @@ impl Daemon {
     pub fn start(config: Config) -> Result<Self, DaemonError> {
         if !config.ignored.is_empty() {
             let variables = config.ignored.join(", ");
-            tracing::warn!(variables, "set, but without effect: this version does not sync or run commands");
+            tracing::warn!(variables, "set, but without effect: UPSTREAM_URL is not");
         }
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().build().map_err(DaemonError::Threads)?;
@@ -70,7 +72,9 @@ impl Daemon {
             started: Instant::now(),
             workspace: OnceLock::new(),
             host: OnceLock::new(),
-            sessions: Pool::start(descriptors.sessions).map_err(DaemonError::Threads)?,
+            sessions: Arc::new(Pool::start(descriptors.sessions).map_err(DaemonError::Threads)?),
+            outbound: Outbound::default(),
+            synced: AtomicBool::new(false),
             metrics: metrics::install().map_err(DaemonError::Metrics)?,
         });
         let (stop_http, stopped) = oneshot::channel();
@@ -139,6 +143,7 @@ impl Daemon {
     pub fn stop(self) -> Result<(), DaemonError> {
         tracing::info!("stopping");
         let _ = self.stop_http.send(());
+        self.state.outbound.close();
         self.runtime.spawn(self.signals.end_at_once_on_the_next());
         let drained = self.runtime.block_on(async { tokio::time::timeout(DRAIN, self.http).await });
         if drained.is_err() {

@@ -37,6 +37,7 @@ pub mod exec;
 pub mod http;
 pub mod metrics;
 pub mod mount;
+pub mod outbound;
 pub mod parcel;
 pub mod rpc;
 pub mod service;

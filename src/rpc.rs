@@ -21,6 +21,6 @@ mod sync;
 mod workspace;
 
 pub use batch::{Answer, BatchError, MAX_ANSWER, MAX_BODY, Share};
-pub use pool::{Pool, Socket};
+pub use pool::{End, Pool, Socket};
 pub use session::{Host, Syncing};
 pub use workspace::About;

@@ -19,7 +19,7 @@ pub(super) const CONNECT: Duration = Duration::from_secs(10);
 const RUNNING: &str = "is the daemon running there? See --url, WSD_URL and PORT";
 
 /// A stream of bytes to a daemon.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 

@@ -140,6 +140,28 @@ async fn open(target: &Target) -> Result<Socket, Unreachable> {
     }
 }
 
+/// A WebSocket to any address, to be served on. What is there need not be a wsd, so nothing of what it says is repeated but
+/// its status.
+pub async fn upgrade(options: &ClientOptions) -> Result<WebSocketStream<Box<dyn Duplex>>, ClientError> {
+    let target = Target::new(options)?;
+    let late = |_| target.unreachable("no answer in time", "does it speak WebSocket?");
+    let opened = timeout(CONNECT, open(&target)).await.map_err(late);
+    match opened.and_then(|opened| opened) {
+        Ok(web) => Ok(web),
+        Err(Unreachable { error: ClientError::Connect { url, reason, is_temporary, .. }, .. }) => {
+            let reason = match reason.split_once(SAID) {
+                Some((status, _)) => status.to_owned(),
+                None => reason,
+            };
+            Err(ClientError::Connect { url, reason, advice: "does it speak WebSocket?", is_temporary })
+        }
+        Err(unreachable) => Err(unreachable.error),
+    }
+}
+
+/// Between the status of an answer and what else it said.
+const SAID: &str = ", and said: ";
+
 /// What the answer to the upgrade means.
 fn refused(target: &Target, error: &Error) -> Unreachable {
     let Error::Http(answer) = error else {
@@ -150,7 +172,7 @@ fn refused(target: &Target, error: &Error) -> Unreachable {
         return ClientError::Secret { url: target.url.clone() }.into();
     }
     let body = answer.body().as_deref().unwrap_or_default();
-    let reason = format!("it answered {status}: {}", String::from_utf8_lossy(body).trim_end());
+    let reason = format!("it answered {status}{SAID}{}", String::from_utf8_lossy(body).trim_end());
     let advice = match status {
         StatusCode::MISDIRECTED_REQUEST | StatusCode::FORBIDDEN => "ask it by a name that it allows",
         StatusCode::SERVICE_UNAVAILABLE => "try again when it is ready",

@@ -156,7 +156,7 @@ impl Vat {
 }
 
 /// Between half of a pause and all of it, so that clients that lost one daemon do not return as one.
-fn jitter(pause: Duration) -> Duration {
+pub(crate) fn jitter(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) >> 32;
     pause.mul_f64(0.5 + random as f64 / f64::from(u32::MAX) / 2.0)
 }

@@ -14,14 +14,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("service", &["error", "store", "vfs", "exec"]),
     ("wire", &[]),
     ("parcel", &["clock", "store", "sync"]),
-    ("metrics", &[]),
+    ("metrics", &["sync"]),
     ("exec", &["clock", "store"]),
     ("rpc", &["clock", "store", "vfs", "service", "exec", "wire", "metrics", "sync", "parcel"]),
-    ("config", &["mount", "store"]),
+    ("config", &["mount", "store", "sync"]),
     ("telemetry", &["config", "mount"]),
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
-    ("http", &["error", "store", "config", "workspace", "rpc", "metrics"]),
-    ("daemon", &["config", "mount", "workspace", "http", "service", "exec", "rpc", "metrics", "sync"]),
+    ("outbound", &["client", "rpc"]),
+    ("http", &["error", "store", "config", "workspace", "rpc", "metrics", "sync", "outbound"]),
+    (
+        "daemon",
+        &["config", "mount", "workspace", "http", "service", "exec", "rpc", "metrics", "sync", "outbound"],
+    ),
     ("client", &["wire", "store", "sync", "parcel"]),
     ("upstream", &["client", "store", "sync", "parcel"]),
     ("cli", &["exec", "config", "telemetry", "store", "mount", "daemon", "client"]),
@@ -36,7 +40,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("capnp", &["wire", "parcel", "rpc", "client"]),
     ("wsd_schema", &["wire", "parcel", "rpc", "client"]),
     ("zstd", &["parcel"]),
-    ("tokio", &["wire", "rpc", "client", "upstream", "exec", "http", "daemon", "cli"]),
+    ("tokio", &["wire", "rpc", "client", "upstream", "outbound", "exec", "http", "daemon", "cli"]),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
