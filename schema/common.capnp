@@ -30,6 +30,7 @@ struct Error {
   #   ESHUTDOWN    the daemon is stopping; ask again when it is back
   #   EEXEC_BUSY   a command of this id runs, or is kept
   #   ELOG_TRUNCATED  output that was asked for is no longer kept
+  #   EREFUSED     no, and no again, until somebody does what `message` says
   #   EMFILE       too many capabilities are open on this connection
   #   ETIMEDOUT    the deadline of a batch passed
 

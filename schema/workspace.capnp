@@ -17,6 +17,7 @@
 using Error = import "common.capnp".Error;
 using Fs = import "fs.capnp".Fs;
 using Exec = import "exec.capnp".Exec;
+using Sync = import "sync.capnp".Sync;
 
 interface Workspace {
   info @0 () -> (error :Error, info :Info);
@@ -26,6 +27,9 @@ interface Workspace {
 
   exec @2 () -> (exec :Exec);
   # Commands in the workspace. Always succeeds.
+
+  sync @3 () -> (sync :Sync);
+  # The workspace as a hub for others, and how it is in step with its own upstream. Always succeeds.
 }
 
 struct Info {

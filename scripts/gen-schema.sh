@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../schema"
 
 made=$(mktemp)
 trap 'rm -f "$made"' EXIT
-capnp compile -o- common.capnp fs.capnp exec.capnp workspace.capnp > "$made"
+capnp compile -o- common.capnp fs.capnp exec.capnp sync.capnp workspace.capnp > "$made"
 if [ "${1:-}" != --check ]; then
     cp "$made" wsd.bin
     exit

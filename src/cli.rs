@@ -16,6 +16,7 @@ mod remote;
 mod run;
 mod search;
 mod serve;
+mod sync;
 mod talk;
 mod watch;
 

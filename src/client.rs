@@ -7,7 +7,7 @@
 //! offset, a watch at the revision, a search with what it has not found yet.
 //!
 //! - `dial`: addresses, TCP, TLS. `link`: one connection. `vat`: the thread, and connecting again.
-//! - `reads`, `changes`: one call, one answer. `source`, `sink`, `cursor`, `watch`, `commands`: the
+//! - `reads`, `changes`, `sync`: one call, one answer. `source`, `sink`, `cursor`, `watch`, `commands`: the
 //!   long ones.
 //! - `error`, `types`, `convert`: what callers see, and how the wire has it. `http`: what is asked without RPC.
 
@@ -22,6 +22,7 @@ mod link;
 mod reads;
 mod sink;
 mod source;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -30,16 +31,20 @@ mod watch;
 
 pub use commands::{Attached, AttachedEvents, CommandEvent, CommandInput};
 pub use cursor::Cursor;
+pub use dial::Duplex;
 pub use error::{Applied, ClientError};
 pub use http::page;
+pub use link::upgrade;
 pub use sink::Writer;
 pub use source::ByteStream;
 pub use types::*;
+pub(crate) use vat::jitter;
 pub use watch::Watcher;
 
 use dial::Target;
 use error::Failure;
 use link::Link;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -59,6 +64,10 @@ pub struct ClientOptions {
     pub reconnect: Duration,
     /// How long a connection may be silent before it counts as lost; pings go out three times as often.
     pub silence: Duration,
+    /// Whether to connect again at all. Otherwise every call fails once the first connection is lost.
+    pub redial: bool,
+    /// A file of certificates in PEM that are trusted beside those that this machine trusts.
+    pub ca: Option<PathBuf>,
 }
 
 impl ClientOptions {
@@ -69,7 +78,16 @@ impl ClientOptions {
             token: None,
             reconnect: Duration::from_secs(30),
             silence: Duration::from_secs(60),
+            redial: true,
+            ca: None,
         }
+    }
+}
+
+impl ClientOptions {
+    /// Whether address and secret make sense; nobody is asked.
+    pub fn check(&self) -> Result<(), ClientError> {
+        Target::new(self).map(drop)
     }
 }
 

@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 
 mod client;
 mod commands;
+mod sync;
 #[cfg(test)]
 mod tests;
 
 pub use client::{ClientConfig, ClientFlags};
+pub use sync::{SyncConfig, SyncFlags};
 
 /// The flags of `wsd serve` and `wsd run`. Each is the variable of its name.
 #[derive(Args, Clone, Debug, Default)]
@@ -62,6 +64,8 @@ pub struct Flags {
     /// A file that gets the log too [env: LOG_FILE]
     #[arg(long, value_name = "PATH")]
     pub log_file: Option<String>,
+    #[command(flatten)]
+    pub sync: SyncFlags,
 }
 
 /// The settings of a daemon, all of them good.
@@ -82,7 +86,9 @@ pub struct Config {
     pub exec_log_bytes: usize,
     /// What commands have of the daemon's environment.
     pub exec_env: Vec<(OsString, OsString)>,
-    /// Variables that are set but mean nothing to this version.
+    /// How the workspace is kept in step with another.
+    pub sync: SyncConfig,
+    /// Variables that are set but mean nothing without another one that is not.
     pub ignored: Vec<&'static str>,
 }
 
@@ -122,7 +128,7 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { variable, value, accepted } = self;
-        if *variable == "WSD_TOKEN" {
+        if variable.ends_with("_TOKEN") {
             return write!(f, "{variable}: {accepted}");
         }
         write!(f, "{variable}: {value:?} is not accepted: {accepted}")
@@ -133,6 +139,9 @@ impl std::error::Error for ConfigError {}
 
 type Parsed<T> = Result<T, ConfigError>;
 
+/// A setting: its flag, or else its variable.
+type Get<'a> = &'a dyn Fn(&Option<String>, &str) -> Option<String>;
+
 /// Names that always mean this machine, seen from itself.
 const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
@@ -142,9 +151,6 @@ const LEGACY: [(&str, &str); 3] = [
     ("FUSE_SHIM", "FUSE_MOUNT=shim"),
     ("WSD_FUSE_BACKEND", "FUSE_MOUNT with auto, fuse, macfuse, shim or none"),
 ];
-
-/// Variables of the contract that belong to parts this version does not have.
-const NOT_YET: [&str; 3] = ["UPSTREAM_URL", "UPSTREAM_TOKEN", "SYNC_IGNORE"];
 
 /// Bytes of output that are kept of a command, and the least that makes sense: what one read from a pipe brings.
 const EXEC_LOG: usize = 1 << 20;
@@ -174,7 +180,8 @@ impl Config {
         let get = |flag: &Option<String>, variable: &str| flag.clone().or_else(|| env(variable));
         let mount_point = get(&flags.mount_point, "MOUNT_POINT").unwrap_or_else(|| "/workspace".into());
         let mount_point = parse_mount_point(&mount_point)?;
-        let token = get(&flags.token, "WSD_TOKEN").map(parse_token).transpose()?;
+        let token =
+            get(&flags.token, "WSD_TOKEN").map(|value| parse_token("WSD_TOKEN", value)).transpose()?;
         let insecure = env("WSD_INSECURE").map(|value| parse_switch("WSD_INSECURE", &value)).transpose()?;
         let host =
             get(&flags.host, "HOST").map_or(Ok(IpAddr::from([127, 0, 0, 1])), |value| parse_host(&value))?;
@@ -186,6 +193,7 @@ impl Config {
             Some(value) => parse_store(&value)?,
             None => Location::File(default_store(&mount_point, env)?),
         };
+        let sync = SyncConfig::from(&flags.sync, &get)?;
         Ok(Self {
             port: get(&flags.port, "PORT").map_or(Ok(defaults.port), |value| parse_port(&value))?,
             host,
@@ -211,7 +219,8 @@ impl Config {
                     Ok(parse_bytes("EXEC_LOG_MAX_BYTES", &value, LEAST_EXEC_LOG)? as usize)
                 })?,
             exec_env: Vec::new(),
-            ignored: NOT_YET.into_iter().filter(|variable| env(variable).is_some()).collect(),
+            ignored: sync.ignored(env),
+            sync,
         })
     }
 }
@@ -310,10 +319,10 @@ fn store_name(mount_point: &Path) -> String {
     name + ".db"
 }
 
-fn parse_token(value: String) -> Parsed<String> {
+fn parse_token(variable: &'static str, value: String) -> Parsed<String> {
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
         let accepted = "give a secret of printable ASCII characters without blanks, or unset it";
-        return Err(wrong("WSD_TOKEN", "", accepted.into()));
+        return Err(wrong(variable, "", accepted.into()));
     }
     Ok(value)
 }

@@ -9,11 +9,19 @@ use crate::http;
 use crate::metrics;
 use crate::mount::Backend;
 use crate::mount::guard::Guard;
-use crate::rpc::{About, Host, Pool};
+use crate::outbound::Outbound;
+use crate::replica::{self, Control, Replica};
+use crate::rpc::{About, Host, Pool, Syncing};
 use crate::service::{Files, Tracker};
+use crate::sync::Hub;
+use crate::sync::engine::Timing;
+use crate::sync::ignore::Ignore;
+use crate::sync::site::Site;
+use crate::upstream;
 use crate::workspace::{Workspace, WorkspaceError};
 use signals::Signals;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -43,6 +51,7 @@ pub struct Daemon {
     signals: Signals,
     state: Arc<http::State>,
     guard: Option<Guard>,
+    replica: Option<Replica>,
     stop_http: oneshot::Sender<()>,
     http: tokio::task::JoinHandle<()>,
 }
@@ -52,7 +61,7 @@ impl Daemon {
     pub fn start(config: Config) -> Result<Self, DaemonError> {
         if !config.ignored.is_empty() {
             let variables = config.ignored.join(", ");
-            tracing::warn!(variables, "set, but without effect: this version does not sync or run commands");
+            tracing::warn!(variables, "set, but without effect: UPSTREAM_URL is not");
         }
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().build().map_err(DaemonError::Threads)?;
@@ -69,7 +78,9 @@ impl Daemon {
             started: Instant::now(),
             workspace: OnceLock::new(),
             host: OnceLock::new(),
-            sessions: Pool::start(descriptors.sessions).map_err(DaemonError::Threads)?,
+            sessions: Arc::new(Pool::start(descriptors.sessions).map_err(DaemonError::Threads)?),
+            outbound: Outbound::default(),
+            synced: AtomicBool::new(false),
             metrics: metrics::install().map_err(DaemonError::Metrics)?,
         });
         let (stop_http, stopped) = oneshot::channel();
@@ -96,10 +107,12 @@ impl Daemon {
             Backend::None => None,
             Backend::Fuse => Some(execs_of(&state.config, &opened, &files, &runtime)?),
         };
-        let _ = state.host.set(Arc::new(Host::new(files, execs, about).map_err(DaemonError::Threads)?));
+        let (sync, replica) = sync_of(&state.config, &opened, &runtime)?;
+        let host = Host::new(files, execs, sync, about).map_err(DaemonError::Threads)?;
+        let _ = state.host.set(Arc::new(host));
         let _ = state.workspace.set(opened);
         let guard = guard_of(&state.config, backend);
-        Ok(Self { runtime, signals, state, guard, stop_http, http })
+        Ok(Self { runtime, signals, state, guard, replica, stop_http, http })
     }
 
     /// The port that is listened on.
@@ -136,6 +149,7 @@ impl Daemon {
     pub fn stop(self) -> Result<(), DaemonError> {
         tracing::info!("stopping");
         let _ = self.stop_http.send(());
+        self.state.outbound.close();
         self.runtime.spawn(self.signals.end_at_once_on_the_next());
         let drained = self.runtime.block_on(async { tokio::time::timeout(DRAIN, self.http).await });
         if drained.is_err() {
@@ -144,6 +158,9 @@ impl Daemon {
         if let Some(execs) = self.state.host.get().and_then(|host| host.execs.as_ref()) {
             self.runtime.block_on(execs.close());
         }
+        if let Some(replica) = self.replica {
+            self.runtime.block_on(replica.stop(self.state.config.sync.grace));
+        }
         self.state.sessions.close();
         let closed = self.state.workspace.get().map_or(Ok(()), Workspace::close);
         drop(self.guard);
@@ -151,6 +168,35 @@ impl Daemon {
         tracing::info!("stopped");
         Ok(closed?)
     }
+}
+
+/// What this workspace is to others, and, if it has an upstream, the replica that keeps it in step.
+fn sync_of(
+    config: &Config,
+    workspace: &Workspace,
+    runtime: &Runtime,
+) -> Result<(Syncing, Option<Replica>), WorkspaceError> {
+    let site = Arc::new(Site::open(Arc::clone(&workspace.vfs), Arc::clone(&workspace.store))?);
+    let hub = Arc::new(Hub::new(Arc::clone(&site)));
+    let Some(url) = &config.sync.upstream else {
+        return Ok((Syncing { hub, control: Arc::new(Control::without_upstream(site)) }, None));
+    };
+    let dial = upstream::Dial {
+        url: url.clone(),
+        token: config.sync.token.clone(),
+        ca: config.sync.ca.clone(),
+        bandwidth: config.sync.bandwidth,
+    };
+    let settings = replica::Settings {
+        upstream: url.clone(),
+        label: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        ignore: Ignore::new(&config.sync.ignore)?,
+        on_conflict: config.sync.on_conflict,
+        timing: Timing::default(),
+    };
+    let _inside = runtime.enter();
+    let replica = Replica::start(site, dial, settings)?;
+    Ok((Syncing { hub, control: Arc::new(replica.control()) }, Some(replica)))
 }
 
 fn execs_of(

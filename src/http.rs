@@ -1,16 +1,20 @@
 //! The HTTP server: RPC's two ways in, and what is asked without RPC.
 //!
 //! - `server`: connections. `stall`: those that take nothing. `guard`: who may ask. `log`: what is told of each request.
-//! - `rpc`: the WebSocket and the batch. `ops`: the routes for whoever runs the daemon.
+//! - `rpc`: the WebSocket and the batch. `ops`, `sync`: what is told to whoever runs the daemon. `connect`: connections
+//!   that the daemon makes itself.
 
+mod connect;
 mod guard;
 mod log;
 mod ops;
 mod rpc;
 mod server;
 mod stall;
+mod sync;
 
 use crate::config::Config;
+use crate::outbound::Outbound;
 use crate::rpc::{Host, Pool};
 use crate::workspace::Workspace;
 use axum::Router;
@@ -18,6 +22,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -34,7 +39,10 @@ pub struct State {
     pub(crate) workspace: OnceLock<Workspace>,
     /// What RPC serves; there when the workspace is.
     pub(crate) host: OnceLock<Arc<Host>>,
-    pub(crate) sessions: Pool,
+    pub(crate) sessions: Arc<Pool>,
+    pub(crate) outbound: Outbound,
+    /// The first sync since the start has been done.
+    pub(crate) synced: AtomicBool,
     pub(crate) metrics: PrometheusHandle,
 }
 
@@ -46,6 +54,7 @@ fn router(state: Arc<State>) -> Router {
         .route("/__wsd/info", get(ops::info))
         .route("/__wsd/stats", get(ops::stats))
         .route("/__wsd/checkpoint", post(ops::checkpoint))
+        .route("/connect", post(connect::begin).get(connect::list).delete(connect::end))
         .route("/api", post(rpc::batch))
         .route("/ws", any(rpc::socket))
         .fallback(|| async { text(StatusCode::NOT_FOUND, "not found\n") })

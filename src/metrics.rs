@@ -2,6 +2,7 @@
 //!
 //! Names are stable; a release that renames one says so.
 
+use crate::sync::status::{LinkState, Status};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::time::Duration;
@@ -27,6 +28,18 @@ const CACHED: &str = "wsd_cached_bytes";
 const ALLOCATED: &str = "wsd_allocated_bytes";
 /// Memory of the process.
 const RESIDENT: &str = "wsd_resident_bytes";
+
+/// Sync with the upstream: whether it is connected; nodes and bytes that are to be pushed, and to be applied; revisions
+/// that are upstream, and that are applied; conflicts so far; when it was last heard of, seconds since 1970.
+const UP_CONNECTED: &str = "wsd_sync_connected";
+const UP_PENDING: &str = "wsd_sync_pending_entries";
+const UP_PENDING_BYTES: &str = "wsd_sync_pending_bytes";
+const UP_INCOMING: &str = "wsd_sync_incoming_entries";
+const UP_INCOMING_BYTES: &str = "wsd_sync_incoming_bytes";
+const UP_PUSHED: &str = "wsd_sync_pushed_revision";
+const UP_PULLED: &str = "wsd_sync_pulled_revision";
+const UP_CONFLICTS: &str = "wsd_sync_conflicts_total";
+const UP_HEARD: &str = "wsd_sync_last_contact_seconds";
 
 /// Bounds of the histogram, seconds.
 const BUCKETS: &[f64] =
@@ -64,6 +77,15 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!(CACHED, metrics::Unit::Bytes, "bytes of content cached for reading");
     describe_gauge!(ALLOCATED, metrics::Unit::Bytes, "bytes allocated in the workspace");
     describe_gauge!(RESIDENT, metrics::Unit::Bytes, "memory of the process");
+    describe_gauge!(UP_CONNECTED, "1 while the upstream is connected");
+    describe_gauge!(UP_PENDING, "nodes that changed here and are not upstream yet");
+    describe_gauge!(UP_PENDING_BYTES, metrics::Unit::Bytes, "bytes of their content");
+    describe_gauge!(UP_INCOMING, "nodes that are known to come from upstream");
+    describe_gauge!(UP_INCOMING_BYTES, metrics::Unit::Bytes, "bytes of their content");
+    describe_gauge!(UP_PUSHED, "the last revision of this workspace on the upstream's disk");
+    describe_gauge!(UP_PULLED, "the upstream's last revision that is applied here");
+    describe_counter!(UP_CONFLICTS, "conflicts with the upstream that were settled");
+    describe_gauge!(UP_HEARD, metrics::Unit::Seconds, "when the upstream was last heard of, since 1970");
     describe_counter!(REQUESTS, "HTTP requests answered, by route and status");
     Ok(handle)
 }
@@ -97,6 +119,22 @@ pub fn workspace(live: &Live) {
     gauge!(CACHED).set(live.cached_bytes as f64);
     gauge!(ALLOCATED).set(live.allocated_bytes as f64);
     gauge!(RESIDENT).set(live.resident_bytes as f64);
+}
+
+/// Sync as it is; nothing where there is no upstream.
+pub fn sync(status: &Status) {
+    if status.upstream.is_none() {
+        return;
+    }
+    gauge!(UP_CONNECTED).set(f64::from(u8::from(status.link == LinkState::Connected)));
+    gauge!(UP_PENDING).set(status.pending_entries as f64);
+    gauge!(UP_PENDING_BYTES).set(status.pending_bytes as f64);
+    gauge!(UP_INCOMING).set(status.incoming_entries as f64);
+    gauge!(UP_INCOMING_BYTES).set(status.incoming_bytes as f64);
+    gauge!(UP_PUSHED).set(status.pushed as f64);
+    gauge!(UP_PULLED).set(status.pulled as f64);
+    counter!(UP_CONFLICTS).absolute(status.conflicts);
+    gauge!(UP_HEARD).set(status.last_contact.unwrap_or_default() as f64 / 1e9);
 }
 
 /// An HTTP request was answered.

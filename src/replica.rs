@@ -10,7 +10,7 @@ mod push;
 mod tests;
 mod transfer;
 
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 use crate::sync::engine::Timing;
 use crate::sync::ignore::Ignore;
 use crate::sync::link::{Answer, LinkError, Upstream};
@@ -73,6 +73,7 @@ impl Replica {
     pub fn start(site: Arc<Site>, dial: impl Dial, settings: Settings) -> FsResult<Self> {
         let (commands, inbox) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(Arc::clone(&site), settings)?);
+        shared.site.prepare()?;
         let driver = Driver { shared: Arc::clone(&shared), commands: commands.clone() };
         let task = tokio::spawn(driver::run(shared, dial, commands, inbox));
         Ok(Self { control: Control { site, to: Some(driver) }, task })
@@ -91,15 +92,13 @@ impl Replica {
         }
         let status = self.control.status();
         let seconds = grace.as_secs();
-        match status {
-            Ok(Status { pending_entries: 0, .. }) => {}
-            Ok(status) => tracing::warn!(
+        if status.pending_entries > 0 {
+            tracing::warn!(
                 entries = status.pending_entries,
                 bytes = status.pending_bytes,
                 error = status.last_error.as_deref().unwrap_or("none"),
                 "not all changes could be pushed upstream within {seconds} seconds; the rest is pushed after the next start"
-            ),
-            Err(error) => tracing::warn!(%error, "it is not known what could not be pushed upstream"),
+            );
         }
     }
 }
@@ -117,18 +116,24 @@ impl Control {
         }
     }
 
-    /// Where it is. May wait for the store.
-    pub fn status(&self) -> FsResult<Status> {
-        let site = &self.site;
-        let state = site.state()?;
-        let mut status = match &self.to {
+    /// Where it is. May wait for the store; if that does not answer, its error is the last one.
+    pub fn status(&self) -> Status {
+        let known = match &self.to {
             Some(driver) => driver.shared.status(),
             None => Status { link: LinkState::Off, ..Status::default() },
         };
+        let failed = |error: FsError| Status { last_error: Some(error.to_string()), ..known.clone() };
+        self.read_status(known.clone()).unwrap_or_else(failed)
+    }
+
+    fn read_status(&self, known: Status) -> FsResult<Status> {
+        let site = &self.site;
+        let state = site.state()?;
+        let mut status = known;
         status.replica = ReplicaId(state.replica).to_string();
         status.revision = site.revision();
         status.pushed = status.pushed.max(state.pushed);
-        status.pulled = state.cursor.map_or(0, |(_, revision)| revision);
+        status.pulled = state.cursor.map_or(0, |cursor| cursor.revision);
         if self.to.is_some() {
             (status.pending_entries, status.pending_bytes) = site.pending(state.pushed)?;
         }

@@ -6,7 +6,7 @@
 //!
 //! - `pool`: the threads. `session`: one connection, and what its calls share.
 //! - `batch`: a connection that is one request and one answer.
-//! - `workspace`, `fs`, `streams`, `cursors`, `exec`: the objects, each method one call into the service.
+//! - `workspace`, `fs`, `streams`, `cursors`, `exec`, `sync`: the objects, each method one call into the service.
 //! - `convert`: between the wire's types and the service's.
 
 mod batch;
@@ -17,9 +17,10 @@ mod fs;
 mod pool;
 mod session;
 mod streams;
+mod sync;
 mod workspace;
 
 pub use batch::{Answer, BatchError, MAX_ANSWER, MAX_BODY, Share};
-pub use pool::{Pool, Socket};
-pub use session::Host;
+pub use pool::{End, Pool, Socket};
+pub use session::{Host, Syncing};
 pub use workspace::About;

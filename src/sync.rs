@@ -44,6 +44,7 @@ pub use engine::{Effect, Engine, Event};
 pub use entry::{
     Attributes, Author, ContentId, Cursor, Entry, Hash, NodeId, Offer, Place, ReplicaId, State, Times,
 };
+pub use hub::Hub;
 pub use judge::judge;
 pub use offer::{Offering, offers};
 pub use plan::{Planned, Rules, plan};

@@ -5,4 +5,5 @@
 capnp::generated_code!(pub mod common_capnp);
 capnp::generated_code!(pub mod exec_capnp);
 capnp::generated_code!(pub mod fs_capnp);
+capnp::generated_code!(pub mod sync_capnp);
 capnp::generated_code!(pub mod workspace_capnp);

@@ -1,7 +1,7 @@
 //! The commands that talk to a running daemon.
 
 use super::talk::{finish, options, talk, talk_code};
-use super::{about, commands, exec, files, get, list, put, search, watch};
+use super::{about, commands, exec, files, get, list, put, search, sync, watch};
 use clap::Subcommand;
 use std::process::ExitCode;
 
@@ -41,6 +41,8 @@ pub(super) enum Remote {
     Logs(commands::LogsArgs),
     /// Send a signal to all processes of a command
     Kill(commands::KillArgs),
+    /// How the workspace is in step with its upstream, and what it is told to do
+    Sync(sync::SyncArgs),
     /// What the daemon says of itself
     Info(about::AboutArgs),
     /// The daemon's counters
@@ -79,6 +81,7 @@ impl Remote {
                 talk_code(&args.remote, async |client, out| commands::logs(client, out, &args).await)
             }
             Self::Kill(args) => talk(&args.remote, async |client, _| commands::kill(client, &args).await),
+            Self::Sync(args) => sync::sync(args),
             Self::Info(args) => talk(&args.remote, async |client, out| about::info(client, out, &args).await),
             Self::Stats(args) => match options(&args.remote) {
                 Ok(options) => finish(async |out| about::stats(&options, out, &args).await),

@@ -1,12 +1,14 @@
 //! Where a daemon is, and a byte stream to it.
 
 use super::{ClientError, ClientOptions};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::http::header::HeaderValue;
@@ -17,7 +19,7 @@ pub(super) const CONNECT: Duration = Duration::from_secs(10);
 const RUNNING: &str = "is the daemon running there? See --url, WSD_URL and PORT";
 
 /// A stream of bytes to a daemon.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
@@ -34,6 +36,17 @@ impl From<ClientError> for Unreachable {
     }
 }
 
+impl Unreachable {
+    /// The same, and trying again won't help.
+    pub(super) fn for_good(mut self) -> Self {
+        self.is_temporary = false;
+        if let ClientError::Connect { is_temporary, .. } = &mut self.error {
+            *is_temporary = false;
+        }
+        self
+    }
+}
+
 /// The address of a daemon, taken apart.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
@@ -44,6 +57,7 @@ pub(super) struct Target {
     pub(super) port: u16,
     pub(super) bearer: Option<HeaderValue>,
     tls: bool,
+    ca: Option<PathBuf>,
 }
 
 impl Target {
@@ -77,12 +91,13 @@ impl Target {
             given => given.strip_prefix(':').and_then(|port| port.parse().ok()),
         };
         let port = port.ok_or_else(|| wrong("its port is not a number from 1 to 65535"))?;
-        Ok(Self { uri, host, port, bearer: bearer.transpose()?, tls, url })
+        Ok(Self { uri, host, port, bearer: bearer.transpose()?, tls, ca: options.ca.clone(), url })
     }
 
     /// Why there is no connection, when trying again may help.
     pub(super) fn unreachable(&self, reason: impl ToString, advice: &'static str) -> Unreachable {
-        let error = ClientError::Connect { url: self.url.clone(), reason: reason.to_string(), advice };
+        let (url, reason, is_temporary) = (self.url.clone(), reason.to_string(), true);
+        let error = ClientError::Connect { url, reason, advice, is_temporary };
         Unreachable { error, is_temporary: true }
     }
 
@@ -95,7 +110,8 @@ impl Target {
         if !self.tls {
             return Ok(Box::new(stream));
         }
-        let config = tls_config().map_err(|error| self.unreachable(error, "TLS cannot be used here"))?;
+        let config =
+            self.tls_config().map_err(|(error, advice)| self.unreachable(error, advice).for_good())?;
         let name = ServerName::try_from(self.host.clone())
             .map_err(|error| ClientError::Url { url: self.url.clone(), reason: error.to_string() })?;
         match TlsConnector::from(config).connect(name, stream).await {
@@ -103,15 +119,24 @@ impl Target {
             Err(error) => Err(self.unreachable(error, "is its certificate one that this machine trusts?")),
         }
     }
-}
 
-/// Trusts what this machine trusts, and what browsers do, for images without any certificates.
-fn tls_config() -> Result<Arc<ClientConfig>, tokio_rustls::rustls::Error> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    /// Trusts what this machine trusts, what browsers do, for images without any certificates, and whom we were told to.
+    fn tls_config(&self) -> Result<Arc<ClientConfig>, (String, &'static str)> {
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Some(path) = &self.ca {
+            let wrong = |error: String| (format!("{}: {error}", path.display()), "give certificates in PEM");
+            let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let found = found.map_err(|error| wrong(error.to_string()))?;
+            if roots.add_parsable_certificates(found).0 == 0 {
+                return Err(wrong("there is no certificate in it".to_owned()));
+            }
+        }
+        let provider = Arc::new(crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.map_err(|error| (error.to_string(), "TLS cannot be used here"))?;
+        Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Why a call failed, and whether it changed anything.
 
+use crate::parcel::Wrong;
 use std::borrow::Cow;
 use wsd_schema::common_capnp::{self, error};
 
@@ -46,6 +47,8 @@ pub enum ClientError {
         reason: String,
         /// What to do about it.
         advice: &'static str,
+        /// Whether it may be otherwise if it is tried again.
+        is_temporary: bool,
     },
     /// The daemon did not accept the secret.
     #[error("{url} wants another secret than the one given: set WSD_TOKEN to the daemon's")]
@@ -139,6 +142,12 @@ impl From<capnp::Error> for Failure {
 impl From<capnp::NotInSchema> for Failure {
     fn from(error: capnp::NotInSchema) -> Self {
         Self::Broken(error.into())
+    }
+}
+
+impl From<Wrong> for Failure {
+    fn from(wrong: Wrong) -> Self {
+        Self::Broken(capnp::Error::failed(wrong.0))
     }
 }
 

@@ -9,7 +9,7 @@ use capnp_rpc::RpcSystem;
 use futures::future::{Either, select};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, Stream, StreamExt};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use wsd_schema::fs_capnp::fs;
+use wsd_schema::sync_capnp::sync;
 use wsd_schema::workspace_capnp::workspace;
 
 type Socket = WebSocketStream<Box<dyn Duplex>>;
@@ -33,6 +34,7 @@ const CLOSE: Duration = Duration::from_secs(1);
 pub(super) struct Link {
     pub(super) workspace: workspace::Client,
     pub(super) fs: fs::Client,
+    sync: OnceCell<sync::Client>,
     since: Instant,
     loss: Loss,
     pump: Cell<Option<JoinHandle<()>>>,
@@ -71,9 +73,16 @@ impl Link {
         let asked = workspace.fs_request().send().promise;
         let fs = async { asked.await?.get()?.get_fs() };
         match timeout(CONNECT, fs).await.map_err(late)? {
-            Ok(fs) => Ok(Self { workspace, fs, since: Instant::now(), loss, pump, _end }),
+            Ok(fs) => {
+                Ok(Self { workspace, fs, sync: OnceCell::new(), since: Instant::now(), loss, pump, _end })
+            }
             Err(error) => Err(target.unreachable(error.extra, "is it a wsd of another version?")),
         }
+    }
+
+    /// The workspace in step with others.
+    pub(super) fn sync(&self) -> &sync::Client {
+        self.sync.get_or_init(|| self.workspace.sync_request().send().pipeline.get_sync())
     }
 
     /// How it was lost, if it was.
@@ -131,6 +140,28 @@ async fn open(target: &Target) -> Result<Socket, Unreachable> {
     }
 }
 
+/// A WebSocket to any address, to be served on. What is there need not be a wsd, so nothing of what it says is repeated but
+/// its status.
+pub async fn upgrade(options: &ClientOptions) -> Result<WebSocketStream<Box<dyn Duplex>>, ClientError> {
+    let target = Target::new(options)?;
+    let late = |_| target.unreachable("no answer in time", "does it speak WebSocket?");
+    let opened = timeout(CONNECT, open(&target)).await.map_err(late);
+    match opened.and_then(|opened| opened) {
+        Ok(web) => Ok(web),
+        Err(Unreachable { error: ClientError::Connect { url, reason, is_temporary, .. }, .. }) => {
+            let reason = match reason.split_once(SAID) {
+                Some((status, _)) => status.to_owned(),
+                None => reason,
+            };
+            Err(ClientError::Connect { url, reason, advice: "does it speak WebSocket?", is_temporary })
+        }
+        Err(unreachable) => Err(unreachable.error),
+    }
+}
+
+/// Between the status of an answer and what else it said.
+const SAID: &str = ", and said: ";
+
 /// What the answer to the upgrade means.
 fn refused(target: &Target, error: &Error) -> Unreachable {
     let Error::Http(answer) = error else {
@@ -141,14 +172,14 @@ fn refused(target: &Target, error: &Error) -> Unreachable {
         return ClientError::Secret { url: target.url.clone() }.into();
     }
     let body = answer.body().as_deref().unwrap_or_default();
-    let reason = format!("it answered {status}: {}", String::from_utf8_lossy(body).trim_end());
+    let reason = format!("it answered {status}{SAID}{}", String::from_utf8_lossy(body).trim_end());
     let advice = match status {
         StatusCode::MISDIRECTED_REQUEST | StatusCode::FORBIDDEN => "ask it by a name that it allows",
         StatusCode::SERVICE_UNAVAILABLE => "try again when it is ready",
         _ => "the path of a wsd's RPC is /ws",
     };
-    let is_temporary = status.is_server_error();
-    Unreachable { is_temporary, ..target.unreachable(reason, advice) }
+    let unreachable = target.unreachable(reason, advice);
+    if status.is_server_error() { unreachable } else { unreachable.for_good() }
 }
 
 /// What the daemon sends, until it says nothing for too long.

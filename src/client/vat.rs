@@ -75,6 +75,10 @@ impl Vat {
         if let Some(link) = slot.as_ref().filter(|link| link.loss().is_none()) {
             return Ok(Rc::clone(link));
         }
+        if let Some(lost) = slot.as_ref().filter(|_| !self.options.redial) {
+            let reason = lost.loss().unwrap_or_default();
+            return Err(ClientError::Lost { url: self.target.url.clone(), reason, applied: Applied::No });
+        }
         if slot.take().is_some_and(|link| link.age() < STEADY) {
             sleep(jitter(4 * PAUSES.0)).await;
         }
@@ -152,7 +156,7 @@ impl Vat {
 }
 
 /// Between half of a pause and all of it, so that clients that lost one daemon do not return as one.
-fn jitter(pause: Duration) -> Duration {
+pub(crate) fn jitter(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) >> 32;
     pause.mul_f64(0.5 + random as f64 / f64::from(u32::MAX) / 2.0)
 }

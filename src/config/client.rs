@@ -27,7 +27,7 @@ impl ClientConfig {
     }
 
     pub(super) fn from(flags: &ClientFlags, env: &dyn Fn(&str) -> Option<String>) -> Parsed<Self> {
-        let token = env("WSD_TOKEN").map(parse_token).transpose()?;
+        let token = env("WSD_TOKEN").map(|value| parse_token("WSD_TOKEN", value)).transpose()?;
         if let Some(url) = flags.url.clone().or_else(|| env("WSD_URL")) {
             return Ok(Self { url, token });
         }

@@ -21,7 +21,8 @@ pub(super) async fn check(
         let line = "this host name is not allowed here: add it to WSD_ALLOWED_HOSTS\n";
         return text(StatusCode::MISDIRECTED_REQUEST, line);
     }
-    let changes = request.method() == Method::POST || headers.contains_key(header::UPGRADE);
+    let looks = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let changes = !looks || headers.contains_key(header::UPGRADE);
     if changes && !origin_is_allowed(headers, &state.config.allowed_hosts) {
         return text(
             StatusCode::FORBIDDEN,

@@ -1,5 +1,6 @@
 //! The routes for whoever runs the daemon.
 
+use super::sync::section;
 use super::{State, text};
 use crate::store::Checkpoint;
 use crate::workspace::Workspace;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What this version can do.
-pub(crate) const FEATURES: &[&str] = &["fuse", "xattr", "acl", "reflink", "rpc", "watch"];
+pub(crate) const FEATURES: &[&str] = &["fuse", "xattr", "acl", "reflink", "rpc", "watch", "sync"];
 
 type Shared = extract::State<Arc<State>>;
 
@@ -19,7 +20,8 @@ pub(super) async fn root() -> Json<Value> {
     Json(json!({}))
 }
 
-/// `ok` as soon as anybody can ask; with `?ready`, when the store is open and the mount is there.
+/// `ok` as soon as anybody can ask; with `?ready`, when the store is open, the mount is there, and the first
+/// sync with the upstream, if one is set, has been done.
 pub(super) async fn health(state: Shared, RawQuery(query): RawQuery) -> Response {
     let asks_ready =
         query.is_some_and(|query| query.split('&').any(|part| part == "ready" || part.starts_with("ready=")));
@@ -34,7 +36,10 @@ pub(super) async fn health(state: Shared, RawQuery(query): RawQuery) -> Response
         Some(workspace) if !workspace.mount_is_ready() => {
             text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the mount is gone\n")
         }
-        Some(_) => text(StatusCode::OK, "ok\n"),
+        Some(_) => match state.not_synced() {
+            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+            None => text(StatusCode::OK, "ok\n"),
+        },
     }
 }
 
@@ -50,6 +55,9 @@ pub(super) async fn metrics(state: Shared) -> Response {
             allocated_bytes: live.allocated_bytes,
             resident_bytes: resident_bytes(),
         });
+    }
+    if let Some(status) = state.sync_status() {
+        crate::metrics::sync(&status);
     }
     state.metrics.run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.render()).into_response()
@@ -67,6 +75,7 @@ pub(super) async fn info(state: Shared) -> Response {
             "store": workspace.store.location().to_string(),
             "workspace": workspace.store.uuid(workspace.store.workspace())?,
             "features": FEATURES,
+            "upstream": state.config.sync.upstream,
         }))
     })
     .await
@@ -92,6 +101,9 @@ pub(super) async fn stats(state: Shared) -> Response {
             "rssBytes": resident_bytes(),
             "uptimeMs": state.started.elapsed().as_millis() as u64,
         });
+        if let Some(status) = state.sync_status() {
+            stats["sync"] = section(&status);
+        }
         if let Some(failure) = workspace.failure() {
             stats["failure"] = Value::String(failure.to_string());
         }

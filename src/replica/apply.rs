@@ -93,6 +93,25 @@ impl Shared {
         self.take_in(&*link, call, told, None).await
     }
 
+    /// Finds out what became of offers that were not answered.
+    pub(super) async fn recover<L: Upstream>(self: Arc<Self>, link: Arc<L>, call: Call) -> Answer<Event> {
+        let ids: Vec<NodeId> = self.unanswered.lock().iter().map(|offer| offer.id).collect();
+        let told = link.read_entries(ids).await?;
+        let event = self.take_in(&*link, call, told, None).await?;
+        if matches!(event, Event::Applied { .. }) {
+            let shared = Arc::clone(&self);
+            blocking(move || shared.answered()).await?;
+        }
+        Ok(event)
+    }
+
+    /// No offer is without an answer any more.
+    pub(super) fn answered(&self) -> FsResult<()> {
+        self.site.note_offers(&[])?;
+        self.unanswered.lock().clear();
+        Ok(())
+    }
+
     /// Reads and applies all nodes here that upstream should know of, and has not told of.
     pub(super) async fn reconcile<L: Upstream>(
         self: Arc<Self>,

@@ -230,10 +230,16 @@ impl<D: Dial> Loop<D> {
         let began = blocking(move || {
             let site = &shared.site;
             let state = site.state()?;
-            let cursor =
-                state.cursor.map(|(life, revision)| Cursor { life: crate::sync::Author(life), revision });
+            let cursor = state.cursor.map(|row| Cursor {
+                life: crate::sync::Author(row.life),
+                revision: row.revision,
+                listed: row.listed,
+            });
+            let offers = site.unanswered()?;
+            let unanswered = !offers.is_empty();
+            *shared.unanswered.lock() = offers;
             let known = site.has_bases()?;
-            Ok(Event::Began { cursor, known, pushed: state.pushed, revision: site.revision() })
+            Ok(Event::Began { cursor, known, unanswered, pushed: state.pushed, revision: site.revision() })
         });
         began
             .await
@@ -332,6 +338,10 @@ impl<D: Dial> Loop<D> {
             Effect::Read { call, ids } => {
                 let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
                 self.answer(call, async move { shared.read(connected(link)?, call, ids).await });
+            }
+            Effect::Recover { call } => {
+                let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
+                self.answer(call, async move { shared.recover(connected(link)?, call).await });
             }
             Effect::BeginListing => self.shared.told.lock().clear(),
             Effect::Reconcile { call, cursor } => {

@@ -72,24 +72,35 @@ impl Shared {
         }
         for _ in 0..TRIES {
             let offers: Vec<Offer> = parcel.offers.iter().map(|told| told.what.clone()).collect();
-            self.unanswered.lock().clone_from(&offers);
+            let shared = Arc::clone(self);
+            blocking(move || {
+                shared.site.note_offers(&offers)?;
+                *shared.unanswered.lock() = offers;
+                Ok(())
+            })
+            .await?;
             let answer = link.push(parcel.offers.clone(), parcel.up_to, parcel.life).await?;
             match answer {
                 Pushed::Taken(cursor) => {
                     self.heard(Some(cursor));
                     let shared = Arc::clone(self);
-                    blocking(move || shared.agreed(&parcel)).await?;
-                    self.unanswered.lock().clear();
+                    blocking(move || {
+                        shared.agreed(&parcel)?;
+                        shared.answered()
+                    })
+                    .await?;
                     return Ok(Sent::Taken(Some(cursor)));
                 }
                 Pushed::Refused(refusals) => {
-                    self.unanswered.lock().clear();
+                    let shared = Arc::clone(self);
+                    blocking(move || shared.answered()).await?;
                     let mut known = HashSet::new();
                     let ids = refusals.iter().flat_map(crate::sync::Refusal::ids);
                     return Ok(Sent::Otherwise(refused(call, ids.filter(|id| known.insert(*id)).collect())));
                 }
                 Pushed::Lacks(hashes) => {
-                    self.unanswered.lock().clear();
+                    let shared = Arc::clone(self);
+                    blocking(move || shared.answered()).await?;
                     self.bring(link, hashes).await?;
                 }
             }

@@ -3,14 +3,14 @@
 use super::{Control, Dial, Replica, Settings};
 use crate::store::rows::{Ino, Kind, ROOT, Revision};
 use crate::store::{Location, Store};
-use crate::sync::hub::Hub;
+use crate::sync::hub::{Hub, Peer};
 use crate::sync::ignore::Ignore;
 use crate::sync::link::{
     Answer, Hello, LinkError, Object, Portion, Pushed, Told, Upstream, Watermark, Welcome,
 };
 use crate::sync::site::Site;
 use crate::sync::status::LinkState;
-use crate::sync::{Author, Cursor, Entry, Hash, NodeId, Offer, ReplicaId};
+use crate::sync::{Author, Cursor, Entry, Hash, NodeId, Offer};
 use crate::vfs::{Caller, NewNode, Options, RenameMode, SetAttr, SetTime, SetXattr, Vfs};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ struct Way {
 
 struct Link {
     way: Way,
-    replica: Mutex<ReplicaId>,
+    peer: Mutex<Peer>,
 }
 
 impl Dial for Way {
@@ -42,22 +42,22 @@ impl Dial for Way {
             return Err(LinkError::Lost("cut".to_owned()));
         }
         self.left.store(u64::MAX, Ordering::Relaxed);
-        Ok(Link { way: self.clone(), replica: Mutex::default() })
+        Ok(Link { way: self.clone(), peer: Mutex::default() })
     }
 }
 
 impl Link {
     async fn ask<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&Hub, ReplicaId) -> Answer<T> + Send + 'static,
+        ask: impl FnOnce(&Hub, Peer) -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
         let lost = || LinkError::Lost("cut".to_owned());
         if self.way.cut.load(Ordering::Relaxed) {
             return Err(lost());
         }
         let last = self.way.left.fetch_sub(1, Ordering::Relaxed) == 1;
-        let (hub, replica) = (Arc::clone(&self.way.hub), *self.replica.lock());
-        let answer = tokio::task::spawn_blocking(move || ask(&hub, replica)).await.unwrap();
+        let (hub, peer) = (Arc::clone(&self.way.hub), *self.peer.lock());
+        let answer = tokio::task::spawn_blocking(move || ask(&hub, peer)).await.unwrap();
         // It was done, and nobody hears of it.
         if last || self.way.cut.load(Ordering::Relaxed) { Err(lost()) } else { answer }
     }
@@ -65,8 +65,9 @@ impl Link {
 
 impl Upstream for Link {
     async fn hello(&self, hello: Hello) -> Answer<Welcome> {
-        *self.replica.lock() = hello.replica;
-        self.ask(move |hub, _| hub.hello(&hello)).await
+        let (welcome, peer) = self.ask(move |hub, _| hub.hello(&hello)).await?;
+        *self.peer.lock() = peer;
+        Ok(welcome)
     }
     async fn changes(
         &self,
@@ -77,7 +78,7 @@ impl Upstream for Link {
         let deadline = Instant::now() + wait.unwrap_or_default();
         loop {
             let ignore = ignore.clone();
-            let portion = self.ask(move |hub, replica| hub.changes(replica, after, &ignore)).await?;
+            let portion = self.ask(move |hub, peer| hub.changes(peer.id, after, &ignore)).await?;
             if !portion.entries.is_empty() || portion.more || portion.reset || Instant::now() >= deadline {
                 return Ok(portion);
             }
@@ -103,10 +104,10 @@ impl Upstream for Link {
     }
     async fn bring(&self, objects: Vec<Object>) -> Answer<()> {
         self.way.count(&objects);
-        self.ask(move |hub, replica| hub.bring(replica, objects)).await
+        self.ask(move |hub, peer| hub.bring(peer.id, objects)).await
     }
     async fn push(&self, offers: Vec<Told<Offer>>, up_to: Revision, life: Author) -> Answer<Pushed> {
-        self.ask(move |hub, replica| hub.push(replica, offers, up_to, life)).await
+        self.ask(move |hub, peer| hub.push(peer, offers, up_to, life)).await
     }
     async fn flush(&self, revision: Revision) -> Answer<Cursor> {
         self.ask(move |hub, _| hub.flush(revision)).await
@@ -256,7 +257,7 @@ async fn in_step(sites: &[&Arc<Site>], controls: &[&Control]) {
                     .map(|(p, l)| format!("{p}: {l}"))
                     .collect::<Vec<_>>()
             };
-            let states: Vec<_> = controls.iter().map(|control| control.status().unwrap()).collect();
+            let states: Vec<_> = controls.iter().map(|control| control.status()).collect();
             panic!("not in step: {:#?}\n{:#?}\n{states:#?}", only(a, b), only(b, a));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -306,7 +307,7 @@ async fn everything_that_a_tree_can_hold_arrives_both_ways() {
     assert_eq!(tree.read("from-hub"), b"hub");
     assert!(!tree.has("fifo") && !tree.has("d"));
     for control in [ra.control(), rb.control()] {
-        let status = control.status().unwrap();
+        let status = control.status();
         assert_eq!((status.link, status.conflicts, status.pending_entries), (LinkState::Connected, 0, 0));
     }
     ra.stop(Duration::from_secs(5)).await;
@@ -327,7 +328,7 @@ async fn what_both_changed_is_kept_twice_and_nothing_else_is() {
     let (ra, rb) = (replica(&a, &way), replica(&b, &way));
     in_step(&[&a, &hub, &b], &[&ra.control(), &rb.control()]).await;
     rb.control().pause();
-    while rb.control().status().unwrap().link != LinkState::Paused {
+    while rb.control().status().link != LinkState::Paused {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     ta.write("both", b"by a");
@@ -351,7 +352,7 @@ async fn what_both_changed_is_kept_twice_and_nothing_else_is() {
     rb.control().resume();
     in_step(&[&a, &hub, &b], &[&ra.control(), &rb.control()]).await;
     assert_eq!(ta.read("both"), b"by a");
-    let conflicts = rb.control().status().unwrap();
+    let conflicts = rb.control().status();
     assert_eq!(conflicts.conflicts, 3, "{conflicts:#?}");
     let kept: Vec<_> = conflicts.recent.iter().filter_map(|note| note.kept.clone()).collect();
     let kept: Vec<String> = kept.into_iter().map(|kept| String::from_utf8(kept).unwrap()).collect();
@@ -404,7 +405,7 @@ async fn strangers_are_refused_until_somebody_says_so() {
     let ra = replica(&a, &way);
     let error = ra.control().now().await.unwrap_err();
     assert!(error.to_string().contains("wsd sync join --merge"), "{error}");
-    assert_eq!(ra.control().status().unwrap().link, LinkState::Refused);
+    assert_eq!(ra.control().status().link, LinkState::Refused);
     ra.control().join(true).await.unwrap();
     in_step(&[&a, &hub], &[&ra.control()]).await;
     assert!(Tree(&hub).has("mine") && Tree(&a).has("hub"));

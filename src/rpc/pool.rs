@@ -46,7 +46,16 @@ pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Socket for T {}
 
 type Start = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
-type Web = WebSocketStream<Box<dyn Socket>>;
+type Web<S> = WebSocketStream<S>;
+
+/// How a session ended.
+#[derive(Debug)]
+pub struct End {
+    /// In a line.
+    pub reason: String,
+    /// The peer said that it will not have us (code 1008).
+    pub refused: bool,
+}
 
 /// The threads that sessions live on.
 pub struct Pool {
@@ -96,6 +105,26 @@ impl Pool {
     pub fn serve(&self, host: Arc<Host>, socket: Box<dyn Socket>) -> bool {
         let closing = self.closing.clone();
         self.spawn(move || Box::pin(serve(host, socket, closing)))
+    }
+
+    /// Serves a peer that we have dialled, until it goes or `stop` is told; none when there are too many sessions.
+    pub async fn serve_dialled<S: Socket>(
+        &self,
+        host: Arc<Host>,
+        web: WebSocketStream<S>,
+        stop: CancellationToken,
+    ) -> Option<End> {
+        let (ended, end) = oneshot::channel();
+        let closing = self.closing.clone();
+        let taken = self.spawn(move || {
+            Box::pin(async move {
+                let over = async {
+                    tokio::select! { () = closing.cancelled() => {}, () = stop.cancelled() => {} }
+                };
+                let _ = ended.send(converse(host, web, over).await);
+            })
+        });
+        if taken { end.await.ok() } else { None }
     }
 
     /// What one more batch holds: nothing yet.
@@ -201,17 +230,22 @@ async fn serve(host: Arc<Host>, socket: Box<dyn Socket>, closing: CancellationTo
     config.max_frame_size = Some(MAX_FRAME);
     config.write_buffer_size = WRITE_BUFFER;
     let web = WebSocketStream::from_raw_socket(socket, Role::Server, Some(config)).await;
+    converse(host, web, closing.cancelled()).await;
+}
+
+/// Serves a peer until it goes, or until it is over.
+async fn converse<S: Socket>(host: Arc<Host>, web: Web<S>, over: impl Future<Output = ()>) -> End {
     let session = Session::new(host, Limits::default());
     let begun = Instant::now();
     tracing::info!(session = session.id, "a session begins");
     let (sink, stream) = web.split();
-    let heard = Rc::new(Cell::new(Instant::now()));
+    let heard = Rc::new(Heard { at: Cell::new(Instant::now()), refused: Cell::new(false) });
     let (outgoing, queue) = mpsc::unbounded_channel();
     let (control, commands) = mpsc::unbounded_channel();
     let vat = session.vat(frames(stream, Rc::clone(&heard)), outgoing);
     let writer = write(sink, queue, commands, Rc::clone(&session.ledger));
     tokio::pin!(vat, writer);
-    let (mut lives, mut writes) = (true, true);
+    let (mut lives, mut writes, mut stops) = (true, true, false);
     let reason = tokio::select! {
         ended = &mut vat => {
             lives = false;
@@ -222,10 +256,13 @@ async fn serve(host: Arc<Host>, socket: Box<dyn Socket>, closing: CancellationTo
             written.err().unwrap_or_else(|| "the peer left".to_owned())
         }
         () = watch_over(&heard, &control) => "the peer was silent".to_owned(),
-        () = closing.cancelled() => "the daemon stops".to_owned(),
+        () = over => {
+            stops = true;
+            "the daemon stops".to_owned()
+        }
     };
     session.end();
-    let code = if closing.is_cancelled() { CloseCode::Away } else { close_code(&reason) };
+    let code = if stops { CloseCode::Away } else { close_code(&reason) };
     let text = reason.chars().take(40).collect::<String>();
     let _ = control.send(Message::Close(Some(CloseFrame { code, reason: text.into() })));
     drop(control);
@@ -237,6 +274,15 @@ async fn serve(host: Arc<Host>, socket: Box<dyn Socket>, closing: CancellationTo
     }
     let (calls, seconds) = (session.calls(), begun.elapsed().as_secs());
     tracing::info!(session = session.id, calls, seconds, reason, "a session ends");
+    End { reason, refused: heard.refused.get() }
+}
+
+/// What is known of a peer besides its messages.
+struct Heard {
+    /// When it sent something last.
+    at: Cell<Instant>,
+    /// It closed the connection because it will not have us.
+    refused: Cell<bool>,
 }
 
 fn close_code(reason: &str) -> CloseCode {
@@ -244,14 +290,14 @@ fn close_code(reason: &str) -> CloseCode {
 }
 
 /// The frames of a peer. Whatever it sends shows that it is there.
-fn frames(
-    stream: SplitStream<Web>,
-    heard: Rc<Cell<Instant>>,
+fn frames<S: Socket>(
+    stream: SplitStream<Web<S>>,
+    heard: Rc<Heard>,
 ) -> impl futures::Stream<Item = Result<Bytes, Error>> {
     futures::stream::unfold((stream, heard), |(mut stream, heard)| async move {
         loop {
             let message = stream.next().await?;
-            heard.set(Instant::now());
+            heard.at.set(Instant::now());
             let item = match message {
                 Ok(Message::Binary(bytes)) => {
                     metrics::received(bytes.len());
@@ -260,7 +306,10 @@ fn frames(
                 Ok(Message::Text(_)) => {
                     Err(Error::failed("EPROTOCOL: a text message: RPC messages are binary".to_owned()))
                 }
-                Ok(Message::Close(_)) => return None,
+                Ok(Message::Close(close)) => {
+                    heard.refused.set(close.is_some_and(|close| close.code == CloseCode::Policy));
+                    return None;
+                }
                 // A ping is answered by the socket itself.
                 Ok(_) => continue,
                 Err(error) => Err(Error::disconnected(error.to_string())),
@@ -271,8 +320,8 @@ fn frames(
 }
 
 /// Sends what there is to send, as much as there is at a time.
-async fn write(
-    mut sink: SplitSink<Web, Message>,
+async fn write<S: Socket>(
+    mut sink: SplitSink<Web<S>, Message>,
     mut queue: mpsc::UnboundedReceiver<Bytes>,
     mut commands: mpsc::UnboundedReceiver<Message>,
     ledger: Rc<Ledger>,
@@ -319,10 +368,10 @@ fn why(error: tungstenite::Error) -> String {
 }
 
 /// Returns when the peer has been silent for too long.
-async fn watch_over(heard: &Cell<Instant>, control: &mpsc::UnboundedSender<Message>) {
+async fn watch_over(heard: &Heard, control: &mpsc::UnboundedSender<Message>) {
     loop {
         tokio::time::sleep(PING).await;
-        if heard.get().elapsed() > SILENCE {
+        if heard.at.get().elapsed() > SILENCE {
             return;
         }
         let _ = control.send(Message::Ping(Bytes::new()));

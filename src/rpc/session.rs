@@ -3,7 +3,9 @@
 use super::workspace::{About, WorkspaceObject};
 use crate::exec::Execs;
 use crate::metrics;
+use crate::replica::Control;
 use crate::service::{Failure, Files, Outcome, Stopped};
+use crate::sync::Hub;
 use crate::wire::{Ledger, Limits, Network, Side};
 use bytes::Bytes;
 use capnp::Error;
@@ -42,12 +44,22 @@ const EDITS: usize = 2;
 /// Batches at a time whose answers take much room, of all together.
 const LARGE_BATCHES: usize = 2;
 
+/// The workspace in step with others: below it its replicas, above it its upstream.
+#[derive(Clone)]
+#[allow(missing_docs, reason = "each field is what its name says")]
+pub struct Syncing {
+    pub hub: Arc<Hub>,
+    pub control: Arc<Control>,
+}
+
 /// What all sessions serve.
 pub struct Host {
     /// The files.
     pub files: Files,
     /// The commands; none where programs cannot reach the workspace.
     pub execs: Option<Arc<Execs>>,
+    /// The workspace in step with others.
+    pub sync: Syncing,
     /// What is told of the daemon.
     pub about: About,
     changed: Arc<Notify>,
@@ -89,13 +101,14 @@ enum Where {
 
 impl Host {
     /// Serves a workspace.
-    pub fn new(files: Files, execs: Option<Arc<Execs>>, about: About) -> io::Result<Self> {
+    pub fn new(files: Files, execs: Option<Arc<Execs>>, sync: Syncing, about: About) -> io::Result<Self> {
         let changed = Arc::new(Notify::new());
         let notify = Arc::clone(&changed);
         files.vfs().on_change(move || notify.notify_waiters());
         Ok(Self {
             files,
             execs,
+            sync,
             about,
             changed,
             edits: Arc::new(Semaphore::new(EDITS)),
@@ -246,6 +259,14 @@ impl Session {
     pub(super) fn begin(&self, method: &'static str) -> Begun {
         self.calls.set(self.calls.get() + 1);
         Begun { session: self.id, call: self.calls.get(), method, at: Instant::now() }
+    }
+
+    /// The same without being measured: a part of a call that was begun.
+    pub(super) async fn part<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Files, Stopped<'_>) -> Outcome<T> + Send + 'static,
+    ) -> Outcome<T> {
+        self.run_unmeasured(Where::Waiting, work).await
     }
 
     async fn run_unmeasured<T: Send + 'static>(

@@ -4,14 +4,16 @@ use super::convert::answer;
 use super::exec::ExecObject;
 use super::fs::FsObject;
 use super::session::Session;
+use super::sync::SyncObject;
 use capnp::Error;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use wsd_schema::exec_capnp::exec;
 use wsd_schema::fs_capnp::fs;
+use wsd_schema::sync_capnp::sync;
 use wsd_schema::workspace_capnp::workspace::{
-    self, ExecParams, ExecResults, FsParams, FsResults, InfoParams, InfoResults,
+    self, ExecParams, ExecResults, FsParams, FsResults, InfoParams, InfoResults, SyncParams, SyncResults,
 };
 
 /// What is told of the daemon.
@@ -30,13 +32,15 @@ pub(super) struct WorkspaceObject {
     session: Rc<Session>,
     fs: fs::Client,
     exec: exec::Client,
+    sync: sync::Client,
 }
 
 impl WorkspaceObject {
     pub(super) fn new(session: Rc<Session>) -> Self {
         let fs = capnp_rpc::new_client(FsObject::new(Rc::clone(&session)));
         let exec = capnp_rpc::new_client(ExecObject::new(Rc::clone(&session)));
-        Self { session, fs, exec }
+        let sync = capnp_rpc::new_client(SyncObject::new(Rc::clone(&session)));
+        Self { session, fs, exec, sync }
     }
 }
 
@@ -67,6 +71,11 @@ impl workspace::Server for WorkspaceObject {
 
     async fn fs(self: Rc<Self>, _: FsParams, mut results: FsResults) -> Result<(), Error> {
         results.get().set_fs(self.fs.clone());
+        Ok(())
+    }
+
+    async fn sync(self: Rc<Self>, _: SyncParams, mut results: SyncResults) -> Result<(), Error> {
+        results.get().set_sync(self.sync.clone());
         Ok(())
     }
 }

@@ -87,7 +87,7 @@ impl Files {
     }
 
     /// A path as it is on the wire, from one below the root.
-    pub(super) fn wire_path(&self, below: &[u8]) -> Vec<u8> {
+    pub fn wire_path(&self, below: &[u8]) -> Vec<u8> {
         let mut path = Vec::with_capacity(below.len() + 16);
         for name in self.prefix.iter() {
             path.push(b'/');

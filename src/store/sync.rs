@@ -47,13 +47,24 @@ pub struct SyncNode {
     pub by_revision: Revision,
 }
 
+/// A position in an upstream's changes: a life of it, a revision, and where everything was listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the table")]
+pub struct CursorRow {
+    pub life: [u8; 16],
+    pub revision: Revision,
+    pub listed: Revision,
+}
+
 /// What a group changes of what sync knows.
 #[derive(Clone, Debug, Default)]
 pub struct SyncChange {
     /// Nodes.
     pub nodes: BTreeMap<Ino, SyncNode>,
-    /// The upstream's changes are applied up to here: a life of it, and a revision.
-    pub cursor: Option<([u8; 16], Revision)>,
+    /// Nodes that are gone count as changed at these revisions.
+    pub gone: BTreeMap<Ino, Revision>,
+    /// The upstream's changes are applied up to here.
+    pub cursor: Option<CursorRow>,
 }
 
 /// Where a replica is with its upstream.
@@ -62,7 +73,8 @@ pub struct SyncChange {
 pub struct SyncState {
     pub replica: [u8; 16],
     pub upstream: Option<[u8; 16]>,
-    pub cursor: Option<([u8; 16], Revision)>,
+    pub cursor: Option<CursorRow>,
+    pub offers: Option<Vec<u8>>,
     pub pushed: Revision,
     pub floor: Revision,
     pub conflicts: u64,
@@ -114,12 +126,13 @@ pub struct ConflictRow {
 impl SyncChange {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty() && self.cursor.is_none()
+        self.nodes.is_empty() && self.gone.is_empty() && self.cursor.is_none()
     }
 
     /// Adds a later change to this one.
     pub fn merge(&mut self, later: Self) {
         self.nodes.extend(later.nodes);
+        self.gone.extend(later.gone);
         self.cursor = later.cursor.or(self.cursor);
     }
 }
@@ -142,10 +155,17 @@ impl Batch<'_> {
                 ],
             )?;
         }
-        if let Some((life, revision)) = &change.cursor {
+        for (ino, revision) in &change.gone {
+            self.run("DELETE FROM tombstone WHERE ws = ?1 AND ino = ?2", params![self.ws, *ino as i64])?;
             self.run(
-                "UPDATE sync SET cursor_life = ?2, cursor_revision = ?3 WHERE ws = ?1",
-                params![self.ws, life, *revision as i64],
+                "INSERT INTO tombstone (ws, rev, ino) VALUES (?1, ?2, ?3)",
+                params![self.ws, *revision as i64, *ino as i64],
+            )?;
+        }
+        if let Some(cursor) = &change.cursor {
+            self.run(
+                "UPDATE sync SET cursor_life = ?2, cursor_revision = ?3, cursor_listed = ?4 WHERE ws = ?1",
+                params![self.ws, cursor.life, cursor.revision as i64, cursor.listed as i64],
             )?;
         }
         Ok(())
@@ -199,14 +219,16 @@ fn replica_row(row: &Row<'_>) -> rusqlite::Result<ReplicaRow> {
 
 fn state_row(row: &Row<'_>) -> rusqlite::Result<SyncState> {
     let life: Option<[u8; 16]> = row.get(2)?;
-    let revision = row.get::<_, i64>(3)? as Revision;
+    let unsigned = |at: usize| row.get::<_, i64>(at).map(|value| value as u64);
+    let (revision, listed) = (unsigned(3)?, unsigned(4)?);
     Ok(SyncState {
         replica: row.get(0)?,
         upstream: row.get(1)?,
-        cursor: life.map(|life| (life, revision)),
-        pushed: row.get::<_, i64>(4)? as Revision,
-        floor: row.get::<_, i64>(5)? as Revision,
-        conflicts: row.get::<_, i64>(6)? as u64,
+        cursor: life.map(|life| CursorRow { life, revision, listed }),
+        offers: row.get(5)?,
+        pushed: unsigned(6)?,
+        floor: unsigned(7)?,
+        conflicts: unsigned(8)?,
     })
 }
 
@@ -302,7 +324,8 @@ impl Store {
     /// Where this replica is with its upstream.
     pub fn sync_state(&self, ws: WorkspaceId) -> StoreResult<SyncState> {
         self.with_reader(|reader| {
-            let sql = "SELECT replica, upstream, cursor_life, cursor_revision, pushed, floor, conflicts FROM sync WHERE ws = ?1";
+            let sql = "SELECT replica, upstream, cursor_life, cursor_revision, cursor_listed, offers, pushed, floor, conflicts
+                       FROM sync WHERE ws = ?1";
             Ok(reader.query_row(sql, [ws], state_row)?)
         })
     }
@@ -325,10 +348,10 @@ impl Store {
         })
     }
 
-    /// The upstream's changes are to be looked at from the beginning.
-    pub fn forget_cursor(&self, ws: WorkspaceId) -> StoreResult<()> {
+    /// Offers that are sent; `None`: all were answered.
+    pub fn put_offers(&self, ws: WorkspaceId, offers: Option<&[u8]>) -> StoreResult<()> {
         self.noting(|tx| {
-            tx.execute("UPDATE sync SET cursor_life = NULL, cursor_revision = 0 WHERE ws = ?1", [ws])?;
+            tx.execute("UPDATE sync SET offers = ?2 WHERE ws = ?1", params![ws, offers])?;
             Ok(())
         })
     }

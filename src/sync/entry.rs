@@ -126,7 +126,7 @@ pub struct Entry {
 }
 
 /// What a replica wants to become of a node on the hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The node.
     pub id: NodeId,

@@ -33,8 +33,17 @@ pub struct Hub {
     site: Arc<Site>,
     /// What replicas have brought and not pushed yet.
     piles: Mutex<HashMap<ReplicaId, Arc<Mutex<Pile>>>>,
-    /// One push at a time: what one offers is judged against what the others left.
-    pushing: Mutex<()>,
+    /// One push at a time: what one offers is judged against what the others left. And the latest connection of each
+    /// replica.
+    pushing: Mutex<HashMap<ReplicaId, u64>>,
+}
+
+/// A replica that has introduced itself, on one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Who it is.
+    pub id: ReplicaId,
+    visit: u64,
 }
 
 impl From<FsError> for LinkError {
@@ -50,8 +59,10 @@ impl Hub {
     }
 
     /// A replica introduces itself.
-    pub fn hello(&self, hello: &Hello) -> Answer<Welcome> {
+    /// From then on no push is taken that it sent on an earlier connection.
+    pub fn hello(&self, hello: &Hello) -> Answer<(Welcome, Peer)> {
         let site = &self.site;
+        site.prepare()?;
         let own = site.store.uuid(site.ws).map_err(FsError::from)?;
         let hub = site.replica()?;
         if hub == hello.replica {
@@ -65,17 +76,12 @@ impl Hub {
                 hello.workspace
             )));
         }
-        let now = self.cursor()?;
         let known = self.known(hello.replica)?;
         let stale = known.as_ref().is_some_and(|row| !knows_of(hello, row));
         let resumes = match hello.cursor {
             _ if hello.workspace != own => false,
             None => false,
-            Some(Cursor { life, .. }) if life == Author::default() => true,
-            Some(Cursor { life, revision }) => {
-                revision >= site.store.sync_state(site.ws).map_err(FsError::from)?.floor
-                    && site.lives.was_at(life, revision, now.revision)
-            }
+            Some(cursor) => self.can_resume(cursor)?,
         };
         let row = ReplicaRow {
             replica: hello.replica.0,
@@ -87,7 +93,15 @@ impl Hub {
         if !stale {
             site.store.put_replica(site.ws, &row).map_err(FsError::from)?;
         }
-        Ok(Welcome { workspace: own, hub, current: now, resumes, stale })
+        let visit = {
+            // Waits for the push that may be under way.
+            let mut visits = self.pushing.lock();
+            let visit = visits.entry(hello.replica).or_default();
+            *visit += 1;
+            *visit
+        };
+        let welcome = Welcome { workspace: own, hub, current: self.cursor()?, resumes, stale };
+        Ok((welcome, Peer { id: hello.replica, visit }))
     }
 
     fn known(&self, replica: ReplicaId) -> FsResult<Option<ReplicaRow>> {
@@ -96,17 +110,14 @@ impl Hub {
 
     fn cursor(&self) -> FsResult<Cursor> {
         let (revision, _) = self.site.store.position(self.site.ws)?;
-        Ok(Cursor { life: self.site.life(), revision })
+        Ok(Cursor { life: self.site.life(), revision, listed: 0 })
     }
 
     /// What changed after a cursor, which the replica has applied. Does not wait.
-    ///
-    /// A cursor of no life is one within a listing of everything; so is `None`, at its beginning.
     pub fn changes(&self, replica: ReplicaId, after: Option<Cursor>, ignore: &[String]) -> Answer<Portion> {
         let ignore = Ignore::new(ignore)?;
-        let listing = after.is_none_or(|cursor| cursor.life == Author::default());
         let row = self.known(replica)?;
-        if let (Some(row), Some(cursor), false) = (&row, after, listing) {
+        if let (Some(row), Some(cursor)) = (&row, after) {
             if !self.can_resume(cursor)? {
                 return Ok(Portion { reset: true, up_to: cursor, ..Portion::default() });
             }
@@ -115,21 +126,23 @@ impl Hub {
         self.site.vfs.commit_now()?;
         let (store, lives) = (&self.site.store, &self.site.lives);
         let tree = LocalTree::now(store, lives, &ignore)?;
+        let now = tree.snapshot().revision();
+        let listed = after.map_or(now, |cursor| cursor.listed);
         let after = after.map_or(0, |cursor| cursor.revision);
         let (changed, up_to) = tree.snapshot().changed_after(after, BATCH_ENTRIES).map_err(FsError::from)?;
         let mut teller =
-            Teller { tree: &tree, replica: row.map_or(0, |row| row.id), listing, after, bytes: 0 };
+            Teller { tree: &tree, replica: row.map_or(0, |row| row.id), listed, after, bytes: 0 };
         let (entries, up_to) = teller.tell(&changed, up_to)?;
-        let more = up_to < tree.snapshot().revision();
-        let life = if listing && more { Author::default() } else { self.site.life() };
         tree.end()?;
-        Ok(Portion { entries, up_to: Cursor { life, revision: up_to }, more, reset: false })
+        let up_to = Cursor { life: self.site.life(), revision: up_to, listed };
+        Ok(Portion { entries, up_to, more: up_to.revision < now, reset: false })
     }
 
     fn can_resume(&self, cursor: Cursor) -> FsResult<bool> {
         let (now, _) = self.site.store.position(self.site.ws)?;
         let floor = self.site.store.sync_state(self.site.ws)?.floor;
-        Ok(cursor.revision >= floor && self.site.lives.was_at(cursor.life, cursor.revision, now))
+        let remembers = cursor.revision.max(cursor.listed) >= floor;
+        Ok(remembers && self.site.lives.was_at(cursor.life, cursor.revision, now))
     }
 
     fn note_applied(&self, row: &ReplicaRow, applied: Revision) -> FsResult<()> {
@@ -195,17 +208,21 @@ impl Hub {
     /// Takes offers, all or none.
     pub fn push(
         &self,
-        replica: ReplicaId,
+        peer: Peer,
         offers: Vec<Told<Offer>>,
         up_to: Revision,
         life: Author,
     ) -> Answer<Pushed> {
+        let replica = peer.id;
         let Some(row) = self.known(replica)? else {
             return Err(LinkError::Failed("the replica has not introduced itself".to_owned()));
         };
         let mut stock = Stock::default();
         let offers = take_bytes(offers, &mut stock);
-        let _one = self.pushing.lock();
+        let visits = self.pushing.lock();
+        if visits.get(&replica).is_some_and(|latest| *latest != peer.visit) {
+            return Err(LinkError::Lost("the replica has another connection by now".to_owned()));
+        }
         for _ in 0..TRIES {
             self.site.gather(offers.iter().map(|offer| offer.id), &Ignore::default())?;
             match self.try_push(&row, &offers, &mut stock)? {
@@ -245,7 +262,9 @@ impl Hub {
         // The plan says what it relied on, so it may be carried out on a later moment.
         let marks = Marks { by_replica: row.id, cursor: None };
         Ok(match self.site.carry(look()?, &plan, stock, marks)? {
-            Carried::Done(revision) => Some(Pushed::Taken(Cursor { life: self.site.life(), revision })),
+            Carried::Done(revision) => {
+                Some(Pushed::Taken(Cursor { life: self.site.life(), revision, listed: 0 }))
+            }
             Carried::Changed => None,
             Carried::Lacks(contents) => {
                 Some(Pushed::Lacks(contents.into_iter().map(|content| content.hash).collect()))
@@ -311,8 +330,8 @@ fn knows_of(hello: &Hello, row: &ReplicaRow) -> bool {
 struct Teller<'a> {
     tree: &'a LocalTree<'a>,
     replica: i64,
-    /// The replica is being told of everything.
-    listing: bool,
+    /// What was gone by then is not told of.
+    listed: Revision,
     after: Revision,
     bytes: usize,
 }
@@ -336,11 +355,12 @@ impl Teller<'_> {
         self.bytes += 200;
         if change.gone {
             let id = self.tree.id(change.ino)?;
-            return Ok((self.after > 0).then_some(Told { what: Entry { id, state: None }, bytes: None }));
+            let is_news = change.revision > self.listed;
+            return Ok(is_news.then_some(Told { what: Entry { id, state: None }, bytes: None }));
         }
         if let Some(row) = self.tree.snapshot().sync_node(change.ino)?
             && self.replica != 0
-            && !self.listing
+            && self.after > 0
             && (row.by_replica, row.by_revision) == (self.replica, change.revision)
         {
             return Ok(None);

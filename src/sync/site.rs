@@ -1,5 +1,6 @@
 //! A workspace as a place where plans are carried out.
 
+use super::entry::same;
 use super::entry::{Author, ContentId, Cursor, Entry, Hash, NodeId, Offer, Place, ReplicaId, State};
 use super::ignore::Ignore;
 use super::link::{INLINE, OBJECT_BYTES, OBJECTS_AT_ONCE, Object, Told};
@@ -10,7 +11,7 @@ use super::tree::{Bytes, Plan, Step};
 use crate::error::{FsError, FsResult};
 use crate::store::Store;
 use crate::store::rows::{Ino, Kind, ROOT, Revision, WorkspaceId};
-use crate::store::sync::{ConflictRow, LifeId, SyncChange, SyncNode, SyncState};
+use crate::store::sync::{ConflictRow, CursorRow, LifeId, SyncChange, SyncNode, SyncState};
 use crate::vfs::Vfs;
 use crate::vfs::graft::{At, Becomes, Bytes as GraftBytes, Grafted, Scion, Seen};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -61,9 +62,12 @@ struct Draft {
     inos: HashMap<NodeId, Ino>,
     scions: Vec<Scion>,
     notes: Vec<Note>,
+    parents: Vec<Parent>,
     lacks: Vec<ContentId>,
     /// Contents that were put together, and the files that get them.
     placed: Vec<(ContentId, Ino)>,
+    /// Nodes that are gone, and count as changed.
+    gone: Vec<Ino>,
 }
 
 /// What sync knows of a node afterwards.
@@ -76,6 +80,13 @@ struct Note {
     brought: bool,
 }
 
+/// A directory that is as was agreed on but for what is in it.
+struct Parent {
+    ino: Ino,
+    row: SyncNode,
+    revision: Revision,
+}
+
 enum Settled {
     At(Revision),
     Now,
@@ -85,10 +96,14 @@ impl Site {
     /// The workspace of a store.
     pub fn open(vfs: Arc<Vfs>, store: Arc<Store>) -> FsResult<Self> {
         let ws = store.workspace();
-        store.prepare_sync()?;
         let lives = Lives::open(Arc::clone(&store), ws)?;
         let objects = Objects::new(Arc::clone(&vfs), Arc::clone(&store));
         Ok(Self { vfs, store, ws, lives, objects })
+    }
+
+    /// Makes ready for replicas, or for being one. A workspace that nobody syncs does without.
+    pub fn prepare(&self) -> FsResult<()> {
+        Ok(self.store.prepare_sync()?)
     }
 
     /// The present life of the store.
@@ -153,6 +168,24 @@ impl Site {
             return Ok(());
         }
         Ok(self.store.join(self.ws, workspace, hub.0)?)
+    }
+
+    /// Notes durably that these offers are about to be sent; none: that all are answered.
+    pub fn note_offers(&self, offers: &[Offer]) -> FsResult<()> {
+        if offers.is_empty() {
+            return Ok(self.store.put_offers(self.ws, None)?);
+        }
+        let bytes = postcard::to_allocvec(offers)
+            .map_err(|error| FsError::Io(format!("offers cannot be noted: {error}").into()))?;
+        self.store.put_offers(self.ws, Some(&bytes))?;
+        self.vfs.sync()
+    }
+
+    /// Offers that were sent and not answered.
+    pub fn unanswered(&self) -> FsResult<Vec<Offer>> {
+        let Some(bytes) = self.state()?.offers else { return Ok(Vec::new()) };
+        postcard::from_bytes(&bytes)
+            .map_err(|error| FsError::Io(format!("offers that were noted cannot be read: {error}").into()))
     }
 
     /// Takes a new identity as a replica.
@@ -249,14 +282,22 @@ impl Site {
         if !draft.lacks.is_empty() {
             return Ok(Carried::Lacks(draft.lacks));
         }
-        let Draft { scions, notes, placed, .. } = draft;
-        let cursor = marks.cursor.map(|cursor| (cursor.life.0, cursor.revision));
-        let note = |revision: Revision| {
+        let Draft { scions, notes, parents, placed, gone, .. } = draft;
+        let cursor = marks.cursor.map(|cursor| CursorRow {
+            life: cursor.life.0,
+            revision: cursor.revision,
+            listed: cursor.listed,
+        });
+        let nothing = scions.is_empty() && gone.is_empty();
+        let note = |revision: Revision, before: &dyn Fn(Ino) -> Option<Revision>| {
+            let gone = gone.into_iter().map(|ino| (ino, revision)).collect();
+            let unchanged = parents.into_iter().filter(|parent| before(parent.ino) == Some(parent.revision));
+            let parents = unchanged.map(|parent| (parent.ino, SyncNode { settled: revision, ..parent.row }));
             let nodes = notes.into_iter().map(|note| (note.ino, note.at(revision, marks.by_replica)));
-            SyncChange { nodes: nodes.collect(), cursor }
+            SyncChange { nodes: parents.chain(nodes).collect(), gone, cursor }
         };
-        if scions.is_empty() {
-            let change = note(present);
+        if nothing {
+            let change = note(present, &|_| None);
             if !change.is_empty() {
                 self.vfs.note_sync(change);
             }
@@ -307,7 +348,7 @@ impl Site {
             let becomes = draft.becomes(tree, &copy.state, copy.bytes, stock, ino)?;
             draft.scions.push(Scion { ino, seen: None, becomes: Some(becomes) });
         }
-        Ok(())
+        draft.find_parents(tree)
     }
 
     fn draft_step(
@@ -326,6 +367,12 @@ impl Site {
             _ => false,
         };
         let revision = there.as_ref().map(|there| there.row.revision);
+        // What is not as its base says is to be offered, so it has to count as changed.
+        let differs = step.base.as_ref().is_some_and(|base| !same(base.as_ref(), step.state.as_ref()));
+        let unchanged = unchanged && (!differs || there.is_none());
+        if differs && there.is_none() && step.state.is_none() {
+            draft.gone.push(ino);
+        }
         if !unchanged {
             let becomes = match &step.state {
                 Some(state) => Some(draft.becomes(tree, state, step.bytes, stock, ino)?),
@@ -348,7 +395,7 @@ impl Site {
         if let Some(base) = &step.base {
             row.base = base.as_ref().map(encode_base).transpose()?;
             row.settled = 0;
-            if *base == step.state {
+            if same(base.as_ref(), step.state.as_ref()) {
                 settled = match revision {
                     Some(revision) if unchanged => Some(Settled::At(revision)),
                     _ => Some(Settled::Now),
@@ -376,6 +423,24 @@ impl Note {
 }
 
 impl Draft {
+    /// Directories that change because something in them does, and are as was agreed on otherwise.
+    fn find_parents(&mut self, tree: &LocalTree<'_>) -> FsResult<()> {
+        let own: HashSet<Ino> = self.scions.iter().map(|scion| scion.ino).collect();
+        let before = self.scions.iter().flat_map(|scion| &scion.seen).flat_map(|seen| &seen.places);
+        let after = self.scions.iter().flat_map(|scion| &scion.becomes).flat_map(|becomes| &becomes.places);
+        let inos: BTreeSet<Ino> = before.chain(after).map(|(parent, _)| *parent).collect();
+        for ino in inos.into_iter().filter(|ino| !own.contains(ino)) {
+            let (Some(row), Some(inode)) = (tree.snapshot().sync_node(ino)?, tree.snapshot().inode(ino)?)
+            else {
+                continue;
+            };
+            if row.base.is_some() && row.settled == inode.revision {
+                self.parents.push(Parent { ino, row, revision: inode.revision });
+            }
+        }
+        Ok(())
+    }
+
     fn becomes(
         &mut self,
         tree: &LocalTree<'_>,

@@ -67,7 +67,7 @@ fn bring(from: &Site, to: &Site, content: ContentId, name: &str) -> (Ino, usize)
     let ino = to.vfs.new_ino();
     let becomes = becomes(Kind::File, name, Bytes::Of(staged.ino()));
     let scion = Scion { ino, seen: None, becomes: Some(becomes) };
-    assert!(matches!(to.vfs.graft(&[scion], |_| Default::default()).unwrap(), Grafted::Done(_)));
+    assert!(matches!(to.vfs.graft(&[scion], |_, _| Default::default()).unwrap(), Grafted::Done(_)));
     to.objects.placed(&staged, ino).unwrap();
     (ino, travelled)
 }
@@ -176,9 +176,9 @@ fn a_graft_exchanges_names_and_moves_trees_at_once() {
     let mut stale = seen(b, "b").unwrap();
     stale.revision -= 1;
     let before = site.vfs.revision();
-    let refused = site.vfs.graft(&graft(Some(stale)), |_| Default::default()).unwrap();
+    let refused = site.vfs.graft(&graft(Some(stale)), |_, _| Default::default()).unwrap();
     assert!(matches!(refused, Grafted::Changed(ino) if ino == b) && site.vfs.revision() == before);
-    let done = site.vfs.graft(&graft(seen(b, "b")), |_| Default::default()).unwrap();
+    let done = site.vfs.graft(&graft(seen(b, "b")), |_, _| Default::default()).unwrap();
     assert!(matches!(done, Grafted::Done(revision) if revision == before + 1));
     let at = |path: &str| site.vfs.resolve(path.as_bytes()).unwrap();
     assert_eq!((at("b").ino, at("a").ino, at("a/x").ino, at("a/y").nlink), (a, dir, b, 2));

@@ -115,8 +115,13 @@ impl Vfs {
         self.begin().new_ino()
     }
 
-    /// Carries out a graft, and notes with it what sync knows from then on; that is told the revision.
-    pub fn graft(&self, scions: &[Scion], note: impl FnOnce(Revision) -> SyncChange) -> FsResult<Grafted> {
+    /// Carries out a graft, and notes with it what sync knows from then on; that is told the revision, and which revision
+    /// nodes that the graft touches had before.
+    pub fn graft(
+        &self,
+        scions: &[Scion],
+        note: impl FnOnce(Revision, &dyn Fn(Ino) -> Option<Revision>) -> SyncChange,
+    ) -> FsResult<Grafted> {
         self.admit()?;
         for scion in scions.iter().filter(|scion| scion.seen.is_some()) {
             self.pull_for(Caller::DAEMON, scion.ino);
@@ -131,6 +136,8 @@ impl Vfs {
             if let Some(changed) = self.find_changed(scions, &ground)? {
                 return Ok(Grafted::Changed(changed));
             }
+            let before: HashMap<Ino, Revision> =
+                ground.nodes.iter().map(|(ino, node)| (*ino, node.meta.read().row.revision)).collect();
             for scion in scions {
                 self.leave_places(&op, scion, &ground)?;
             }
@@ -138,7 +145,7 @@ impl Vfs {
                 self.take_places(&op, scion, &ground)?;
             }
             let revision = op.revision();
-            op.sync(note(revision));
+            op.sync(note(revision, &|ino| before.get(&ino).copied()));
             revision
         };
         self.after_graft(scions, &ground);

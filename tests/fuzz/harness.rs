@@ -9,9 +9,12 @@ use capnp_rpc::rpc_capnp::message;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
-use wsd::rpc::{About, BatchError, Host, Pool};
+use wsd::replica::Control;
+use wsd::rpc::{About, BatchError, Host, Pool, Syncing};
 use wsd::service::{Files, FindQuery, WriteQuery};
 use wsd::store::{Location, Store};
+use wsd::sync::Hub;
+use wsd::sync::site::Site;
 use wsd::vfs::{Options, RenameMode, Vfs};
 use wsd::wire::{Batch, MAX_FRAME};
 use wsd_schema::fs_capnp::{byte_source, entry_cursor, fs};
@@ -31,7 +34,9 @@ impl House {
     pub(crate) fn new() -> Self {
         let store = Arc::new(Store::open(&Location::Memory, Path::new(POINT)).unwrap());
         let options = Options { max_bytes: Some(64 << 20), ..Options::default() };
-        let files = Files::new(Vfs::open(store, options).unwrap(), Path::new(POINT));
+        let vfs = Vfs::open(Arc::clone(&store), options).unwrap();
+        let site = Arc::new(Site::open(Arc::clone(&vfs), store).unwrap());
+        let files = Files::new(vfs, Path::new(POINT));
         files.mkdir(b"/workspace/dir", 0o755, false).unwrap();
         files.append(b"/workspace/file", b"text\n", Some(0o644)).unwrap();
         files.symlink(b"dir/../file", b"/workspace/link").unwrap();
@@ -43,7 +48,9 @@ impl House {
             mount_reason: "a test".to_owned(),
             features: &[],
         };
-        let host = Arc::new(Host::new(files.clone(), None, about).unwrap());
+        let hub = Arc::new(Hub::new(Arc::clone(&site)));
+        let sync = Syncing { hub, control: Arc::new(Control::without_upstream(site)) };
+        let host = Arc::new(Host::new(files.clone(), None, sync, about).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { runtime, pool: Pool::start(8).unwrap(), host, files }
     }

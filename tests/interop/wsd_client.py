@@ -21,6 +21,7 @@ STANDARD = [str(pathlib.Path(capnp.__file__).resolve().parents[1])]
 common = capnp.load(str(SCHEMA / "common.capnp"), imports=STANDARD)
 fs = capnp.load(str(SCHEMA / "fs.capnp"), imports=STANDARD)
 commands = capnp.load(str(SCHEMA / "exec.capnp"), imports=STANDARD)
+sync = capnp.load(str(SCHEMA / "sync.capnp"), imports=STANDARD)
 workspace = capnp.load(str(SCHEMA / "workspace.capnp"), imports=STANDARD)
 
 

@@ -4,15 +4,16 @@ use crate::support::{Place, has, has_fuse, skip, text};
 use std::path::Path;
 use std::process::Command;
 
-/// The interpreter that has pycapnp and websockets: that of `WSD_TEST_PYTHON`, else the one on the path.
+/// The interpreter that has what the strangers' programs need: that of `WSD_TEST_PYTHON`, else the one on the path.
 pub(crate) fn python() -> Option<String> {
     let python = std::env::var("WSD_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     if !has(&python) {
         return None;
     }
-    let found = Command::new(&python).args(["-c", "import capnp, websockets"]).output().unwrap();
+    let found =
+        Command::new(&python).args(["-c", "import blake3, capnp, websockets, zstandard"]).output().unwrap();
     if !found.status.success() {
-        skip("pycapnp and websockets are not installed for python3");
+        skip("pycapnp, websockets, blake3 and zstandard are not installed for python3");
         return None;
     }
     Some(python)

@@ -59,6 +59,8 @@ CREATE TABLE sync (
     upstream        BLOB,                -- the hub that it has joined; NULL: none
     cursor_life     BLOB,
     cursor_revision INTEGER NOT NULL DEFAULT 0,
+    cursor_listed   INTEGER NOT NULL DEFAULT 0,
+    offers          BLOB,                -- sent, and not answered
     pushed          INTEGER NOT NULL DEFAULT 0,
     floor           INTEGER NOT NULL DEFAULT 0, -- tombstones up to here may have been pruned
     conflicts       INTEGER NOT NULL DEFAULT 0
