@@ -13,11 +13,15 @@
 //! - [`plan`](mod@plan): what becomes of a replica's tree, told what upstream has. [`offer`]: what a replica wants upstream.
 //!   [`judge`](mod@judge): what the hub says to that. `view`: what of a tree is in sync at all.
 //! - [`engine`]: when what is done: the life of a link, as a state machine.
+//! - [`site`]: a workspace as sync needs it; [`local`]: one moment of it, as a tree; [`carry`]: plans are carried out.
+//!   [`lives`]: who nodes are. [`contents`], [`objects`]: bytes as they travel. [`ignore`](mod@ignore): what does not.
+//! - [`hub`]: the side that is asked.
 //! - [`link`]: what replica and hub say to each other. [`status`]: what sync says of itself.
 //!
 //! Planner, judge, offers and engine are pure: they do nothing, and know of no clock and no chance but what they are told.
 //! `sim` runs them, against all that can go wrong.
 
+pub mod carry;
 pub mod contents;
 pub mod engine;
 pub mod entry;

@@ -3,6 +3,7 @@
 //! A hub is any wsd; it needs no setting to be one. It tells what changed, takes what is offered if it was made from what
 //! it has, and remembers of each replica how far it is. All calls may wait for memory, the store or the kernel.
 
+use super::carry::{Carried, Marks, Stock, needed, take_bytes};
 use super::entry::{Author, Cursor, Entry, Hash, NodeId, Offer, ReplicaId};
 use super::ignore::Ignore;
 use super::judge::judge;
@@ -11,7 +12,7 @@ use super::link::{
 };
 use super::local::LocalTree;
 use super::objects::{Assembly, Pile};
-use super::site::{Carried, Marks, Site, Stock, needed, take_bytes};
+use super::site::Site;
 use super::tree::{Plan, Verdict};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};

@@ -1,0 +1,359 @@
+//! Carrying out a plan: from identities to inode numbers, from states to a graft.
+
+use super::entry::{ContentId, Cursor, Entry, NodeId, Offer, Place, State, same};
+use super::link::{INLINE, Told};
+use super::local::{LocalTree, encode_base};
+use super::objects::Staged;
+use super::site::Site;
+use super::tree::{Bytes, Plan, Step};
+use crate::error::{FsError, FsResult};
+use crate::store::rows::{Ino, Kind, Revision};
+use crate::store::sync::{CursorRow, SyncChange, SyncNode};
+use crate::vfs::graft::{At, Becomes, Bytes as GraftBytes, Grafted, Scion, Seen};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// Contents that came, until they are in the tree.
+#[derive(Default)]
+pub struct Stock {
+    /// Small ones, which travel within their entries.
+    pub small: HashMap<ContentId, Vec<u8>>,
+    /// Others, put together.
+    pub files: HashMap<ContentId, Staged>,
+}
+
+/// What goes with a plan.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks {
+    /// The number of the replica that brought it; 0: none, it comes from upstream.
+    pub by_replica: i64,
+    /// Upstream's changes are applied up to here with it.
+    pub cursor: Option<Cursor>,
+}
+
+/// What became of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// It is done, as of this revision.
+    Done(Revision),
+    /// Something is not as the plan relied on; nothing was done.
+    Changed,
+    /// These contents have to come first; nothing was done.
+    Lacks(Vec<ContentId>),
+}
+
+/// A plan in inode numbers.
+#[derive(Default)]
+struct Draft {
+    /// What the nodes of the plan are here, those that are made included.
+    inos: HashMap<NodeId, Ino>,
+    scions: Vec<Scion>,
+    notes: Vec<Note>,
+    parents: Vec<Parent>,
+    lacks: Vec<ContentId>,
+    /// Contents that were put together, and the files that get them.
+    placed: Vec<(ContentId, Ino)>,
+    /// Nodes that are gone, and count as changed.
+    gone: Vec<Ino>,
+}
+
+/// What sync knows of a node afterwards.
+struct Note {
+    ino: Ino,
+    row: SyncNode,
+    /// The node is what was agreed on: since this revision, or since the graft.
+    settled: Option<Settled>,
+    /// The replica's change is the node's last.
+    brought: bool,
+}
+
+/// A directory that is as was agreed on but for what is in it.
+struct Parent {
+    ino: Ino,
+    row: SyncNode,
+    revision: Revision,
+}
+
+enum Settled {
+    At(Revision),
+    Now,
+}
+
+impl Site {
+    /// Carries out a plan, all of it or nothing.
+    pub fn carry(&self, tree: LocalTree<'_>, plan: &Plan, stock: &Stock, marks: Marks) -> FsResult<Carried> {
+        let mut draft = Draft::default();
+        self.draft_plan(&mut draft, &tree, plan, stock)?;
+        let present = tree.snapshot().revision();
+        tree.end()?;
+        if !draft.lacks.is_empty() {
+            return Ok(Carried::Lacks(draft.lacks));
+        }
+        let Draft { scions, notes, parents, placed, gone, .. } = draft;
+        let cursor = marks.cursor.map(|cursor| CursorRow {
+            life: cursor.life.0,
+            revision: cursor.revision,
+            listed: cursor.listed,
+        });
+        let nothing = scions.is_empty() && gone.is_empty();
+        let note = |revision: Revision, before: &dyn Fn(Ino) -> Option<Revision>| {
+            let gone = gone.into_iter().map(|ino| (ino, revision)).collect();
+            let unchanged = parents.into_iter().filter(|parent| before(parent.ino) == Some(parent.revision));
+            let parents = unchanged.map(|parent| (parent.ino, SyncNode { settled: revision, ..parent.row }));
+            let nodes = notes.into_iter().map(|note| (note.ino, note.at(revision, marks.by_replica)));
+            SyncChange { nodes: parents.chain(nodes).collect(), gone, cursor }
+        };
+        if nothing {
+            let change = note(present, &|_| None);
+            if !change.is_empty() {
+                self.vfs.note_sync(change);
+            }
+            return Ok(Carried::Done(present));
+        }
+        let revision = match self.vfs.graft(&scions, note)? {
+            Grafted::Done(revision) => revision,
+            Grafted::Changed(_) => return Ok(Carried::Changed),
+        };
+        self.vfs.commit_now()?;
+        for (content, ino) in placed {
+            if let Some(staged) = stock.files.get(&content) {
+                self.objects.placed(staged, ino)?;
+                self.store.put_content_id(self.ws, ino, revision, &content.into())?;
+            }
+        }
+        Ok(Carried::Done(revision))
+    }
+
+    fn draft_plan(
+        &self,
+        draft: &mut Draft,
+        tree: &LocalTree<'_>,
+        plan: &Plan,
+        stock: &Stock,
+    ) -> FsResult<()> {
+        for step in &plan.steps {
+            let there = if step.seen.is_some() { tree.ino(step.id)? } else { None };
+            let ino = match there {
+                Some(ino) => ino,
+                None if step.state.is_some() => self.vfs.new_ino(),
+                // It is gone, and only what was agreed on changes.
+                None => match tree.ino(step.id)? {
+                    Some(ino) => ino,
+                    None => continue,
+                },
+            };
+            draft.inos.insert(step.id, ino);
+            if let Some(identity) = step.identity {
+                draft.inos.insert(identity, ino);
+            }
+        }
+        for step in &plan.steps {
+            self.draft_step(draft, tree, step, stock)?;
+        }
+        for copy in &plan.copies {
+            let ino = self.vfs.new_ino();
+            let becomes = draft.becomes(tree, &copy.state, copy.bytes, stock, ino)?;
+            draft.scions.push(Scion { ino, seen: None, becomes: Some(becomes) });
+        }
+        draft.find_parents(tree)
+    }
+
+    fn draft_step(
+        &self,
+        draft: &mut Draft,
+        tree: &LocalTree<'_>,
+        step: &Step,
+        stock: &Stock,
+    ) -> FsResult<()> {
+        let Some(ino) = draft.inos.get(&step.id).copied() else { return Ok(()) };
+        let there = if step.seen.is_some() { tree.look(ino, false)? } else { None };
+        let row = tree.snapshot().sync_node(ino)?;
+        let unchanged = match (&there, &step.state) {
+            (Some(there), Some(state)) => there.state == *state && matches!(step.bytes, Bytes::Keep),
+            (None, None) => true,
+            _ => false,
+        };
+        let revision = there.as_ref().map(|there| there.row.revision);
+        // What is not as its base says is to be offered, so it has to count as changed.
+        let differs = step.base.as_ref().is_some_and(|base| !same(base.as_ref(), step.state.as_ref()));
+        let unchanged = unchanged && (!differs || there.is_none());
+        if differs && there.is_none() && step.state.is_none() {
+            draft.gone.push(ino);
+        }
+        if !unchanged {
+            let becomes = match &step.state {
+                Some(state) => Some(draft.becomes(tree, state, step.bytes, stock, ino)?),
+                None => None,
+            };
+            let seen = match &there {
+                Some(there) => Some(Seen {
+                    revision: step.seen.unwrap_or(there.row.revision),
+                    access: (there.row.mode, there.row.uid, there.row.gid),
+                    places: tree.snapshot().names_of(ino)?.into_iter().collect(),
+                }),
+                None => None,
+            };
+            draft.scions.push(Scion { ino, seen, becomes });
+        }
+        let id = step.identity.unwrap_or(step.id);
+        let mut row = row.unwrap_or_default();
+        (row.life, row.origin) = self.number(id)?;
+        let mut settled = None;
+        if let Some(base) = &step.base {
+            row.base = base.as_ref().map(encode_base).transpose()?;
+            row.settled = 0;
+            if same(base.as_ref(), step.state.as_ref()) {
+                settled = match revision {
+                    Some(revision) if unchanged => Some(Settled::At(revision)),
+                    _ => Some(Settled::Now),
+                };
+            }
+        }
+        draft.notes.push(Note { ino, row, settled, brought: !unchanged });
+        Ok(())
+    }
+}
+
+impl Note {
+    fn at(self, revision: Revision, by_replica: i64) -> SyncNode {
+        let mut row = self.row;
+        match self.settled {
+            Some(Settled::At(settled)) => row.settled = settled,
+            Some(Settled::Now) => row.settled = revision,
+            None => {}
+        }
+        if self.brought {
+            (row.by_replica, row.by_revision) = (by_replica, if by_replica == 0 { 0 } else { revision });
+        }
+        row
+    }
+}
+
+impl Draft {
+    /// Directories that change because something in them does, and are as was agreed on otherwise.
+    fn find_parents(&mut self, tree: &LocalTree<'_>) -> FsResult<()> {
+        let own: HashSet<Ino> = self.scions.iter().map(|scion| scion.ino).collect();
+        let before = self.scions.iter().flat_map(|scion| &scion.seen).flat_map(|seen| &seen.places);
+        let after = self.scions.iter().flat_map(|scion| &scion.becomes).flat_map(|becomes| &becomes.places);
+        let inos: BTreeSet<Ino> = before.chain(after).map(|(parent, _)| *parent).collect();
+        for ino in inos.into_iter().filter(|ino| !own.contains(ino)) {
+            let (Some(row), Some(inode)) = (tree.snapshot().sync_node(ino)?, tree.snapshot().inode(ino)?)
+            else {
+                continue;
+            };
+            if row.base.is_some() && row.settled == inode.revision {
+                self.parents.push(Parent { ino, row, revision: inode.revision });
+            }
+        }
+        Ok(())
+    }
+
+    fn becomes(
+        &mut self,
+        tree: &LocalTree<'_>,
+        state: &State,
+        bytes: Bytes,
+        stock: &Stock,
+        ino: Ino,
+    ) -> FsResult<Becomes> {
+        let bytes = match bytes {
+            Bytes::Keep => GraftBytes::Keep,
+            Bytes::Of(id) => GraftBytes::Of(tree.ino(id)?.ok_or(FsError::Stale)?),
+            Bytes::Other(content) => self.other(content, stock, ino),
+        };
+        let places: BTreeSet<At> =
+            state.places.iter().map(|place| self.at(tree, place)).collect::<FsResult<_>>()?;
+        let (attributes, times) = (&state.attributes, &state.times);
+        Ok(Becomes {
+            kind: state.kind,
+            places,
+            mode: attributes.mode,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            rdev: attributes.rdev,
+            xattrs: Arc::clone(&attributes.xattrs),
+            atime: times.atime,
+            mtime: times.mtime,
+            btime: times.btime,
+            bytes: if matches!(state.kind, Kind::File | Kind::Symlink) { bytes } else { GraftBytes::Keep },
+        })
+    }
+
+    fn other(&mut self, content: ContentId, stock: &Stock, ino: Ino) -> GraftBytes {
+        if content.size == 0 {
+            return GraftBytes::These(Vec::new());
+        }
+        if let Some(bytes) = stock.small.get(&content) {
+            return GraftBytes::These(bytes.clone());
+        }
+        match stock.files.get(&content) {
+            Some(staged) => {
+                self.placed.push((content, ino));
+                GraftBytes::Of(staged.ino())
+            }
+            None => {
+                self.lacks.push(content);
+                GraftBytes::Keep
+            }
+        }
+    }
+
+    fn at(&self, tree: &LocalTree<'_>, place: &Place) -> FsResult<At> {
+        let parent = match self.inos.get(&place.parent) {
+            Some(ino) => *ino,
+            None => tree.ino(place.parent)?.ok_or(FsError::Stale)?,
+        };
+        Ok((parent, Arc::clone(&place.name)))
+    }
+}
+
+/// The contents that a plan needs from the other side and that do not travel within entries.
+pub fn needed(plan: &Plan) -> HashSet<ContentId> {
+    let steps = plan.steps.iter().map(|step| step.bytes);
+    let all = steps.chain(plan.copies.iter().map(|copy| copy.bytes));
+    all.filter_map(|bytes| match bytes {
+        Bytes::Other(content) if content.size > 0 => Some(content),
+        _ => None,
+    })
+    .collect()
+}
+
+/// Takes the bytes that travel with what is told, if they are what they should be.
+pub fn take_bytes<T: Stateful>(told: Vec<Told<T>>, stock: &mut Stock) -> Vec<T> {
+    let mut all = Vec::with_capacity(told.len());
+    for Told { what, bytes } in told {
+        let content = what.state().and_then(|state| state.content);
+        if let (Some(content), Some(bytes)) = (content, bytes)
+            && is_content(content, &bytes)
+        {
+            stock.small.insert(content, bytes);
+        }
+        all.push(what);
+    }
+    all
+}
+
+fn is_content(content: ContentId, bytes: &[u8]) -> bool {
+    content.depth == 0
+        && content.size <= INLINE
+        && content.size == bytes.len() as u64
+        && super::contents::hash(bytes) == content.hash
+}
+
+/// What says what a node is.
+pub trait Stateful {
+    /// What it says.
+    fn state(&self) -> Option<&State>;
+}
+
+impl Stateful for Entry {
+    fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+}
+
+impl Stateful for Offer {
+    fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+}
