@@ -24,4 +24,5 @@ mod readme;
 mod siege;
 mod space;
 mod support;
+mod sync;
 mod twin;
