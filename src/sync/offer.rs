@@ -5,10 +5,10 @@
 
 use super::entry::{NodeId, Offer, Place, State, same};
 use super::tree::{Local, Tree};
-use super::view::{Names, Paths, up_base, up_here, with_names};
+use super::view::{Names, Side, Views, with_names};
 use crate::error::FsResult;
 use crate::store::rows::Kind;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What there is to offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +22,7 @@ pub struct Offering {
 
 struct Offers<'a> {
     tree: &'a dyn Tree,
-    here: Paths,
-    base: Paths,
+    views: Views<'a>,
     done: BTreeSet<NodeId>,
     offering: Offering,
 }
@@ -34,8 +33,7 @@ struct Offers<'a> {
 pub fn offers(tree: &dyn Tree, changed: &[NodeId]) -> FsResult<Offering> {
     let mut offers = Offers {
         tree,
-        here: Paths::default(),
-        base: Paths::default(),
+        views: Views::new(tree, BTreeMap::new()),
         done: BTreeSet::new(),
         offering: Offering::default(),
     };
@@ -82,15 +80,14 @@ impl Offers<'_> {
 
     /// What a node is for upstream: its names in view here, and those that upstream has for it out of view.
     fn state(&mut self, id: NodeId, local: &Local) -> FsResult<Option<State>> {
-        let tree = self.tree;
         let mut places = BTreeSet::new();
         if let Some(state) = &local.state {
-            places = self.here.names(tree, state, &|id| up_here(tree, id))?.shown;
+            places = self.views.names(Side::Here, state)?.shown;
         }
         let is_dir =
             local.state.as_ref().or(local.base.as_ref()).is_some_and(|state| state.kind == Kind::Dir);
         if let (Some(base), true) = (&local.base, places.is_empty() || !is_dir) {
-            let Names { hidden, unknown, .. } = self.base.names(tree, base, &|id| up_base(tree, id))?;
+            let Names { hidden, unknown, .. } = self.views.names(Side::Base, base)?;
             let shown_here = |place: &Place| places.contains(place);
             let out: Vec<Place> =
                 hidden.into_iter().chain(unknown.into_keys()).filter(|place| !shown_here(place)).collect();

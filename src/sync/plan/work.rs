@@ -6,7 +6,7 @@ use crate::error::{FsError, FsResult};
 use crate::store::rows::Kind;
 use crate::sync::entry::{Entry, NodeId, Place, State};
 use crate::sync::tree::{Bytes, Conflict, ConflictKind, KeptCopy, Local, OnConflict, Tree};
-use crate::sync::view::{Names, Paths, Up, up_base, up_here, up_of, with_names};
+use crate::sync::view::{Names, Side, Views, with_names};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What an entry says.
@@ -59,9 +59,7 @@ pub(super) struct Work<'a> {
     pub(super) needs: BTreeSet<NodeId>,
     pub(super) conflicts: Vec<Conflict>,
     pub(super) copies: Vec<KeptCopy>,
-    paths_here: Paths,
-    paths_there: Paths,
-    paths_base: Paths,
+    views: Views<'a>,
 }
 
 impl Node {
@@ -111,6 +109,8 @@ impl<'a> Work<'a> {
         for (age, entry) in incoming.iter().enumerate() {
             told.insert(entry.id, Told { age, state: entry.state.clone() });
         }
+        let place = |told: &Told| told.state.as_ref().and_then(|state| state.places.first().cloned());
+        let places = told.iter().map(|(id, told)| (*id, place(told))).collect();
         Self {
             tree,
             rules,
@@ -122,9 +122,7 @@ impl<'a> Work<'a> {
             needs: BTreeSet::new(),
             conflicts: Vec::new(),
             copies: Vec::new(),
-            paths_here: Paths::default(),
-            paths_there: Paths::default(),
-            paths_base: Paths::default(),
+            views: Views::new(tree, places),
         }
     }
 
@@ -223,12 +221,7 @@ impl<'a> Work<'a> {
     fn in_view_there(&mut self, id: NodeId) -> FsResult<Option<State>> {
         let Some(node) = self.nodes.get(&id) else { return Ok(None) };
         let Some(state) = &node.known else { return Ok(None) };
-        let (tree, told) = (self.tree, &self.told);
-        let up = |id| match told.get(&id) {
-            Some(told) => Ok(up_of(told.state.as_ref())),
-            None => up_base(tree, id),
-        };
-        let mut names = self.paths_there.names(tree, state, &up)?;
+        let mut names = self.views.names(Side::There, state)?;
         let before = node.local.as_ref().and_then(|local| local.base.as_ref());
         for (place, missing) in std::mem::take(&mut names.unknown) {
             // Known of already, and still not its parent: that is not in view.
@@ -261,9 +254,7 @@ impl<'a> Work<'a> {
     fn in_view_base(&mut self, id: NodeId) -> FsResult<Option<State>> {
         let Some(node) = self.nodes.get(&id) else { return Ok(None) };
         let Some(state) = self.agreed(id).cloned() else { return Ok(None) };
-        let tree = self.tree;
-        let up = |id| up_base(tree, id);
-        let names = self.paths_base.names(tree, &state, &up)?;
+        let names = self.views.names(Side::Base, &state)?;
         let shown =
             names.shown.into_iter().filter(|place| !names.unknown.contains_key(place) || node.shows(place));
         let also = names.hidden.into_iter().filter(|place| node.shows(place));
@@ -279,12 +270,7 @@ impl<'a> Work<'a> {
         // What was renamed is not there under its old identity.
         let local = if self.renamed.contains_key(&id) { None } else { self.tree.node(id)? };
         if let Some(state) = local.as_ref().and_then(|local| local.state.as_ref()) {
-            let tree = self.tree;
-            let up = |id| match up_here(tree, id)? {
-                Up::At(place) => Ok(Up::At(place)),
-                Up::Gone | Up::Unknown => Ok(Up::Gone),
-            };
-            let Names { shown, hidden, .. } = self.paths_here.names(tree, state, &up)?;
+            let Names { shown, hidden, .. } = self.views.names(Side::Here, state)?;
             node.here = with_names(id, state, self.renamed_places(shown));
             node.hidden = self.renamed_places(hidden);
         }
@@ -304,15 +290,10 @@ impl<'a> Work<'a> {
     /// A name comes into view, with the directory that it is in.
     pub(super) fn emerge(&mut self, id: NodeId, place: Place) -> FsResult<()> {
         self.load(id)?;
-        let (tree, told) = (self.tree, &self.told);
-        let up = |id| match told.get(&id) {
-            Some(told) => Ok(up_of(told.state.as_ref())),
-            None => up_base(tree, id),
-        };
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         let Some(state) = node.local.as_ref().and_then(|local| local.state.as_ref()) else { return Ok(()) };
         let state = State { places: [place.clone()].into(), ..state.clone() };
-        let shown = self.paths_there.names(tree, &state, &up)?.shown;
+        let shown = self.views.names(Side::There, &state)?.shown;
         if !node.hidden.contains(&place) || shown.is_empty() {
             return Ok(());
         }
