@@ -352,11 +352,10 @@ impl Replica {
             let is_sent = |offer: &Offer| offering.offers.iter().any(|sent| sent.id == offer.id);
             self.live.unanswered.retain(|offer| !is_sent(offer));
             self.live.unanswered.extend(offering.offers.clone());
-            let all = queue.is_empty();
             self.save();
             let request = Request::Push {
                 offers: offering.offers,
-                up_to: if all { up_to } else { self.live.pushed },
+                up_to: self.live.tree.revision,
                 life: self.live.tree.author,
             };
             return self.ask(call, Asked::Task, request, dice);
