@@ -16,7 +16,8 @@ pub struct Offering {
     /// In an order in which they can be taken one by one, as far as the order of what changed allows it. Directories that
     /// upstream does not know of come before what is in them.
     pub offers: Vec<Offer>,
-    /// Nodes that have to be offered after these, in this order, though nobody has said that they changed.
+    /// Nodes that have to be offered after these, in this order, though nobody has said that they changed. They have to be
+    /// remembered as changed, durably, before the offers are sent.
     pub more: Vec<NodeId>,
 }
 

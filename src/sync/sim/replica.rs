@@ -342,6 +342,11 @@ impl Replica {
             let batch: Vec<NodeId> = queue.drain(..size).collect();
             let offering = offers(&self.live.tree, &batch).unwrap();
             for id in offering.more {
+                self.live.tree.revision += 1;
+                if let Some(local) = self.live.tree.nodes.get_mut(&id) {
+                    local.revision = self.live.tree.revision;
+                }
+                self.events.push_back(Event::LocalChanged { revision: self.live.tree.revision });
                 queue.retain(|queued| *queued != id);
                 queue.push_back(id);
             }

@@ -39,6 +39,8 @@ pub(super) struct World {
     copies: Vec<Option<Disk>>,
     messages: Vec<Message>,
     parked: Vec<(usize, Question)>,
+    /// Pushes that were looked at: that happens once.
+    pushes: BTreeSet<(usize, u64)>,
     ledger: Ledger,
     faults: Faults,
     /// Microseconds.
@@ -72,6 +74,7 @@ impl World {
             cut: BTreeSet::new(),
             messages: Vec::new(),
             parked: Vec::new(),
+            pushes: BTreeSet::new(),
             ledger: Ledger::default(),
             faults,
             now: 1,
@@ -233,8 +236,10 @@ impl World {
 
     fn answer(&mut self, at: usize, question: Question, calm: bool) {
         let Question { connection, ask, request } = &question;
+        if matches!(request, Request::Push { .. }) && !self.pushes.insert((at, *ask)) {
+            return;
+        }
         if !calm && matches!(request, Request::Push { .. }) && self.dice.one_in(30) {
-            self.once(at, &question);
             let answer = Response::Pushed(Pushed::Lacks(Vec::new()));
             self.messages.push(Message::Answer(at, *connection, *ask, answer));
             return;
@@ -242,9 +247,6 @@ impl World {
         let before = self.hub.tree.revision;
         match self.hub.answer(*connection, request, &mut self.dice) {
             Some(answer) => {
-                if matches!(answer, Response::Pushed(Pushed::Refused(_))) {
-                    self.once(at, &question);
-                }
                 self.messages.push(Message::Answer(at, *connection, *ask, answer));
             }
             None if matches!(request, Request::Changes { .. }) => self.parked.push((at, question)),
@@ -253,15 +255,6 @@ impl World {
         if self.hub.tree.revision != before {
             self.tell_news();
         }
-    }
-
-    /// What was refused is not tried again by itself.
-    fn once(&mut self, at: usize, question: &Question) {
-        let again = |message: &Message| match message {
-            Message::Question(i, other) => *i == at && other.ask == question.ask,
-            Message::Answer(..) => false,
-        };
-        self.messages.retain(|message| !again(message));
     }
 
     fn tell_news(&mut self) {
