@@ -25,10 +25,11 @@ impl Work<'_> {
                 continue;
             }
             let places = node.result.as_ref().map(|state| state.places.clone());
-            mended |= match places {
+            let m = match places {
                 None => self.empty(id)?,
                 Some(places) => self.hold(id, places)?,
             };
+            mended |= m;
         }
         Ok(mended)
     }
@@ -135,7 +136,8 @@ impl Work<'_> {
             let Some(node) = self.nodes.get(id) else { continue };
             let upstream = if node.is_told { &node.there } else { &node.known };
             let (Some(result), Some(known)) = (&node.result, upstream) else { continue };
-            if result.places != known.places {
+            let parent = |state: &State| state.places.first().map(|place| place.parent);
+            if parent(result) != parent(known) {
                 if !self.told.contains_key(id) {
                     self.needs.insert(*id);
                     continue;

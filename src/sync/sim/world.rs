@@ -6,7 +6,6 @@ use super::hub::{Hub, Request, Response};
 use super::replica::{Disk, Question, Replica};
 use crate::clock::Timestamp;
 use crate::sync::engine::Event;
-use crate::sync::entry::NodeId;
 use crate::sync::link::Pushed;
 use crate::sync::status::LinkState;
 use crate::sync::tree::OnConflict;
@@ -295,14 +294,13 @@ impl World {
             let (here, mut there) = (replica.live.tree.picture(ignores), self.hub.tree.picture(ignores));
             if ignores {
                 // The hub does not tell of what is in a directory that was ignored.
-                let quiet = |id: &NodeId| self.hub.once_ignored.contains(id);
-                let missing = |id: &NodeId| replica.live.tree.state(*id).is_none();
-                let untold = self.hub.tree.live().map(|(id, _)| id).filter(|id| quiet(id) && missing(id));
-                let paths: BTreeSet<Vec<u8>> = untold
-                    .flat_map(|id| self.hub.tree.state(id).into_iter().flat_map(|state| &state.places))
+                let once = self.hub.once_ignored.iter().filter_map(|id| self.hub.tree.state(*id));
+                let untold: BTreeSet<Vec<u8>> = once
+                    .flat_map(|state| &state.places)
                     .filter_map(|place| self.hub.tree.path_of(place, 0))
+                    .filter(|path| !here.contains_key(&*String::from_utf8_lossy(path)))
                     .collect();
-                there.retain(|path, _| !paths.contains(path.as_bytes()));
+                there.retain(|path, _| !untold.contains(path.as_bytes()));
             }
             let only = |one: &std::collections::BTreeMap<String, String>,
                         other: &std::collections::BTreeMap<String, String>| {
