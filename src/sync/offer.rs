@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offering {
     /// In an order in which they can be taken one by one, as far as the order of what changed allows it. Directories that
-    /// upstream does not know of come before what is in them.
+    /// upstream does not know of come before what is in them; what is in a directory that has left the view comes before it.
     pub offers: Vec<Offer>,
     /// Nodes that have to be offered after these, in this order, though nobody has said that they changed. They have to be
     /// remembered as changed, durably, before the offers are sent.
@@ -59,8 +59,7 @@ impl Offers<'_> {
         }
         match &state {
             Some(state) => self.offer_parents(state)?,
-            None if self.has_left_view(id, &local)? => return Ok(()),
-            None => {}
+            None => self.offer_contents(id, &local)?,
         }
         if state.as_ref().is_some_and(|state| state.kind == Kind::Dir) && local.base.is_none() {
             self.follow(id)?;
@@ -97,25 +96,17 @@ impl Offers<'_> {
         Ok(local.state.as_ref().or(local.base.as_ref()).and_then(|state| with_names(id, state, places)))
     }
 
-    /// Whether a directory has left the view with things in it that upstream knows of. They go first, then it does.
-    fn has_left_view(&mut self, id: NodeId, local: &Local) -> FsResult<bool> {
+    /// What is in a directory that has left the view has left it too, and goes before it does.
+    fn offer_contents(&mut self, id: NodeId, local: &Local) -> FsResult<()> {
         if local.state.as_ref().is_none_or(|state| state.kind != Kind::Dir) {
-            return Ok(false);
+            return Ok(());
         }
-        let mut left = Vec::new();
         for (_, child) in self.tree.children(id)? {
-            let known = self.tree.node(child)?.is_some_and(|child| child.base.is_some());
-            if known && !self.done.contains(&child) {
-                left.push(child);
+            if self.tree.node(child)?.is_some_and(|child| child.base.is_some()) {
+                self.offer(child)?;
             }
         }
-        if left.is_empty() {
-            return Ok(false);
-        }
-        self.done.remove(&id);
-        self.offering.more.extend(left);
-        self.offering.more.push(id);
-        Ok(true)
+        Ok(())
     }
 
     /// Notes what is in a directory that is new to upstream, and new itself.

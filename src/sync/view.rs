@@ -98,7 +98,7 @@ impl<'a> Views<'a> {
                     at = parent;
                 }
                 Up::Gone => break Sight::Shown(Rc::default()),
-                Up::Unknown => break Sight::Unknown(at),
+                Up::Unknown => break self.kept(side, at)?.unwrap_or(Sight::Unknown(at)),
             }
         };
         for (id, place) in chain.into_iter().rev() {

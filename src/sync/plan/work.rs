@@ -303,7 +303,11 @@ impl<'a> Work<'a> {
         node.lost = None;
         let here = node.here.clone();
         self.conflicts.retain(|conflict| conflict.id != id);
-        if self.told.contains_key(&id) { self.merge_one(id) } else { Ok(self.put(id, here)) }
+        if self.told.contains_key(&id) {
+            return self.merge_one(id);
+        }
+        self.put(id, here);
+        Ok(())
     }
 
     /// Decides what becomes of a node.

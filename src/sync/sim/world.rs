@@ -6,6 +6,7 @@ use super::hub::{Hub, Request, Response};
 use super::replica::{Disk, Question, Replica};
 use crate::clock::Timestamp;
 use crate::sync::engine::Event;
+use crate::sync::entry::same;
 use crate::sync::link::Pushed;
 use crate::sync::status::LinkState;
 use crate::sync::tree::OnConflict;
@@ -276,7 +277,7 @@ impl World {
                 replica.cut(&mut self.dice);
             }
         }
-        for i in 0..PATIENCE {
+        for _ in 0..PATIENCE {
             if !self.step(true) {
                 return;
             }
@@ -316,7 +317,19 @@ impl World {
                 only(&there, &here)
             );
         }
+        self.check_bases();
         self.check_bytes();
+    }
+
+    /// What a replica believes the hub to have is what the hub has.
+    fn check_bases(&self) {
+        for (i, replica) in self.replicas.iter().enumerate() {
+            for (id, local) in &replica.live.tree.nodes {
+                let hub = self.hub.tree.state(*id);
+                let right = replica.live.tree.ignores || same(local.base.as_ref(), hub);
+                assert!(right, "replica {i} is wrong about {id:?}: {local:?} {hub:?}");
+            }
+        }
     }
 
     fn check_bytes(&self) {
