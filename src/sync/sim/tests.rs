@@ -11,6 +11,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
     ),
     (49, "a portion that was read before our push was taken undid what we had pushed"),
     (153, "a copy was restored that knew of less than it had pushed, and was not found out"),
+    (
+        156,
+        "what left the view with its directory was never offered, because the directory was refused before",
+    ),
     (287, "a file that left the view upstream stayed here, and then overwrote what upstream wrote to it"),
     (497, "a file was moved back to a directory that had got another identity"),
     (569, "what is in a directory that left the view was removed upstream when the directory came back"),
@@ -38,7 +42,7 @@ fn run(seeds: impl Iterator<Item = u64>) {
 /// `WSD_SYNC_SEEDS=from..to` runs those instead.
 #[test]
 fn everything_comes_to_rest_with_the_same_tree_everywhere_and_nothing_lost() {
-    let wanted = std::env::var("WSD_SYNC_SEEDS").unwrap_or_else(|_| "1000..1300".into());
+    let wanted = std::env::var("WSD_SYNC_SEEDS").unwrap_or_else(|_| "0..300".into());
     let (from, to) = wanted.split_once("..").unwrap();
     run(from.parse().unwrap()..to.parse().unwrap());
 }
