@@ -9,7 +9,7 @@ use super::entry::{NodeId, Offer, Place, State, same};
 use super::tree::{Bytes, Local, Plan, Refusal, Step, Tree, Verdict, Why};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{Kind, NAME_MAX};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What becomes of a node on the hub.
 struct Case {
@@ -84,31 +84,31 @@ impl Judge<'_> {
         }
         for (id, case) in &self.cases {
             let why = match &case.after {
-                None => self.left_in(*id, case)?,
-                Some(state) => self.obstacle(*id, case, state)?,
+                None => self.left_in(*id, case)?.into_iter().collect(),
+                Some(state) => self.obstacles(*id, case, state)?,
             };
-            refusals.extend(why.map(|why| Refusal { id: *id, why }));
+            refusals.extend(why.into_iter().map(|why| Refusal { id: *id, why }));
         }
         self.refusals = refusals;
         Ok(())
     }
 
     /// What is in the way of a node that is to be so.
-    fn obstacle(&self, id: NodeId, case: &Case, state: &State) -> FsResult<Option<Why>> {
+    fn obstacles(&self, id: NodeId, case: &Case, state: &State) -> FsResult<Vec<Why>> {
+        if let Some(why) = self.check_parents(state)? {
+            return Ok(vec![why]);
+        }
         let before = case.local.as_ref().and_then(|local| local.state.as_ref());
         if before.is_some_and(|before| before.places == state.places) {
-            return self.check_parents(state);
-        }
-        if let Some(why) = self.check_parents(state)? {
-            return Ok(Some(why));
+            return Ok(Vec::new());
         }
         for place in &state.places {
             let child = self.tree.child(place.parent, &place.name)?.filter(|child| *child != id);
             if let Some(child) = child.filter(|child| self.has_place(*child, place)) {
-                return Ok(Some(Why::Taken(child)));
+                return Ok(vec![Why::Taken(child)]);
             }
         }
-        if state.kind == Kind::Dir { self.circle(id, state) } else { Ok(None) }
+        if state.kind == Kind::Dir { self.circle(id, state) } else { Ok(Vec::new()) }
     }
 
     fn check_parents(&self, state: &State) -> FsResult<Option<Why>> {
@@ -151,17 +151,19 @@ impl Judge<'_> {
         Ok(None)
     }
 
-    /// Whether a directory would be below itself.
-    fn circle(&self, id: NodeId, state: &State) -> FsResult<Option<Why>> {
-        let mut seen = BTreeSet::from([id]);
+    /// Whether a directory would be below itself: all that would be between.
+    fn circle(&self, id: NodeId, state: &State) -> FsResult<Vec<Why>> {
+        let mut above = Vec::new();
         let mut at = state.places.first().map(|place| place.parent);
         while let Some(dir) = at.filter(|dir| *dir != NodeId::ROOT) {
-            if !seen.insert(dir) {
-                return Ok(Some(Why::Cycle(dir)));
+            if dir == id || above.contains(&dir) {
+                above.push(dir);
+                return Ok(above.into_iter().map(Why::Cycle).collect());
             }
+            above.push(dir);
             at = self.after(dir)?.and_then(|state| state.places.first().map(|place| place.parent));
         }
-        Ok(None)
+        Ok(Vec::new())
     }
 
     fn plan(self) -> Plan {

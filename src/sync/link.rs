@@ -111,7 +111,7 @@ pub struct Watermark {
     pub label: String,
     /// Up to where the replica has said that it has applied the hub's changes.
     pub applied: Revision,
-    /// The replica's own revision up to which it has pushed.
+    /// The replica's own last revision when it pushed last.
     pub pushed: Revision,
     /// Nanoseconds since the epoch.
     pub last_seen: i64,
@@ -157,8 +157,9 @@ pub trait Upstream: Send + Sync + 'static {
     fn fetch(&self, hashes: Vec<Hash>) -> impl Future<Output = Answer<(usize, Vec<Object>)>> + Send;
     /// Brings objects to the hub.
     fn bring(&self, objects: Vec<Object>) -> impl Future<Output = Answer<()>> + Send;
-    /// Offers changes. `up_to`: the replica's revision that it will have pushed when these are taken; `life`: the life of
-    /// its store that the revision is of.
+    /// Offers changes. `up_to`: the replica's last revision when the offers were made, so nothing in them is newer; `life`:
+    /// the life of its store that the revision is of. By these the hub knows a replica that was restored from an old copy.
+    /// What is not taken when it is answered is not taken later.
     fn push(
         &self,
         offers: Vec<Told<Offer>>,

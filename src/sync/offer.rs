@@ -5,25 +5,25 @@
 
 use super::entry::{NodeId, Offer, Place, State, same};
 use super::tree::{Local, Tree};
-use super::view::{Names, Paths, up_base, up_here, with_names};
+use super::view::{Names, Side, Views, with_names};
 use crate::error::FsResult;
 use crate::store::rows::Kind;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What there is to offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offering {
     /// In an order in which they can be taken one by one, as far as the order of what changed allows it. Directories that
-    /// upstream does not know of come before what is in them.
+    /// upstream does not know of come before what is in them; what is in a directory that has left the view comes before it.
     pub offers: Vec<Offer>,
-    /// Nodes that have to be offered after these, in this order, though nobody has said that they changed.
+    /// Nodes that have to be offered after these, in this order, though nobody has said that they changed. They have to be
+    /// remembered as changed, durably, before the offers are sent.
     pub more: Vec<NodeId>,
 }
 
 struct Offers<'a> {
     tree: &'a dyn Tree,
-    here: Paths,
-    base: Paths,
+    views: Views<'a>,
     done: BTreeSet<NodeId>,
     offering: Offering,
 }
@@ -34,8 +34,7 @@ struct Offers<'a> {
 pub fn offers(tree: &dyn Tree, changed: &[NodeId]) -> FsResult<Offering> {
     let mut offers = Offers {
         tree,
-        here: Paths::default(),
-        base: Paths::default(),
+        views: Views::new(tree, BTreeMap::new()),
         done: BTreeSet::new(),
         offering: Offering::default(),
     };
@@ -60,8 +59,7 @@ impl Offers<'_> {
         }
         match &state {
             Some(state) => self.offer_parents(state)?,
-            None if self.has_left_view(id, &local)? => return Ok(()),
-            None => {}
+            None => self.offer_contents(id, &local)?,
         }
         if state.as_ref().is_some_and(|state| state.kind == Kind::Dir) && local.base.is_none() {
             self.follow(id)?;
@@ -82,15 +80,14 @@ impl Offers<'_> {
 
     /// What a node is for upstream: its names in view here, and those that upstream has for it out of view.
     fn state(&mut self, id: NodeId, local: &Local) -> FsResult<Option<State>> {
-        let tree = self.tree;
         let mut places = BTreeSet::new();
         if let Some(state) = &local.state {
-            places = self.here.names(tree, state, &|id| up_here(tree, id))?.shown;
+            places = self.views.names(Side::Here, state)?.shown;
         }
         let is_dir =
             local.state.as_ref().or(local.base.as_ref()).is_some_and(|state| state.kind == Kind::Dir);
         if let (Some(base), true) = (&local.base, places.is_empty() || !is_dir) {
-            let Names { hidden, unknown, .. } = self.base.names(tree, base, &|id| up_base(tree, id))?;
+            let Names { hidden, unknown, .. } = self.views.names(Side::Base, base)?;
             let shown_here = |place: &Place| places.contains(place);
             let out: Vec<Place> =
                 hidden.into_iter().chain(unknown.into_keys()).filter(|place| !shown_here(place)).collect();
@@ -99,25 +96,17 @@ impl Offers<'_> {
         Ok(local.state.as_ref().or(local.base.as_ref()).and_then(|state| with_names(id, state, places)))
     }
 
-    /// Whether a directory has left the view with things in it that upstream knows of. They go first, then it does.
-    fn has_left_view(&mut self, id: NodeId, local: &Local) -> FsResult<bool> {
+    /// What is in a directory that has left the view has left it too, and goes before it does.
+    fn offer_contents(&mut self, id: NodeId, local: &Local) -> FsResult<()> {
         if local.state.as_ref().is_none_or(|state| state.kind != Kind::Dir) {
-            return Ok(false);
+            return Ok(());
         }
-        let mut left = Vec::new();
         for (_, child) in self.tree.children(id)? {
-            let known = self.tree.node(child)?.is_some_and(|child| child.base.is_some());
-            if known && !self.done.contains(&child) {
-                left.push(child);
+            if self.tree.node(child)?.is_some_and(|child| child.base.is_some()) {
+                self.offer(child)?;
             }
         }
-        if left.is_empty() {
-            return Ok(false);
-        }
-        self.done.remove(&id);
-        self.offering.more.extend(left);
-        self.offering.more.push(id);
-        Ok(true)
+        Ok(())
     }
 
     /// Notes what is in a directory that is new to upstream, and new itself.

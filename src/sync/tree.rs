@@ -167,7 +167,7 @@ pub enum Why {
     NoParent(NodeId),
     /// This node is still in the directory.
     NotEmpty(NodeId),
-    /// The directory would be below itself, or below this one which moves too.
+    /// The directory would be below itself, and this is one of those between. There is a refusal for each.
     Cycle(NodeId),
 }
 

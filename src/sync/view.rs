@@ -9,9 +9,20 @@ use crate::error::FsResult;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+/// Which tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Side {
+    /// What is here.
+    Here,
+    /// What both sides agreed on last.
+    Base,
+    /// What upstream has, as far as is known.
+    There,
+}
+
 /// Where a directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Sight {
+enum Sight {
     /// At this path.
     Shown(Rc<[u8]>),
     /// It is ignored.
@@ -21,12 +32,10 @@ pub(super) enum Sight {
 }
 
 /// What leads up from a directory.
-pub(super) enum Up {
-    /// It has this place.
+enum Up {
     At(Place),
     /// It is gone. What claims to be in it is looked after elsewhere.
     Gone,
-    /// Not known.
     Unknown,
 }
 
@@ -39,63 +48,30 @@ pub(super) struct Names {
     pub(super) unknown: BTreeMap<Place, NodeId>,
 }
 
-/// The paths of a tree's directories, as far as they were asked for.
-#[derive(Default)]
-pub(super) struct Paths {
-    known: BTreeMap<NodeId, Sight>,
+/// Which names are in view, on each side.
+pub(super) struct Views<'a> {
+    tree: &'a dyn Tree,
+    /// Where upstream has what was told of; `None`: it is gone.
+    told: BTreeMap<NodeId, Option<Place>>,
+    sights: BTreeMap<(Side, NodeId), Sight>,
+    /// Directories that upstream has out of view, while they are in view here: they are going to be moved back, so what is in
+    /// them is in view.
+    kept: BTreeSet<NodeId>,
 }
 
-impl Paths {
-    /// Where a directory is. `up` is what the tree is.
-    fn sight(
-        &mut self,
-        tree: &dyn Tree,
-        dir: NodeId,
-        up: &dyn Fn(NodeId) -> FsResult<Up>,
-    ) -> FsResult<Sight> {
-        let mut chain: Vec<(NodeId, Place)> = Vec::new();
-        let mut at = dir;
-        let mut sight = loop {
-            if at == NodeId::ROOT || chain.iter().any(|(id, _)| *id == at) {
-                break Sight::Shown(Rc::default());
-            }
-            if let Some(sight) = self.known.get(&at) {
-                break sight.clone();
-            }
-            match up(at)? {
-                Up::At(place) => {
-                    let parent = place.parent;
-                    chain.push((at, place));
-                    at = parent;
-                }
-                Up::Gone => break Sight::Shown(Rc::default()),
-                Up::Unknown => break Sight::Unknown(at),
-            }
-        };
-        for (id, place) in chain.into_iter().rev() {
-            sight = below(tree, sight, &place.name);
-            self.known.insert(id, sight.clone());
-        }
-        Ok(sight)
+impl<'a> Views<'a> {
+    pub(super) fn new(tree: &'a dyn Tree, told: BTreeMap<NodeId, Option<Place>>) -> Self {
+        Self { tree, told, sights: BTreeMap::new(), kept: BTreeSet::new() }
     }
 
     /// Which of a node's names are in view.
-    pub(super) fn names(
-        &mut self,
-        tree: &dyn Tree,
-        state: &State,
-        up: &dyn Fn(NodeId) -> FsResult<Up>,
-    ) -> FsResult<Names> {
+    pub(super) fn names(&mut self, side: Side, state: &State) -> FsResult<Names> {
         let mut names = Names::default();
         for place in &state.places {
-            let sight = self.sight(tree, place.parent, up)?;
-            match below(tree, sight, &place.name) {
-                Sight::Shown(_) => {
-                    names.shown.insert(place.clone());
-                }
-                Sight::Hidden => {
-                    names.hidden.insert(place.clone());
-                }
+            let sight = self.sight(side, place.parent)?;
+            match below(self.tree, sight, &place.name) {
+                Sight::Shown(_) => drop(names.shown.insert(place.clone())),
+                Sight::Hidden => drop(names.hidden.insert(place.clone())),
                 Sight::Unknown(id) => {
                     names.shown.insert(place.clone());
                     names.unknown.insert(place.clone(), id);
@@ -103,6 +79,68 @@ impl Paths {
             }
         }
         Ok(names)
+    }
+
+    fn sight(&mut self, side: Side, dir: NodeId) -> FsResult<Sight> {
+        let mut chain: Vec<(NodeId, Place)> = Vec::new();
+        let mut at = dir;
+        let mut sight = loop {
+            if at == NodeId::ROOT || chain.iter().any(|(id, _)| *id == at) {
+                break Sight::Shown(Rc::default());
+            }
+            if let Some(sight) = self.sights.get(&(side, at)) {
+                break sight.clone();
+            }
+            match self.up(side, at)? {
+                Up::At(place) => {
+                    let parent = place.parent;
+                    chain.push((at, place));
+                    at = parent;
+                }
+                Up::Gone => break Sight::Shown(Rc::default()),
+                Up::Unknown => break self.kept(side, at)?.unwrap_or(Sight::Unknown(at)),
+            }
+        };
+        for (id, place) in chain.into_iter().rev() {
+            sight = below(self.tree, sight, &place.name);
+            if !matches!(sight, Sight::Shown(_)) {
+                sight = self.kept(side, id)?.unwrap_or(sight);
+            }
+            self.sights.insert((side, id), sight.clone());
+        }
+        Ok(sight)
+    }
+
+    /// Where a directory is here that upstream has out of view.
+    fn kept(&mut self, side: Side, id: NodeId) -> FsResult<Option<Sight>> {
+        match side {
+            Side::Here => return Ok(None),
+            Side::There => drop(self.sight(Side::Base, id)?),
+            Side::Base => {
+                let is_here = self.tree.node(id)?.is_some_and(|local| local.state.is_some());
+                if is_here && matches!(self.sight(Side::Here, id)?, Sight::Shown(_)) {
+                    self.kept.insert(id);
+                }
+            }
+        }
+        if self.kept.contains(&id) { self.sight(Side::Here, id).map(Some) } else { Ok(None) }
+    }
+
+    fn up(&self, side: Side, id: NodeId) -> FsResult<Up> {
+        if let (Side::There, Some(place)) = (side, self.told.get(&id)) {
+            return Ok(place.clone().map_or(Up::Gone, Up::At));
+        }
+        let Some(local) = self.tree.node(id)? else {
+            return Ok(if side == Side::Here { Up::Gone } else { Up::Unknown });
+        };
+        let (state, otherwise) = match side {
+            Side::Here => (local.state, Up::Gone),
+            Side::Base | Side::There => (local.base, Up::Unknown),
+        };
+        Ok(match state {
+            Some(state) => state.places.into_iter().next().map_or(Up::Gone, Up::At),
+            None => otherwise,
+        })
     }
 }
 
@@ -114,27 +152,6 @@ fn below(tree: &dyn Tree, sight: Sight, name: &[u8]) -> Sight {
     }
     path.extend_from_slice(name);
     if tree.is_ignored(&path) { Sight::Hidden } else { Sight::Shown(path.into()) }
-}
-
-/// What leads up from a node that is in this state.
-pub(super) fn up_of(state: Option<&State>) -> Up {
-    match state.map(|state| state.places.first()) {
-        Some(Some(place)) => Up::At(place.clone()),
-        Some(None) | None => Up::Gone,
-    }
-}
-
-/// What leads up from a node here.
-pub(super) fn up_here(tree: &dyn Tree, id: NodeId) -> FsResult<Up> {
-    Ok(up_of(tree.node(id)?.and_then(|local| local.state).as_ref()))
-}
-
-/// What leads up from a node, by what upstream was last known to have.
-pub(super) fn up_base(tree: &dyn Tree, id: NodeId) -> FsResult<Up> {
-    Ok(match tree.node(id)?.and_then(|local| local.base) {
-        Some(base) => up_of(Some(&base)),
-        None => Up::Unknown,
-    })
 }
 
 /// A node's state with these names only; `None`: it has none of them, so it is as good as gone.

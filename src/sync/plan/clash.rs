@@ -99,12 +99,12 @@ impl Work<'_> {
         let Some(result) = &node.result else { return false };
         let mut places = result.places.clone();
         places.remove(place);
-        if let (true, Some(known)) = (places.is_empty(), &node.known) {
-            if !self.told.contains_key(&id) {
+        if places.is_empty() && node.known.is_some() {
+            if !node.is_told {
                 self.needs.insert(id);
                 return false;
             }
-            places = known.places.clone();
+            places = node.there.as_ref().map(|there| there.places.clone()).unwrap_or_default();
         }
         let state = State { places, ..result.clone() };
         self.note(id, ConflictKind::Name);

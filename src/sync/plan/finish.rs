@@ -38,7 +38,9 @@ impl Work<'_> {
         let renamed =
             before.map(|state| State { places: self.renamed_places(state.places.clone()), ..state.clone() });
         let after = self.whole(node, renamed.as_ref());
-        let base = node.base.clone().filter(|base| {
+        // What is nowhere in view is none of our business: should it come into view upstream, it has not been removed here.
+        let unseen = node.result.is_none() && node.there.is_none();
+        let base = node.base.clone().map(|base| base.filter(|_| !unseen)).filter(|base| {
             let agreed = node.local.as_ref().and_then(|local| local.base.as_ref());
             agreed != base.as_ref()
         });

@@ -25,10 +25,11 @@ impl Work<'_> {
                 continue;
             }
             let places = node.result.as_ref().map(|state| state.places.clone());
-            mended |= match places {
+            let m = match places {
                 None => self.empty(id)?,
                 Some(places) => self.hold(id, places)?,
             };
+            mended |= m;
         }
         Ok(mended)
     }
@@ -72,8 +73,8 @@ impl Work<'_> {
         let is_upstream = self.nodes.get(&id).is_some_and(|node| node.is_upstream_at(place));
         let back = match self.told.get(&place.parent) {
             // It was removed here, while upstream has something new in it.
-            Some(told) if told.state.is_some() => parent.there.clone(),
-            // It was removed upstream, while something new is in it here.
+            Some(_) if parent.there.is_some() => parent.there.clone(),
+            // It was removed upstream, or went out of view, while something new is in it here.
             Some(_) if !is_upstream => parent.here.clone(),
             Some(_) => {
                 self.need_older(id, place.parent);
@@ -133,8 +134,10 @@ impl Work<'_> {
         let mut mended = false;
         for id in &circle {
             let Some(node) = self.nodes.get(id) else { continue };
-            let (Some(result), Some(known)) = (&node.result, &node.known) else { continue };
-            if result.places != known.places {
+            let upstream = if node.is_told { &node.there } else { &node.known };
+            let (Some(result), Some(known)) = (&node.result, upstream) else { continue };
+            let parent = |state: &State| state.places.first().map(|place| place.parent);
+            if parent(result) != parent(known) {
                 if !self.told.contains_key(id) {
                     self.needs.insert(*id);
                     continue;

@@ -4,9 +4,9 @@ use super::Rules;
 use super::merge::merge;
 use crate::error::{FsError, FsResult};
 use crate::store::rows::Kind;
-use crate::sync::entry::{Entry, NodeId, Place, State, same};
+use crate::sync::entry::{Entry, NodeId, Place, State};
 use crate::sync::tree::{Bytes, Conflict, ConflictKind, KeptCopy, Local, OnConflict, Tree};
-use crate::sync::view::{Names, Paths, Up, up_base, up_here, up_of, with_names};
+use crate::sync::view::{Names, Side, Views, with_names};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What an entry says.
@@ -28,7 +28,9 @@ pub(super) struct Node {
     pub(super) hidden: BTreeSet<Place>,
     /// What upstream was last known to have, whole.
     pub(super) known: Option<State>,
-    /// What is in view of that, of nodes that were told of.
+    /// Whether it was told of.
+    pub(super) is_told: bool,
+    /// What is in view of what upstream has, of nodes that were told of.
     pub(super) there: Option<State>,
     /// The directories that it is in upstream without being in view.
     pub(super) hidden_in: BTreeSet<NodeId>,
@@ -57,9 +59,7 @@ pub(super) struct Work<'a> {
     pub(super) needs: BTreeSet<NodeId>,
     pub(super) conflicts: Vec<Conflict>,
     pub(super) copies: Vec<KeptCopy>,
-    paths_here: Paths,
-    paths_there: Paths,
-    paths_base: Paths,
+    views: Views<'a>,
 }
 
 impl Node {
@@ -70,6 +70,7 @@ impl Node {
             here: None,
             hidden: BTreeSet::new(),
             known: None,
+            is_told: false,
             there: None,
             hidden_in: BTreeSet::new(),
             result: None,
@@ -79,9 +80,10 @@ impl Node {
         }
     }
 
-    /// Whether upstream has this node at this place.
+    /// Whether upstream has this node at this place, in view.
     pub(super) fn is_upstream_at(&self, place: &Place) -> bool {
-        self.known.as_ref().is_some_and(|known| known.places.contains(place))
+        let upstream = if self.is_told { &self.there } else { &self.known };
+        upstream.as_ref().is_some_and(|state| state.places.contains(place))
     }
 
     /// Whether it has other names than before, or is, or is no more.
@@ -107,6 +109,8 @@ impl<'a> Work<'a> {
         for (age, entry) in incoming.iter().enumerate() {
             told.insert(entry.id, Told { age, state: entry.state.clone() });
         }
+        let place = |told: &Told| told.state.as_ref().and_then(|state| state.places.first().cloned());
+        let places = told.iter().map(|(id, told)| (*id, place(told))).collect();
         Self {
             tree,
             rules,
@@ -118,9 +122,7 @@ impl<'a> Work<'a> {
             needs: BTreeSet::new(),
             conflicts: Vec::new(),
             copies: Vec::new(),
-            paths_here: Paths::default(),
-            paths_there: Paths::default(),
-            paths_base: Paths::default(),
+            views: Views::new(tree, places),
         }
     }
 
@@ -141,12 +143,15 @@ impl<'a> Work<'a> {
         if id == NodeId::ROOT && there.is_none() {
             return Err(FsError::Invalid("upstream has no root"));
         }
-        node.there = there.clone();
+        (node.is_told, node.there) = (true, there.clone());
         let here = node.here.clone();
         if node.local.is_some() || there.is_some() || base.is_some() {
             node.base = Some(node.known.clone());
         }
+        let out_of_view = node.known.clone().filter(|_| there.is_none());
         let result = match (&here, &base, &there) {
+            (Some(ours), Some(base), None) if base.same(ours) => None,
+            (Some(ours), _, None) if out_of_view.is_some() => self.keep_in_view(id, ours, out_of_view)?,
             (_, None, None) => here.clone(),
             (None, None, Some(new)) => self.bring_in(id, None, new)?,
             (None, Some(_), None) => None,
@@ -155,7 +160,6 @@ impl<'a> Work<'a> {
                 self.note(id, ConflictKind::Removal);
                 self.bring_in(id, Some(base), new)?
             }
-            (Some(ours), Some(base), None) if base.same(ours) => None,
             (Some(_), Some(_), None) => {
                 self.note(id, ConflictKind::Removal);
                 here.clone()
@@ -174,6 +178,15 @@ impl<'a> Work<'a> {
         let places = |state: &State| State { places: there.places.clone(), ..state.clone() };
         let (local, base) = (places(local), base.map(places));
         self.merge_both(id, base.as_ref(), &local, there).map(Some)
+    }
+
+    /// What is here, of a node that has left the view upstream though it was changed here: it is merged, and stays.
+    fn keep_in_view(&mut self, id: NodeId, here: &State, there: Option<State>) -> FsResult<Option<State>> {
+        let base = self.agreed(id).cloned();
+        let places = |state: State| State { places: here.places.clone(), ..state };
+        let (base, there) = (base.map(places), there.map(places));
+        let Some(there) = there else { return Ok(Some(here.clone())) };
+        self.merge_both(id, base.as_ref(), here, &there).map(Some)
     }
 
     fn merge_both(
@@ -208,12 +221,7 @@ impl<'a> Work<'a> {
     fn in_view_there(&mut self, id: NodeId) -> FsResult<Option<State>> {
         let Some(node) = self.nodes.get(&id) else { return Ok(None) };
         let Some(state) = &node.known else { return Ok(None) };
-        let (tree, told) = (self.tree, &self.told);
-        let up = |id| match told.get(&id) {
-            Some(told) => Ok(up_of(told.state.as_ref())),
-            None => up_base(tree, id),
-        };
-        let mut names = self.paths_there.names(tree, state, &up)?;
+        let mut names = self.views.names(Side::There, state)?;
         let before = node.local.as_ref().and_then(|local| local.base.as_ref());
         for (place, missing) in std::mem::take(&mut names.unknown) {
             // Known of already, and still not its parent: that is not in view.
@@ -231,24 +239,26 @@ impl<'a> Work<'a> {
         Ok(there)
     }
 
+    /// What both sides agreed on last: what is stored as that, or what upstream has taken without our hearing of it.
+    fn agreed(&self, id: NodeId) -> Option<&State> {
+        let node = self.nodes.get(&id)?;
+        let sent = self.rules.unanswered.iter().rfind(|offer| offer.id == id);
+        let taken = sent.and_then(|offer| offer.state.as_ref());
+        match (taken, &node.known) {
+            (Some(taken), Some(known)) if taken.same(known) => Some(taken),
+            _ => node.local.as_ref().and_then(|local| local.base.as_ref()),
+        }
+    }
+
     /// What is in view of what both sides agreed on last.
     fn in_view_base(&mut self, id: NodeId) -> FsResult<Option<State>> {
         let Some(node) = self.nodes.get(&id) else { return Ok(None) };
-        let agreed = node.local.as_ref().and_then(|local| local.base.as_ref());
-        let taken = self
-            .rules
-            .unanswered
-            .iter()
-            .rfind(|offer| offer.id == id)
-            .filter(|offer| offer.state.is_some() && same(offer.state.as_ref(), node.known.as_ref()));
-        let Some(state) = taken.map_or(agreed, |offer| offer.state.as_ref()) else { return Ok(None) };
-        let tree = self.tree;
-        let up = |id| up_base(tree, id);
-        let names = self.paths_base.names(tree, state, &up)?;
+        let Some(state) = self.agreed(id).cloned() else { return Ok(None) };
+        let names = self.views.names(Side::Base, &state)?;
         let shown =
             names.shown.into_iter().filter(|place| !names.unknown.contains_key(place) || node.shows(place));
         let also = names.hidden.into_iter().filter(|place| node.shows(place));
-        Ok(with_names(id, state, shown.chain(also).collect()))
+        Ok(with_names(id, &state, shown.chain(also).collect()))
     }
 
     /// Looks at a node. Until decided otherwise it stays as it is.
@@ -260,12 +270,7 @@ impl<'a> Work<'a> {
         // What was renamed is not there under its old identity.
         let local = if self.renamed.contains_key(&id) { None } else { self.tree.node(id)? };
         if let Some(state) = local.as_ref().and_then(|local| local.state.as_ref()) {
-            let tree = self.tree;
-            let up = |id| match up_here(tree, id)? {
-                Up::At(place) => Ok(Up::At(place)),
-                Up::Gone | Up::Unknown => Ok(Up::Gone),
-            };
-            let Names { shown, hidden, .. } = self.paths_here.names(tree, state, &up)?;
+            let Names { shown, hidden, .. } = self.views.names(Side::Here, state)?;
             node.here = with_names(id, state, self.renamed_places(shown));
             node.hidden = self.renamed_places(hidden);
         }
@@ -285,15 +290,10 @@ impl<'a> Work<'a> {
     /// A name comes into view, with the directory that it is in.
     pub(super) fn emerge(&mut self, id: NodeId, place: Place) -> FsResult<()> {
         self.load(id)?;
-        let (tree, told) = (self.tree, &self.told);
-        let up = |id| match told.get(&id) {
-            Some(told) => Ok(up_of(told.state.as_ref())),
-            None => up_base(tree, id),
-        };
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         let Some(state) = node.local.as_ref().and_then(|local| local.state.as_ref()) else { return Ok(()) };
         let state = State { places: [place.clone()].into(), ..state.clone() };
-        let shown = self.paths_there.names(tree, &state, &up)?.shown;
+        let shown = self.views.names(Side::There, &state)?.shown;
         if !node.hidden.contains(&place) || shown.is_empty() {
             return Ok(());
         }

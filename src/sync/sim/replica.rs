@@ -342,6 +342,11 @@ impl Replica {
             let batch: Vec<NodeId> = queue.drain(..size).collect();
             let offering = offers(&self.live.tree, &batch).unwrap();
             for id in offering.more {
+                self.live.tree.revision += 1;
+                if let Some(local) = self.live.tree.nodes.get_mut(&id) {
+                    local.revision = self.live.tree.revision;
+                }
+                self.events.push_back(Event::LocalChanged { revision: self.live.tree.revision });
                 queue.retain(|queued| *queued != id);
                 queue.push_back(id);
             }
@@ -352,11 +357,10 @@ impl Replica {
             let is_sent = |offer: &Offer| offering.offers.iter().any(|sent| sent.id == offer.id);
             self.live.unanswered.retain(|offer| !is_sent(offer));
             self.live.unanswered.extend(offering.offers.clone());
-            let all = queue.is_empty();
             self.save();
             let request = Request::Push {
                 offers: offering.offers,
-                up_to: if all { up_to } else { self.live.pushed },
+                up_to: self.live.tree.revision,
                 life: self.live.tree.author,
             };
             return self.ask(call, Asked::Task, request, dice);

@@ -6,7 +6,7 @@ use super::hub::{Hub, Request, Response};
 use super::replica::{Disk, Question, Replica};
 use crate::clock::Timestamp;
 use crate::sync::engine::Event;
-use crate::sync::entry::NodeId;
+use crate::sync::entry::same;
 use crate::sync::link::Pushed;
 use crate::sync::status::LinkState;
 use crate::sync::tree::OnConflict;
@@ -39,6 +39,8 @@ pub(super) struct World {
     copies: Vec<Option<Disk>>,
     messages: Vec<Message>,
     parked: Vec<(usize, Question)>,
+    /// Pushes that were looked at: that happens once.
+    pushes: BTreeSet<(usize, u64)>,
     ledger: Ledger,
     faults: Faults,
     /// Microseconds.
@@ -72,6 +74,7 @@ impl World {
             cut: BTreeSet::new(),
             messages: Vec::new(),
             parked: Vec::new(),
+            pushes: BTreeSet::new(),
             ledger: Ledger::default(),
             faults,
             now: 1,
@@ -233,8 +236,10 @@ impl World {
 
     fn answer(&mut self, at: usize, question: Question, calm: bool) {
         let Question { connection, ask, request } = &question;
+        if matches!(request, Request::Push { .. }) && !self.pushes.insert((at, *ask)) {
+            return;
+        }
         if !calm && matches!(request, Request::Push { .. }) && self.dice.one_in(30) {
-            self.once(at, &question);
             let answer = Response::Pushed(Pushed::Lacks(Vec::new()));
             self.messages.push(Message::Answer(at, *connection, *ask, answer));
             return;
@@ -242,9 +247,6 @@ impl World {
         let before = self.hub.tree.revision;
         match self.hub.answer(*connection, request, &mut self.dice) {
             Some(answer) => {
-                if matches!(answer, Response::Pushed(Pushed::Refused(_))) {
-                    self.once(at, &question);
-                }
                 self.messages.push(Message::Answer(at, *connection, *ask, answer));
             }
             None if matches!(request, Request::Changes { .. }) => self.parked.push((at, question)),
@@ -253,15 +255,6 @@ impl World {
         if self.hub.tree.revision != before {
             self.tell_news();
         }
-    }
-
-    /// What was refused is not tried again by itself.
-    fn once(&mut self, at: usize, question: &Question) {
-        let again = |message: &Message| match message {
-            Message::Question(i, other) => *i == at && other.ask == question.ask,
-            Message::Answer(..) => false,
-        };
-        self.messages.retain(|message| !again(message));
     }
 
     fn tell_news(&mut self) {
@@ -284,7 +277,7 @@ impl World {
                 replica.cut(&mut self.dice);
             }
         }
-        for i in 0..PATIENCE {
+        for _ in 0..PATIENCE {
             if !self.step(true) {
                 return;
             }
@@ -302,14 +295,13 @@ impl World {
             let (here, mut there) = (replica.live.tree.picture(ignores), self.hub.tree.picture(ignores));
             if ignores {
                 // The hub does not tell of what is in a directory that was ignored.
-                let quiet = |id: &NodeId| self.hub.once_ignored.contains(id);
-                let missing = |id: &NodeId| replica.live.tree.state(*id).is_none();
-                let untold = self.hub.tree.live().map(|(id, _)| id).filter(|id| quiet(id) && missing(id));
-                let paths: BTreeSet<Vec<u8>> = untold
-                    .flat_map(|id| self.hub.tree.state(id).into_iter().flat_map(|state| &state.places))
+                let once = self.hub.once_ignored.iter().filter_map(|id| self.hub.tree.state(*id));
+                let untold: BTreeSet<Vec<u8>> = once
+                    .flat_map(|state| &state.places)
                     .filter_map(|place| self.hub.tree.path_of(place, 0))
+                    .filter(|path| !here.contains_key(&*String::from_utf8_lossy(path)))
                     .collect();
-                there.retain(|path, _| !paths.contains(path.as_bytes()));
+                there.retain(|path, _| !untold.contains(path.as_bytes()));
             }
             let only = |one: &std::collections::BTreeMap<String, String>,
                         other: &std::collections::BTreeMap<String, String>| {
@@ -325,7 +317,19 @@ impl World {
                 only(&there, &here)
             );
         }
+        self.check_bases();
         self.check_bytes();
+    }
+
+    /// What a replica believes the hub to have is what the hub has.
+    fn check_bases(&self) {
+        for (i, replica) in self.replicas.iter().enumerate() {
+            for (id, local) in &replica.live.tree.nodes {
+                let hub = self.hub.tree.state(*id);
+                let right = replica.live.tree.ignores || same(local.base.as_ref(), hub);
+                assert!(right, "replica {i} is wrong about {id:?}: {local:?} {hub:?}");
+            }
+        }
     }
 
     fn check_bytes(&self) {
