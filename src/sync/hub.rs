@@ -74,9 +74,14 @@ impl Hub {
                 && *by != replica
                 && !names.any(|name| ignore.contains(&name.into_owned()))
         };
-        let entries = known.nodes.values().filter(is_new).map(|(_, _, told)| told.clone());
-        let entries = if reset { Vec::new() } else { entries.take(BATCH_ENTRIES).collect() };
-        Ok(Portion { entries, up_to: known.cursor(), more: false, reset })
+        let mut entries: Vec<_> = known.nodes.values().filter(is_new).cloned().collect();
+        entries.sort_by_key(|(revision, _, told)| (*revision, told.what.id));
+        // What was taken at once is told at once.
+        let end = entries.get(BATCH_ENTRIES).map(|(revision, ..)| *revision);
+        entries.retain(|(revision, ..)| !reset && end.is_none_or(|end| *revision < end));
+        let up_to = Cursor { revision: end.map_or(known.revision, |end| end - 1), ..known.cursor() };
+        let entries = entries.into_iter().map(|(_, _, told)| told).collect();
+        Ok(Portion { entries, up_to, more: end.is_some(), reset })
     }
 
     /// These nodes.

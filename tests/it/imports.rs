@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("client", &["wire", "store", "sync", "parcel"]),
     ("upstream", &["client", "store", "sync", "parcel"]),
-    ("cli", &["exec", "sync", "config", "telemetry", "store", "mount", "daemon", "client"]),
+    ("cli", &["exec", "sync", "parcel", "config", "telemetry", "store", "mount", "daemon", "client"]),
 ];
 
 /// Crates that only these rooms may use.
