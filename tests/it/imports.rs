@@ -21,7 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "mount"]),
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
     ("outbound", &["client", "rpc"]),
-    ("http", &["error", "store", "config", "workspace", "rpc", "metrics", "sync", "outbound"]),
+    ("http", &["error", "store", "config", "workspace", "rpc", "metrics", "sync", "parcel", "outbound"]),
     (
         "daemon",
         &["config", "mount", "workspace", "http", "service", "exec", "rpc", "metrics", "sync", "outbound"],

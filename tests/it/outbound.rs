@@ -54,7 +54,7 @@ impl Stranger {
     }
 
     fn says(&mut self) -> String {
-        self.1.next().expect("the stranger ended").unwrap()
+        self.1.next().unwrap_or_else(|| panic!("the stranger ended")).unwrap()
     }
 }
 
