@@ -17,6 +17,9 @@
 //! - [`service`]: the workspace for callers from outside: paths in, data and errors out.
 //! - [`exec`]: commands in the workspace.
 //! - [`wire`]: Cap'n Proto over messages, for both ends of a connection.
+//! - [`sync`]: the workspace in step with another. [`parcel`]: what the two say to each other, as it travels.
+//!   [`upstream`]: the link from a replica to its hub.
+//! - [`outbound`]: connections that the daemon makes itself, to be driven over them.
 //! - [`rpc`]: the service as Cap'n Proto objects. [`metrics`]: what is measured, and its names.
 //! - [`workspace`]: the three together, in service.
 //! - [`http`]: health, information, statistics. The only user of the HTTP server.
@@ -25,7 +28,7 @@
 //!
 //! Dependencies point one way, from the bottom of this list of rooms to its top:
 //! `error, clock <- store <- vfs <- mount <- config <- workspace <- http <- daemon <- cli` and
-//! `wire <- client <- cli`. A test reads the imports.
+//! `sync <- parcel, wire <- client <- upstream, cli`. A test reads the imports.
 
 pub mod cli;
 pub mod client;

@@ -100,6 +100,9 @@ impl Outbound {
     /// Dials, and goes on doing so. Needs a tokio runtime around it.
     pub fn begin(&self, pool: Arc<Pool>, host: Arc<Host>, order: Order) -> Result<Call, OutboundError> {
         let options = ClientOptions { token: order.token, ca: order.ca, ..ClientOptions::new(order.url) };
+        if !options.url.starts_with("ws://") && !options.url.starts_with("wss://") {
+            return Err(OutboundError::Url("the address must begin with ws:// or wss://".to_owned()));
+        }
         options.check().map_err(|error| OutboundError::Url(error.to_string()))?;
         let mut calls = self.calls.lock();
         if calls.values().filter(|kept| kept.call.state != CallState::Refused).count() >= MOST {

@@ -18,7 +18,7 @@ mod tests;
 
 pub use batch::{Parcel, pack_entries, pack_offers, unpack_entries, unpack_offers};
 pub use object::{PackedObject, pack_objects, read_objects, unpack_objects, write_objects};
-pub use report::{read_status, write_status};
+pub use report::{read_status, status_json, write_status};
 pub use squeeze::Encoding;
 pub use talk::{
     PackedPortion, hashes, hashes_of, read_cursor, read_hello, read_ids, read_life, read_pushed,

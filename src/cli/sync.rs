@@ -4,7 +4,8 @@ use super::out::{Out, put_bytes, utc};
 use super::talk::{Done, talk};
 use crate::client::Client;
 use crate::config::ClientFlags;
-use crate::sync::status::{ConflictNote, LinkState, Status};
+use crate::parcel::status_json;
+use crate::sync::status::{ConflictNote, Status};
 use crate::sync::{ConflictKind, Cursor};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -104,7 +105,7 @@ fn rows(status: &Status) -> Vec<(String, String)> {
     let pending = |entries, bytes| format!("{entries} entries, {bytes} bytes");
     let mut rows = vec![
         row("upstream", status.upstream.clone().unwrap_or_default()),
-        row("link", word(status.link).to_owned()),
+        row("link", status.link.word().to_owned()),
         row("last contact", status.last_contact.map_or_else(|| "never".to_owned(), utc)),
         row("to push", pending(status.pending_entries, status.pending_bytes)),
         row("to apply", pending(status.incoming_entries, status.incoming_bytes)),
@@ -120,27 +121,9 @@ fn rows(status: &Status) -> Vec<(String, String)> {
 }
 
 fn object(status: &Status) -> Value {
-    json!({
-        "upstream": status.upstream,
-        "link": word(status.link),
-        "lastError": status.last_error,
-        "lastContact": status.last_contact,
-        "replica": status.replica,
-        "push": {
-            "revision": status.revision,
-            "durableUpstream": status.pushed,
-            "pendingEntries": status.pending_entries,
-            "pendingBytes": status.pending_bytes,
-        },
-        "pull": {
-            "upstreamRevision": status.upstream_revision,
-            "applied": status.pulled,
-            "pendingEntries": status.incoming_entries,
-            "pendingBytes": status.incoming_bytes,
-        },
-        "conflicts": status.conflicts,
-        "recent": status.recent.iter().map(conflict).collect::<Vec<_>>(),
-    })
+    let mut object = status_json(status);
+    object["recent"] = status.recent.iter().map(conflict).collect();
+    object
 }
 
 fn conflict(note: &ConflictNote) -> Value {
@@ -152,16 +135,6 @@ fn conflict(note: &ConflictNote) -> Value {
         put_bytes(&mut object, "kept", kept);
     }
     Value::Object(object)
-}
-
-fn word(link: LinkState) -> &'static str {
-    match link {
-        LinkState::Off => "off",
-        LinkState::Connecting => "connecting",
-        LinkState::Connected => "connected",
-        LinkState::Paused => "paused",
-        LinkState::Refused => "refused",
-    }
 }
 
 fn word_of(kind: ConflictKind) -> &'static str {
@@ -212,6 +185,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::status::LinkState;
 
     #[test]
     fn a_status_shows_both_directions_and_both_paths() {

@@ -12,22 +12,6 @@ use crate::sync::status::Status;
 use crate::sync::{Author, Cursor, Hash, NodeId};
 use std::time::Duration;
 
-/// A call without results.
-macro_rules! told {
-    ($client:expr, $effect:expr, $request:ident $(, $set:ident($value:expr))*) => {
-        $client.ask($effect, move |link| {
-            #[allow(unused_mut, reason = "not all have arguments")]
-            let mut request = link.sync().$request();
-            $(request.get().$set($value);)*
-            let asked = request.send().promise;
-            async move {
-                let answer = asked.await?;
-                check(answer.get()?.get_error())
-            }
-        })
-    };
-}
-
 impl Client {
     /// Says who this replica is.
     pub async fn hello(&self, hello: Hello) -> Result<Welcome, ClientError> {
@@ -221,16 +205,39 @@ impl Client {
 
     /// Has the daemon leave its upstream alone.
     pub async fn sync_pause(&self) -> Result<(), ClientError> {
-        told!(self, Reads, pause_request).await
+        self.ask(Reads, |link| {
+            let asked = link.sync().pause_request().send().promise;
+            async move {
+                let answer = asked.await?;
+                check(answer.get()?.get_error())
+            }
+        })
+        .await
     }
 
     /// Has it go on.
     pub async fn sync_resume(&self) -> Result<(), ClientError> {
-        told!(self, Reads, resume_request).await
+        self.ask(Reads, |link| {
+            let asked = link.sync().resume_request().send().promise;
+            async move {
+                let answer = asked.await?;
+                check(answer.get()?.get_error())
+            }
+        })
+        .await
     }
 
     /// Has it join an upstream that refused; with `merge` though the two are not related.
     pub async fn sync_join(&self, merge: bool) -> Result<(), ClientError> {
-        told!(self, Changes, join_request, set_merge(merge)).await
+        self.ask(Changes, move |link| {
+            let mut request = link.sync().join_request();
+            request.get().set_merge(merge);
+            let asked = request.send().promise;
+            async move {
+                let answer = asked.await?;
+                check(answer.get()?.get_error())
+            }
+        })
+        .await
     }
 }

@@ -1,7 +1,7 @@
 //! The routes for whoever runs the daemon.
 
-use super::sync::section;
 use super::{State, text};
+use crate::parcel::status_json;
 use crate::store::Checkpoint;
 use crate::workspace::Workspace;
 use axum::Json;
@@ -102,7 +102,7 @@ pub(super) async fn stats(state: Shared) -> Response {
             "uptimeMs": state.started.elapsed().as_millis() as u64,
         });
         if let Some(status) = state.sync_status() {
-            stats["sync"] = section(&status);
+            stats["sync"] = status_json(&status);
         }
         if let Some(failure) = workspace.failure() {
             stats["failure"] = Value::String(failure.to_string());

@@ -2,7 +2,6 @@
 
 use super::State;
 use crate::sync::status::{LinkState, Status};
-use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 
 impl State {
@@ -26,42 +25,8 @@ impl State {
                 format!("{} nodes are still to come", status.incoming_entries)
             }
             (_, Some(error)) => error,
-            (link, None) => format!("the upstream is {}", word(link)),
+            (link, None) => format!("the upstream is {}", link.word()),
         };
         Some(format!("the first sync is not done: {why}"))
     }
-}
-
-fn word(link: LinkState) -> &'static str {
-    match link {
-        LinkState::Off => "off",
-        LinkState::Connecting => "connecting",
-        LinkState::Connected => "connected",
-        LinkState::Paused => "paused",
-        LinkState::Refused => "refused",
-    }
-}
-
-/// The section of the statistics.
-pub(super) fn section(status: &Status) -> Value {
-    json!({
-        "upstream": status.upstream,
-        "link": word(status.link),
-        "lastError": status.last_error,
-        "lastContact": status.last_contact,
-        "replica": status.replica,
-        "push": {
-            "revision": status.revision,
-            "durableUpstream": status.pushed,
-            "pendingEntries": status.pending_entries,
-            "pendingBytes": status.pending_bytes,
-        },
-        "pull": {
-            "upstreamRevision": status.upstream_revision,
-            "applied": status.pulled,
-            "pendingEntries": status.incoming_entries,
-            "pendingBytes": status.incoming_bytes,
-        },
-        "conflicts": status.conflicts,
-    })
 }

@@ -3,6 +3,7 @@
 use super::{Wrong, at_most, count, text};
 use crate::sync::ConflictKind;
 use crate::sync::status::{ConflictNote, LinkState, Status};
+use serde_json::{Value, json};
 use wsd_schema::sync_capnp::{ConflictKind as WireKind, Link as WireLink, conflict, status};
 
 /// Longest text of a status, and most conflicts that are told.
@@ -69,6 +70,30 @@ pub fn read_status(from: status::Reader<'_>) -> Result<Status, Wrong> {
         incoming_bytes: from.get_incoming_bytes(),
         conflicts: from.get_conflicts(),
         recent: recent.iter().map(read_note).collect::<Result<_, _>>()?,
+    })
+}
+
+/// A status as JSON has it, without its conflicts.
+pub fn status_json(status: &Status) -> Value {
+    json!({
+        "upstream": status.upstream,
+        "link": status.link.word(),
+        "lastError": status.last_error,
+        "lastContact": status.last_contact,
+        "replica": status.replica,
+        "push": {
+            "revision": status.revision,
+            "durableUpstream": status.pushed,
+            "pendingEntries": status.pending_entries,
+            "pendingBytes": status.pending_bytes,
+        },
+        "pull": {
+            "upstreamRevision": status.upstream_revision,
+            "applied": status.pulled,
+            "pendingEntries": status.incoming_entries,
+            "pendingBytes": status.incoming_bytes,
+        },
+        "conflicts": status.conflicts,
     })
 }
 

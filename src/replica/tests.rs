@@ -307,8 +307,12 @@ async fn everything_that_a_tree_can_hold_arrives_both_ways() {
     assert_eq!(tree.read("from-hub"), b"hub");
     assert!(!tree.has("fifo") && !tree.has("d"));
     for control in [ra.control(), rb.control()] {
-        let status = control.status();
-        assert_eq!((status.link, status.conflicts, status.pending_entries), (LinkState::Connected, 0, 0));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while control.status().pending_entries > 0 {
+            assert!(Instant::now() < deadline, "{:#?}", control.status());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!((control.status().link, control.status().conflicts), (LinkState::Connected, 0));
     }
     ra.stop(Duration::from_secs(5)).await;
     rb.stop(Duration::from_secs(5)).await;

@@ -19,6 +19,19 @@ pub enum LinkState {
     Refused,
 }
 
+impl LinkState {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Paused => "paused",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Where a replica is with its upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {

@@ -55,32 +55,39 @@ async def read_message(reader):
 
 
 @contextlib.asynccontextmanager
+async def bootstrap(web):
+    """The bootstrap capability of whoever is at the other end of a WebSocket."""
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+
+    async def outward():
+        while message := await read_message(reader):
+            await web.send(message)
+
+    async def inward():
+        async for message in web:
+            assert isinstance(message, bytes)
+            writer.write(message)
+            await writer.drain()
+        writer.close()
+
+    pumps = [asyncio.create_task(outward()), asyncio.create_task(inward())]
+    stream = await capnp.AsyncIoStream.create_connection(sock=theirs)
+    client = capnp.TwoPartyClient(stream)
+    try:
+        yield client.bootstrap().cast_as(workspace.Workspace)
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+        writer.close()
+
+
+@contextlib.asynccontextmanager
 async def connect(port, token=None):
-    """The bootstrap capability over a WebSocket."""
+    """The bootstrap capability of a daemon, over a WebSocket."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = f"ws://127.0.0.1:{port}/ws"
     async with websockets.connect(url, additional_headers=headers, max_size=16 << 20, compression=None) as web:
-        ours, theirs = socket.socketpair()
-        reader, writer = await asyncio.open_connection(sock=ours)
-
-        async def outward():
-            while message := await read_message(reader):
-                await web.send(message)
-
-        async def inward():
-            async for message in web:
-                assert isinstance(message, bytes)
-                writer.write(message)
-                await writer.drain()
-            writer.close()
-
-        pumps = [asyncio.create_task(outward()), asyncio.create_task(inward())]
-        stream = await capnp.AsyncIoStream.create_connection(sock=theirs)
-        client = capnp.TwoPartyClient(stream)
-        try:
-            yield client.bootstrap().cast_as(workspace.Workspace)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            writer.close()
+        async with bootstrap(web) as there:
+            yield there

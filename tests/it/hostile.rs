@@ -5,3 +5,4 @@ mod http;
 mod messages;
 mod resources;
 mod searches;
+mod sync;

@@ -22,7 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "mount"]),
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
     ("outbound", &["client", "rpc"]),
-    ("http", &["error", "store", "config", "workspace", "rpc", "metrics", "sync", "outbound"]),
+    ("http", &["error", "store", "config", "workspace", "rpc", "metrics", "sync", "parcel", "outbound"]),
     (
         "daemon",
         &[
@@ -42,7 +42,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("client", &["wire", "store", "sync", "parcel"]),
     ("upstream", &["client", "store", "sync", "parcel", "replica"]),
-    ("cli", &["exec", "sync", "config", "telemetry", "store", "mount", "daemon", "client"]),
+    ("cli", &["exec", "sync", "parcel", "config", "telemetry", "store", "mount", "daemon", "client"]),
 ];
 
 /// Crates that only these rooms may use.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 use wsd_schema::fs_capnp::{byte_sink, byte_source, entry_cursor, fs, match_cursor, watch};
+use wsd_schema::sync_capnp::sync;
 use wsd_schema::workspace_capnp::workspace;
 
 /// A message that came.
@@ -34,6 +35,13 @@ pub(crate) const FIND_NEXT: Method = (entry_cursor::Client::TYPE_ID, 0);
 pub(crate) const GREP_NEXT: Method = (match_cursor::Client::TYPE_ID, 0);
 pub(crate) const WATCH_NEXT: Method = (watch::Client::TYPE_ID, 0);
 pub(crate) const WORKSPACE_FS: Method = (workspace::Client::TYPE_ID, 1);
+
+pub(crate) const WORKSPACE_SYNC: Method = (workspace::Client::TYPE_ID, 3);
+pub(crate) const SYNC_HELLO: Method = (sync::Client::TYPE_ID, 0);
+pub(crate) const SYNC_CHANGES: Method = (sync::Client::TYPE_ID, 1);
+pub(crate) const SYNC_FETCH: Method = (sync::Client::TYPE_ID, 4);
+pub(crate) const SYNC_BRING: Method = (sync::Client::TYPE_ID, 5);
+pub(crate) const SYNC_PUSH: Method = (sync::Client::TYPE_ID, 6);
 
 /// What a call is sent to.
 #[derive(Clone, Copy, Debug)]
