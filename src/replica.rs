@@ -186,7 +186,7 @@ impl Control {
     }
 }
 
-fn conflict_note(row: crate::store::sync::ConflictRow) -> ConflictNote {
+fn conflict_note(row: crate::store::replicas::ConflictRow) -> ConflictNote {
     ConflictNote { time: row.time, kind: kind_of(row.kind), path: row.path, kept: row.kept }
 }
 

@@ -6,7 +6,7 @@
 //! - `open`: what may be opened, and how. [`error`]: why not. [`fault`]: where tests let the disk fail.
 //! - [`rows`], [`group`], [`buf`]: the nouns: rows, a group of changes, bytes in memory.
 //! - `write`, `chunks`: a group becomes a transaction. `read`: rows as they are now. [`snapshot`]: rows of one moment.
-//! - [`execs`], [`sync`]: what commands said; what sync remembers.
+//! - [`execs`], [`sync`], [`replicas`]: what commands said; what sync remembers, of itself and of others.
 //! - [`gc`]: space is given back. [`check`]: what must be true of every store.
 
 pub mod buf;
@@ -19,6 +19,7 @@ pub mod gc;
 pub mod group;
 mod open;
 mod read;
+pub mod replicas;
 pub mod rows;
 pub mod snapshot;
 pub mod sync;

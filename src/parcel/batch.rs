@@ -3,7 +3,7 @@
 use super::squeeze::{Encoding, Press, unpack};
 use super::state::{read_id, read_state, write_id, write_state};
 use super::{Wrong, at_most, count, wrong};
-use crate::sync::link::{BATCH_ENTRIES, INLINE, Told};
+use crate::sync::link::{BATCH_MOST, INLINE, Told};
 use crate::sync::{ContentId, Entry, NodeId, Offer, State};
 use capnp::message::{Builder, HeapAllocator, ReaderOptions};
 use std::collections::HashSet;
@@ -124,7 +124,7 @@ pub fn pack_offers(told: &[Told<Offer>], wanted: Encoding) -> Result<Parcel, Wro
 pub fn unpack_entries(parcel: Parcel) -> Result<Vec<Told<Entry>>, Wrong> {
     parcel.open(|message| {
         let list = message.get_root::<entries::Reader<'_>>()?.get_list()?;
-        let mut told = Vec::with_capacity(at_most(list.len(), BATCH_ENTRIES, "entries")?);
+        let mut told = Vec::with_capacity(at_most(list.len(), BATCH_MOST, "entries")?);
         let mut seen = HashSet::with_capacity(told.capacity());
         for entry in list {
             let id = once(&mut seen, read_id(entry.get_id()?)?)?;
@@ -141,7 +141,7 @@ pub fn unpack_entries(parcel: Parcel) -> Result<Vec<Told<Entry>>, Wrong> {
 pub fn unpack_offers(parcel: Parcel) -> Result<Vec<Told<Offer>>, Wrong> {
     parcel.open(|message| {
         let list = message.get_root::<offers::Reader<'_>>()?.get_list()?;
-        let mut told = Vec::with_capacity(at_most(list.len(), BATCH_ENTRIES, "offers")?);
+        let mut told = Vec::with_capacity(at_most(list.len(), BATCH_MOST, "offers")?);
         let mut seen = HashSet::with_capacity(told.capacity());
         for offer in list {
             let id = once(&mut seen, read_id(offer.get_id()?)?)?;

@@ -4,7 +4,9 @@ use super::batch::{Parcel, pack_entries};
 use super::squeeze::Encoding;
 use super::state::{read_id, write_id};
 use super::{Wrong, at_most, count, exactly, text, wrong};
-use crate::sync::link::{BATCH_ENTRIES, Hello, OBJECTS_AT_ONCE, Portion, Pushed, Watermark, Welcome};
+use crate::sync::link::{
+    BATCH_ENTRIES, BATCH_MOST, Hello, OBJECTS_AT_ONCE, Portion, Pushed, Watermark, Welcome,
+};
 use crate::sync::{Author, Cursor, Hash, NodeId, Refusal, ReplicaId, Why};
 use capnp::struct_list;
 use wsd_schema::sync_capnp::{
@@ -205,7 +207,7 @@ pub fn read_pushed(from: pushed::Reader<'_>) -> Result<Pushed, Wrong> {
         pushed::Lacks(bytes) => Pushed::Lacks(hashes(bytes?)?),
         pushed::Refused(list) => {
             let list = list?;
-            at_most(list.len(), BATCH_ENTRIES, "refusals")?;
+            at_most(list.len(), BATCH_MOST, "refusals")?;
             Pushed::Refused(list.iter().map(read_refusal).collect::<Result<_, _>>()?)
         }
     })

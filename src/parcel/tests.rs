@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::Timestamp;
 use crate::store::rows::Kind;
-use crate::sync::link::{BATCH_ENTRIES, INLINE, Object, Told};
+use crate::sync::link::{BATCH_ENTRIES, BATCH_MOST, INLINE, Object, Told};
 use crate::sync::{Attributes, Author, ContentId, Entry, NodeId, Offer, Place, State, Times};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -200,7 +200,7 @@ fn what_cannot_be_is_refused() {
     assert!(said.contains("not those"), "{said}");
     let twice = pack_entries(&[file(2), file(2)], Encoding::Plain).unwrap();
     assert!(unpack_entries(twice).unwrap_err().to_string().contains("twice"));
-    let many: Vec<_> = (2..).take(BATCH_ENTRIES + 1).map(file).collect();
+    let many: Vec<_> = (2..).take(BATCH_MOST + 1).map(file).collect();
     let many = pack_entries(&many, Encoding::Zstd).unwrap();
     assert!(unpack_entries(many).unwrap_err().to_string().contains("1025 entries"));
 }

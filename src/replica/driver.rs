@@ -3,7 +3,7 @@
 use super::{Dial, Settings};
 use crate::clock::Timestamp;
 use crate::error::FsResult;
-use crate::store::rows::Revision;
+use crate::store::rows::{Ino, Revision};
 use crate::sync::contents::hash;
 use crate::sync::engine::{Call, Effect, Engine, Event};
 use crate::sync::entry::{ContentId, Cursor, Entry, NodeId, Offer};
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) assemblies: Mutex<HashMap<ContentId, Assembly>>,
     /// Offers that were sent and not answered.
     pub(super) unanswered: Mutex<Vec<Offer>>,
+    /// Large files that are being written, and since when they are waited for.
+    pub(super) waited_for: Mutex<HashMap<Ino, Instant>>,
     /// Nodes that have been told of in a full listing.
     pub(super) told: Mutex<HashSet<NodeId>>,
     status: Mutex<Status>,
@@ -66,6 +69,7 @@ impl Shared {
             assemblies: Mutex::default(),
             unanswered: Mutex::default(),
             told: Mutex::default(),
+            waited_for: Mutex::default(),
             status: Mutex::new(Status { upstream, ..Status::default() }),
             last_contact: AtomicU64::new(0),
             upstream: Mutex::default(),

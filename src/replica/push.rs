@@ -1,16 +1,31 @@
 //! What is ours becomes upstream's.
 
 use super::driver::{Shared, blocking, lacked, refused};
+use crate::clock::Timestamp;
 use crate::error::FsResult;
-use crate::store::rows::{Ino, Revision};
-use crate::store::sync::SyncChange;
+use crate::store::rows::{Ino, Kind, Revision};
+use crate::store::sync::{SyncChange, SyncNode};
 use crate::sync::engine::{Call, Event};
 use crate::sync::entry::{Author, ContentId, Cursor, NodeId, Offer, State};
-use crate::sync::link::{Answer, BATCH_BYTES, BATCH_ENTRIES, Pushed, Told, Upstream};
-use crate::sync::local::{LocalTree, encode_base};
+use crate::sync::link::{Answer, BATCH_BYTES, BATCH_ENTRIES, BATCH_MOST, Pushed, Told, Upstream};
+use crate::sync::local::{LocalTree, decode_base, encode_base};
 use crate::sync::offers;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Files of at least this size, before or after a change, are offered when they have been left alone for a while: one that is
+/// written anew would travel in every state between, and the old bytes that it still has would be gone at the other end.
+const LARGE: u64 = 1 << 20;
+
+/// How long that is; nanoseconds.
+const QUIET: i64 = 1_000_000_000;
+
+/// How long at most a file that is never left alone is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most offers of one parcel.
+const OFFERS: usize = BATCH_MOST / 2;
 
 /// How often objects are brought anew for one batch before it is left for later.
 const TRIES: usize = 3;
@@ -29,6 +44,8 @@ struct Parcel {
     life: Author,
     /// There is more that has changed.
     unfinished: bool,
+    /// Changes up to here are upstream once these are, though not those of files that are waited for.
+    noted: Revision,
 }
 
 impl Shared {
@@ -49,13 +66,14 @@ impl Shared {
                 blocking(move || shared.parcel(&also)).await?
             };
             also.clone_from(&parcel.more);
-            let (done, finished) = (parcel.up_to, !parcel.unfinished && parcel.more.is_empty());
+            let (done, finished) = (parcel.noted, !parcel.unfinished && parcel.more.is_empty());
+            let reached = parcel.up_to;
             match self.send(&*link, call, parcel).await? {
                 Sent::Taken(at) => cursor = at.or(cursor),
                 Sent::Otherwise(event) => return Ok(event),
             }
             // Whatever came later is the business of the next push.
-            if finished || (done >= up_to && also.is_empty()) {
+            if finished || (reached >= up_to && also.is_empty()) {
                 return Ok(Event::Pushed { call, revision: done, cursor });
             }
         }
@@ -64,7 +82,7 @@ impl Shared {
     async fn send<L: Upstream>(self: &Arc<Self>, link: &L, call: Call, parcel: Parcel) -> Answer<Sent> {
         if parcel.offers.is_empty() {
             let shared = Arc::clone(self);
-            blocking(move || shared.site.note_pushed(parcel.up_to)).await?;
+            blocking(move || shared.pushed(&parcel)).await?;
             return Ok(Sent::Taken(None));
         }
         if !parcel.contents.is_empty() {
@@ -79,7 +97,7 @@ impl Shared {
                 Ok(())
             })
             .await?;
-            let answer = link.push(parcel.offers.clone(), parcel.up_to, parcel.life).await?;
+            let answer = link.push(parcel.offers.clone(), parcel.noted, parcel.life).await?;
             match answer {
                 Pushed::Taken(cursor) => {
                     self.heard(Some(cursor));
@@ -116,6 +134,7 @@ impl Shared {
         let tree = site.look(&self.settings.ignore)?;
         let (changed, up_to) = tree.snapshot().changed_after(pushed, BATCH_ENTRIES)?;
         let mut ids = Vec::new();
+        let mut noted = up_to;
         for change in &changed {
             let row = tree.snapshot().sync_node(change.ino)?;
             let settled = match &row {
@@ -123,9 +142,14 @@ impl Shared {
                 Some(row) => row.base.is_some() && row.settled == change.revision,
                 None => change.gone,
             };
-            if !settled {
-                ids.push(tree.id(change.ino)?);
+            if settled {
+                continue;
             }
+            if !change.gone && self.is_being_written(&tree, change.ino, row.as_ref())? {
+                noted = noted.min(change.revision - 1);
+                continue;
+            }
+            ids.push(tree.id(change.ino)?);
         }
         ids.extend(also);
         let offering = offers(&tree, &ids)?;
@@ -137,10 +161,15 @@ impl Shared {
             up_to,
             life: site.life(),
             unfinished: up_to < tree.snapshot().revision(),
+            noted,
         };
         let mut bytes = 0;
-        for offer in offering.offers {
-            bytes += self.pack(&tree, offer, &mut parcel)?;
+        for (number, offer) in offering.offers.into_iter().enumerate() {
+            if number < OFFERS {
+                bytes += self.pack(&tree, offer, &mut parcel)?;
+            } else {
+                parcel.more.push(offer.id);
+            }
         }
         let settled = self.settled(&tree, &ids, &parcel)?;
         tree.end()?;
@@ -151,6 +180,24 @@ impl Shared {
             tracing::debug!(bytes, "a large batch is pushed");
         }
         Ok(parcel)
+    }
+
+    /// Whether a large file has been written to just now.
+    fn is_being_written(&self, tree: &LocalTree<'_>, ino: Ino, row: Option<&SyncNode>) -> FsResult<bool> {
+        let Some(inode) = tree.snapshot().inode(ino)?.filter(|inode| inode.kind == Kind::File) else {
+            return Ok(false);
+        };
+        let base = row.and_then(|row| row.base.as_deref()).map(decode_base).transpose()?;
+        let before = base.and_then(|base| base.content).map_or(0, |content| content.size);
+        let is_large = inode.size.max(before) >= LARGE;
+        let is_new = Timestamp::now().0.saturating_sub(inode.ctime.0) < QUIET;
+        let mut waited_for = self.waited_for.lock();
+        if !(is_large && is_new) {
+            waited_for.remove(&ino);
+            return Ok(false);
+        }
+        let since = *waited_for.entry(ino).or_insert_with(Instant::now);
+        Ok(since.elapsed() < PATIENCE)
     }
 
     /// Adds an offer; returns about how many bytes it has.
@@ -185,7 +232,7 @@ impl Shared {
                 continue;
             };
             if row.base.is_some() {
-                change.nodes.insert(ino, crate::store::sync::SyncNode { settled: inode.revision, ..row });
+                change.nodes.insert(ino, SyncNode { settled: inode.revision, ..row });
             }
         }
         Ok(change)
@@ -207,7 +254,12 @@ impl Shared {
         tree.end()?;
         site.note(change);
         site.commit()?;
-        site.note_pushed(parcel.up_to)
+        self.pushed(parcel)
+    }
+
+    /// All up to here is upstream, if nothing is left to be offered with it.
+    fn pushed(&self, parcel: &Parcel) -> FsResult<()> {
+        if parcel.more.is_empty() { self.site.note_pushed(parcel.noted) } else { Ok(()) }
     }
 }
 

@@ -16,6 +16,10 @@ pub const OBJECT_MAX: usize = 256 << 10;
 /// Most entries or offers of one batch.
 pub const BATCH_ENTRIES: usize = 1024;
 
+/// Most entries or offers that a message may have: a batch is made of whole revisions, and one revision of a hub holds all
+/// of a batch that was pushed, and the directories that it is in.
+pub const BATCH_MOST: usize = 4 * BATCH_ENTRIES;
+
 /// Bytes of names, attributes and inline content after which a batch is full.
 pub const BATCH_BYTES: usize = 4 << 20;
 

@@ -11,7 +11,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("vfs", &["error", "clock", "store"]),
     ("mount", &["error", "clock", "store", "vfs"]),
     ("sync", &["error", "clock", "store", "vfs"]),
-    ("replica", &["error", "clock", "store", "sync"]),
+    ("replica", &["error", "clock", "store", "vfs", "sync"]),
     ("service", &["error", "store", "vfs", "exec"]),
     ("wire", &[]),
     ("parcel", &["clock", "store", "sync"]),
