@@ -5,15 +5,15 @@
 //! has left it upstream. And both sides may have changed the same thing. Still the result has to be a tree, no byte may be
 //! lost, and every replica has to arrive at the same tree in the end.
 //!
-//! - [`merge`](mod@merge): one node. Content, names, attributes and times are merged by themselves, against what both
+//! - `merge`: one node. Content, names, attributes and times are merged by themselves, against what both
 //!   sides agreed on last. This decides everything that is not about the tree as a whole.
-//! - [`work`]: the nodes that are looked at, what they are here, upstream, and after the plan.
-//! - [`settle`]: makes a tree of them. Looks for what breaks one and mends it, until nothing does. A claim on a name is
+//! - `work`: the nodes that are looked at, what they are here, upstream, and after the plan.
+//! - `settle`: makes a tree of them. Looks for what breaks one and mends it, until nothing does. A claim on a name is
 //!   upstream's if upstream has it, else ours. Two of upstream's claims that contradict each other mean that one of them
 //!   is out of date: what is known of it has to be read again ([`Planned::Needs`]). A claim of ours against one of
 //!   upstream's is a conflict.
-//! - [`clash`]: settles such a conflict about a name.
-//! - [`finish`]: writes the plan down.
+//! - `clash`: settles such a conflict about a name.
+//! - `finish`: writes the plan down.
 //!
 //! Every mending takes a node one way only: from gone to there, from our place to upstream's, from a name to a new one. So
 //! it comes to an end. The same entries again make an empty plan.

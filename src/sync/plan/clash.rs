@@ -69,6 +69,7 @@ impl Work<'_> {
         new.local = old.local;
         new.here = old.here;
         new.hidden = old.hidden;
+        new.emerged = old.emerged;
         new.base = Some(new.known.clone());
         self.nodes.insert(theirs, new);
         self.rename_parent(ours, theirs);

@@ -22,6 +22,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (689, "a directory that is out of view upstream had to hold something in view"),
     (924, "a circle was refused without a word of the directory that had to be moved first"),
     (1368, "what is in a directory that came into view was forgotten when the push was refused"),
+    (14081, "a directory that came into view became one with another, and what is in it was overlooked"),
     (12277, "a directory gave up its name, and got it back from the rule against circles, for ever"),
 ];
 

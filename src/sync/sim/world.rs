@@ -163,6 +163,10 @@ impl World {
             disk.tree.live().filter_map(|(_, state)| state.content).map(|content| content.size).collect()
         };
         let kept = contents(&disk);
+        // What is out of view is nowhere else, and an older disk may have it where it was before.
+        let moved = replica.live.tree.live().filter(|(id, state)| disk.tree.state(*id) != Some(*state));
+        let unseen = moved.filter(|_| replica.live.tree.ignores).filter_map(|(_, state)| state.content);
+        self.ledger.excused.extend(unseen.map(|content| content.size));
         self.ledger.excused.extend(contents(&replica.live).difference(&kept));
         replica.restart(disk);
     }
