@@ -65,7 +65,7 @@ pub enum Error {
 /// A directory that is kept in step with a workspace.
 pub struct Shim {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -138,7 +138,7 @@ impl Shim {
         shared.keep();
         let its = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("wsd-shim".into()).spawn(move || its.run())?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Waits until the directory has what the workspace has now. False if that took too long.
@@ -155,7 +155,7 @@ impl Shim {
 
     /// Whether the directory is there, and kept in step.
     pub fn is_alive(&self) -> bool {
-        let runs = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        let runs = self.thread.lock().as_ref().is_some_and(|thread| !thread.is_finished());
         runs && self.shared.is_there.load(Ordering::Relaxed)
     }
 
@@ -170,8 +170,10 @@ impl Shim {
     }
 
     /// Brings both in step for a last time, and ends.
-    pub fn stop(mut self) {
-        self.end();
+    pub fn stop(&self) {
+        if !self.end() {
+            return;
+        }
         if self.shared.disk.is_there() {
             if !(self.settle_in() && self.settle_out()) {
                 tracing::warn!("the directory and the workspace were not in step when the shim stopped");
@@ -180,14 +182,15 @@ impl Shim {
         }
     }
 
-    fn end(&mut self) {
+    /// Ends the thread; false when it had ended before.
+    fn end(&self) -> bool {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.bell.ring();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.lock().take() else { return false };
+        if thread.join().is_err() {
             tracing::error!("the thread of the shim panicked");
         }
+        true
     }
 }
 

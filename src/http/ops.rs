@@ -92,6 +92,9 @@ pub(super) async fn stats(state: Shared) -> Response {
             "rssBytes": resident_bytes(),
             "uptimeMs": state.started.elapsed().as_millis() as u64,
         });
+        if let Some(directory) = workspace.directory() {
+            stats["shim"] = json!(directory.stats());
+        }
         if let Some(failure) = workspace.failure() {
             stats["failure"] = Value::String(failure.to_string());
         }

@@ -28,6 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("fuser", &["mount"]),
+    ("wsd_shim", &["mount"]),
     ("axum", &["http"]),
     ("clap", &["config", "cli"]),
     ("capnp", &["wire", "rpc", "client"]),

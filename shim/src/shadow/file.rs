@@ -301,7 +301,7 @@ mod tests {
         }
         assert!(same(&load().1.unwrap(), &shadow) && !load().1.unwrap().is_unsaved());
         let bytes = fs::read(&path).unwrap();
-        for cut in (states[0].0..bytes.len() as u64).step_by(13) {
+        for cut in (states[0].0..bytes.len() as u64).step_by(101) {
             fs::write(&path, &bytes[..cut as usize]).unwrap();
             let expected = &states.iter().rev().find(|(len, _)| *len <= cut).unwrap().1;
             let (mut file, loaded) = load();

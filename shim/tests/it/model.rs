@@ -563,7 +563,7 @@ fn story(seed: u64) {
 
 #[test]
 fn whatever_happens_both_sides_end_equal_and_nothing_vanishes() {
-    let count = std::env::var("WSD_SHIM_STORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(150);
+    let count = std::env::var("WSD_SHIM_STORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(60);
     let first = std::env::var("WSD_SHIM_FIRST").ok().and_then(|first| first.parse().ok()).unwrap_or(0);
     for seed in first..first + count {
         story(seed);
