@@ -1,6 +1,6 @@
 //! The workspace where there is no FUSE: a plain directory, and real programs in it.
 
-use crate::support::{Daemon, Place, WSD, eventually, has, noise, sh, sh_output, text};
+use crate::support::{Daemon, Place, WSD, eventually, has, is_root, noise, sh, sh_output, text};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
@@ -147,6 +147,58 @@ cd ..; git clone -q repo clone; git -C clone fsck --strict; chmod 600 clone/dir1
     compare(&daemon);
     assert_eq!(ask(&daemon, &["exec", "--cwd", "repo", "--", "git", "status", "--porcelain"]), "");
     assert_eq!(daemon.stat("/shim/conflicts"), 0);
+    assert_eq!(daemon.stat("/shim/failing"), 0);
+    daemon.stop();
+    place.check();
+}
+
+#[test]
+fn cargo_builds_in_it() {
+    if !has("cargo") {
+        return;
+    }
+    let place = Place::new();
+    let daemon = serve(&place);
+    let script = r#"
+cargo init -q --name hello --vcs none .
+echo 'fn main() { println!("{}", 6 * 7); }' > src/main.rs
+test "$(env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo run -q --offline)" = 42
+! env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo build --offline 2>&1 | grep Compiling"#;
+    let output = sh_output(&daemon.path(""), script, &[]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    compare(&daemon);
+    assert_eq!(daemon.stat("/shim/conflicts"), 0);
+    daemon.stop();
+    place.check();
+}
+
+/// Without privileges: owners are not given, and what is closed to its owner is opened for as long as it takes.
+#[test]
+fn an_ordinary_user_has_read_only_directories() {
+    if !(is_root() && has("setpriv")) {
+        return;
+    }
+    let place = Place::new();
+    sh(place.dir.path(), "chmod 777 .");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", WSD, "serve"]);
+    command.env("PORT", "0").env("WSD_DB", &place.store).env("MOUNT_POINT", &place.point);
+    let daemon = place.start({
+        command.env("FUSE_MOUNT", "shim");
+        command
+    });
+    ask(&daemon, &["mkdir", "locked"]);
+    for name in ["one", "two"] {
+        put(&daemon, &format!("locked/{name}"), name.as_bytes());
+    }
+    ask(&daemon, &["exec", "-c", "--", "chmod 444 locked/one; chmod 555 locked"]);
+    put(&daemon, "locked/one", b"other bytes");
+    put(&daemon, "locked/three", b"three");
+    ask(&daemon, &["rm", "locked/two"]);
+    compare(&daemon);
+    assert_eq!(fs::read(daemon.path("locked/one")).unwrap(), b"other bytes");
+    let modes = sh(&daemon.path(""), "stat -c '%a %n' locked locked/*");
+    assert_eq!(modes, "555 locked\n444 locked/one\n644 locked/three\n");
     assert_eq!(daemon.stat("/shim/failing"), 0);
     daemon.stop();
     place.check();
