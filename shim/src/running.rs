@@ -1,7 +1,7 @@
 //! Passes, for as long as the workspace is in service.
 //!
 //! A thread waits for either side to say that something changed, for what is on the agenda, and for the time to look
-//! around. Who needs the two to be in step right now makes a pass in their own thread, between two of its.
+//! around. Another one keeps what was agreed on, because bringing things to the disk takes its time. Who needs the two to be in step right now makes a pass in their own thread, between two of its.
 
 use crate::disk::Disk;
 use crate::engine::{Engine, Forget, Haste, Stats};
@@ -65,7 +65,7 @@ pub enum Error {
 /// A directory that is kept in step with a workspace.
 pub struct Shim {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -75,6 +75,8 @@ struct Shared {
     /// Locked after the engine.
     file: Arc<Mutex<Option<ShadowFile>>>,
     bell: Bell,
+    /// Rung when it is over.
+    end: Bell,
     stop: AtomicBool,
     /// The directory was there when it was looked at last.
     is_there: AtomicBool,
@@ -128,6 +130,7 @@ impl Shim {
             disk,
             file,
             bell: Bell::default(),
+            end: Bell::default(),
             stop: AtomicBool::new(false),
             is_there: AtomicBool::new(true),
             poll: options.poll,
@@ -136,9 +139,12 @@ impl Shim {
         on_change(Box::new(shared.ringer()));
         shared.settle(&mut shared.engine.lock(), Instant::now() + 20 * SETTLE);
         shared.keep();
-        let its = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("wsd-shim".into()).spawn(move || its.run())?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        let start = |name: &str, run: fn(&Shared)| {
+            let its = Arc::clone(&shared);
+            std::thread::Builder::new().name(name.into()).spawn(move || run(&its))
+        };
+        let threads = vec![start("wsd-shim", Shared::run)?, start("wsd-shim-keep", Shared::keep_on)?];
+        Ok(Self { shared, threads: Mutex::new(threads) })
     }
 
     /// Waits until the directory has what the workspace has now. False if that took too long.
@@ -155,8 +161,9 @@ impl Shim {
 
     /// Whether the directory is there, and kept in step.
     pub fn is_alive(&self) -> bool {
-        let runs = self.thread.lock().as_ref().is_some_and(|thread| !thread.is_finished());
-        runs && self.shared.is_there.load(Ordering::Relaxed)
+        let threads = self.threads.lock();
+        let run = !threads.is_empty() && threads.iter().all(|thread| !thread.is_finished());
+        run && self.shared.is_there.load(Ordering::Relaxed)
     }
 
     /// Whether the kernel tells of changes.
@@ -182,15 +189,19 @@ impl Shim {
         }
     }
 
-    /// Ends the thread; false when it had ended before.
+    /// Ends the threads; false when they had ended before.
     fn end(&self) -> bool {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.bell.ring();
-        let Some(thread) = self.thread.lock().take() else { return false };
-        if thread.join().is_err() {
-            tracing::error!("the thread of the shim panicked");
+        self.shared.end.ring();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let had_any = !threads.is_empty();
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the shim panicked");
+            }
         }
-        true
+        had_any
     }
 }
 
@@ -235,11 +246,10 @@ impl Shared {
 
     fn run(&self) {
         let step = if self.disk.has_events() { EASY.max(self.poll) } else { self.poll };
-        let (mut next_look, mut next_keep) = (Instant::now() + step, Instant::now() + KEEP);
+        let mut next_look = Instant::now() + step;
         let mut busy_until = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
             let looks = Instant::now() >= next_look;
-            let mut until = next_look.min(next_keep);
             if looks && !self.check_directory() {
                 next_look = Instant::now() + step;
                 self.bell.wait(next_look);
@@ -257,16 +267,17 @@ impl Shared {
             if progress.done > 0 {
                 busy_until = Instant::now() + BUSY;
             }
-            if Instant::now() >= next_keep {
-                self.keep();
-                next_keep = Instant::now() + KEEP;
-            }
-            until = until.min(progress.due.unwrap_or(until));
             let pause = Instant::now() + GATHER;
-            if progress.again {
-                until = pause;
-            }
-            self.bell.wait(until.max(pause));
+            let due = progress.due.map_or(next_look, |due| due.min(next_look));
+            self.bell.wait(if progress.again { pause } else { due.max(pause) });
+        }
+    }
+
+    /// Keeps what is new, once in a while.
+    fn keep_on(&self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            self.end.wait(Instant::now() + KEEP);
+            self.keep();
         }
     }
 
@@ -307,12 +318,17 @@ impl Shared {
             file.prepare(engine.shadow())
         };
         let both = self.work.sync().and_then(|()| self.disk.sync());
-        let mut file = self.file.lock();
-        let Some(file) = file.as_mut() else { return };
-        let kept = both.and_then(|()| file.write(batch).map_err(|error| Fault::Io(error.to_string())));
+        let kept = both.and_then(|()| {
+            let written = self.file.lock().as_mut().map(|file| file.write(batch));
+            let synced =
+                written.transpose().and_then(|file| file.flatten().map_or(Ok(()), |file| file.sync_data()));
+            synced.map_err(|error| Fault::Io(error.to_string()))
+        });
         if let Err(error) = kept {
             tracing::error!(%error, "what both sides agreed on could not be kept; it is tried again");
-            file.distrust();
+            if let Some(file) = self.file.lock().as_mut() {
+                file.distrust();
+            }
         }
     }
 }

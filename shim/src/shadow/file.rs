@@ -99,16 +99,14 @@ impl ShadowFile {
         Batch { whole, bytes }
     }
 
-    /// Stores what was prepared. After a failure the next batch has all of the shadow.
-    pub fn write(&mut self, mut batch: Batch) -> io::Result<()> {
+    /// Stores what was prepared, and returns what is to be brought to the disk then: that takes a while, in which
+    /// something may have to be forgotten. After a failure the next batch has all of the shadow.
+    pub fn write(&mut self, mut batch: Batch) -> io::Result<Option<File>> {
         batch.bytes.extend(frames(self.forgotten.drain(..).as_slice().iter().map(|path| (path, None))));
-        let written = if batch.whole {
-            self.rewrite(&batch.bytes)
-        } else {
-            self.append(&batch.bytes).and_then(|()| self.file.as_ref().map_or(Ok(()), File::sync_data))
-        };
+        let written = if batch.whole { self.rewrite(&batch.bytes) } else { self.append(&batch.bytes) };
         self.is_stale = written.is_err();
-        written
+        written?;
+        self.file.as_ref().map(File::try_clone).transpose()
     }
 
     /// Forgets places that something is about to be done to. A crash of the process does not bring them back.
