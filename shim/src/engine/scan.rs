@@ -49,26 +49,27 @@ impl Engine {
                 break;
             }
         }
+        let (dirs, files) = (self.scanner.dirs.take(), self.scanner.files.take());
+        self.scanner.dirs = self.go_round(dirs, budget / 2, Self::check_times);
+        self.scanner.files = self.go_round(files, budget / 2, Self::look_into);
+    }
+
+    /// Goes on with a round over all directories; where it was when the time was up, or `None` when it was done.
+    fn go_round(
+        &mut self,
+        mut at: Option<Path>,
+        budget: Duration,
+        look: fn(&mut Self, &[u8]),
+    ) -> Option<Path> {
         let begin = Instant::now();
-        let mut at = self.scanner.dirs.take();
         while let Some(dir) = self.next_dir(at) {
-            self.check_times(&dir);
-            if begin.elapsed() > budget / 2 {
-                self.scanner.dirs = Some(dir);
-                break;
+            look(self, &dir);
+            if begin.elapsed() > budget {
+                return Some(dir);
             }
             at = Some(dir);
         }
-        let begin = Instant::now();
-        let mut at = self.scanner.files.take();
-        while let Some(dir) = self.next_dir(at) {
-            self.look_into(&dir);
-            if begin.elapsed() > budget / 2 {
-                self.scanner.files = Some(dir);
-                break;
-            }
-            at = Some(dir);
-        }
+        None
     }
 
     /// The directory after this one; the root is the first.
