@@ -20,14 +20,14 @@ else
     [ -z "${WSD_TEST_ALL:-}" ]
 fi
 step "lints"
-cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked -p wsd -p wsd-shim --all-targets -- -D warnings
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+RUSTDOCFLAGS="-D warnings" cargo doc --locked -p wsd -p wsd-shim --no-deps --quiet
 step "tests"
 if cargo nextest --version > /dev/null 2>&1; then
-    cargo nextest run --locked
+    cargo nextest run --locked -p wsd -p wsd-shim
 else
-    cargo test --locked
+    cargo test --locked -p wsd -p wsd-shim
 fi
 step "release build"
 cargo build --locked --release

@@ -11,9 +11,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 mod client;
 mod commands;
+mod shim;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -34,9 +36,18 @@ pub struct Flags {
     /// Where the workspace is mounted; absolute [env: MOUNT_POINT] [default: /workspace]
     #[arg(long, value_name = "PATH")]
     pub mount_point: Option<String>,
-    /// How it is mounted: auto, fuse, none [env: FUSE_MOUNT] [default: auto]
+    /// How it is mounted: auto, fuse, shim, none [env: FUSE_MOUNT] [default: auto]
     #[arg(long, value_name = "BACKEND")]
     pub fuse_mount: Option<String>,
+    /// shim: take over a directory that has files already [env: SHIM_ADOPT]
+    #[arg(long)]
+    pub adopt: bool,
+    /// shim: how often to look for changes; milliseconds [env: SHIM_POLL_MS] [default: 250]
+    #[arg(long, value_name = "MS")]
+    pub shim_poll_ms: Option<String>,
+    /// shim: whether the kernel's events are used too: 1 or 0 [env: SHIM_EVENTS] [default: 1]
+    #[arg(long, value_name = "SWITCH")]
+    pub shim_events: Option<String>,
     /// The store: an absolute path, or `memory` [env: WSD_DB] [default: a file under the state directory, named after the mount point]
     #[arg(long, visible_alias = "wsd-db", value_name = "PATH")]
     pub db: Option<String>,
@@ -76,6 +87,7 @@ pub struct Config {
     pub host: IpAddr,
     pub mount_point: PathBuf,
     pub mount: Choice,
+    pub shim: ShimConfig,
     pub store: Location,
     pub token: Option<String>,
     pub allowed_hosts: Vec<String>,
@@ -90,6 +102,15 @@ pub struct Config {
     pub sync: SyncConfig,
     /// Variables that are set but mean nothing without another one that is not.
     pub ignored: Vec<&'static str>,
+}
+
+/// How a plain directory is kept in step.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "as in Flags")]
+pub struct ShimConfig {
+    pub poll: Duration,
+    pub events: bool,
+    pub adopt: bool,
 }
 
 /// What is logged, and where.
@@ -200,6 +221,7 @@ impl Config {
             mount: get(&flags.fuse_mount, "FUSE_MOUNT")
                 .map_or(Ok(Choice::Auto), |value| parse_backend(&value))?,
             mount_point,
+            shim: shim::parse(flags, env)?,
             store,
             token,
             allowed_hosts: allowed_hosts(get(&flags.allowed_hosts, "WSD_ALLOWED_HOSTS"))?,
@@ -274,8 +296,9 @@ fn parse_backend(value: &str) -> Parsed<Choice> {
         "auto" => Ok(Choice::Auto),
         "fuse" => Ok(Choice::Fuse),
         "none" => Ok(Choice::None),
-        "macfuse" | "shim" => Err(wrong("FUSE_MOUNT", value, "this build has auto, fuse and none".into())),
-        _ => Err(wrong("FUSE_MOUNT", value, "give auto, fuse or none".into())),
+        "shim" => Ok(Choice::Shim),
+        "macfuse" => Err(wrong("FUSE_MOUNT", value, "this build has auto, fuse, shim and none".into())),
+        _ => Err(wrong("FUSE_MOUNT", value, "give auto, fuse, shim or none".into())),
     }
 }
 

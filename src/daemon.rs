@@ -4,11 +4,11 @@ mod descriptors;
 mod signals;
 
 use crate::config::Config;
-use crate::exec::{Execs, Settings};
+use crate::exec::{Changed, Execs, Settings, Touched};
 use crate::http;
 use crate::metrics;
-use crate::mount::Backend;
 use crate::mount::guard::Guard;
+use crate::mount::{Backend, Directory};
 use crate::outbound::Outbound;
 use crate::replica::{self, Control, Replica};
 use crate::rpc::{About, Host, Pool, Syncing};
@@ -105,7 +105,7 @@ impl Daemon {
         let files = Files::new(Arc::clone(&opened.vfs), &state.config.mount_point);
         let execs = match backend {
             Backend::None => None,
-            Backend::Fuse => Some(execs_of(&state.config, &opened, &files, &runtime)?),
+            Backend::Fuse | Backend::Shim => Some(execs_of(&state.config, &opened, &files, &runtime)?),
         };
         let (sync, replica) = sync_of(&state.config, &opened, &runtime)?;
         let host = Host::new(files, execs, sync, about).map_err(DaemonError::Threads)?;
@@ -210,13 +210,41 @@ fn execs_of(
         env: config.exec_env.clone(),
         log_bytes: config.exec_log_bytes,
     };
-    let tracker = Arc::new(Tracker(files.clone()));
+    let tracker = Arc::new(Followed { tracker: Tracker(files.clone()), directory: workspace.directory() });
     Ok(Execs::open(settings, Arc::clone(&workspace.store), tracker, runtime.handle().clone())?)
+}
+
+/// What commands change, in a directory that may have to be brought in step before and after them.
+struct Followed {
+    tracker: Tracker,
+    directory: Option<Directory>,
+}
+
+impl Touched for Followed {
+    fn settle_out(&self) {
+        if let Some(directory) = &self.directory {
+            directory.settle_out();
+        }
+    }
+
+    fn settle_in(&self) {
+        if let Some(directory) = &self.directory {
+            directory.settle_in();
+        }
+    }
+
+    fn revision(&self) -> u64 {
+        self.tracker.revision()
+    }
+
+    fn changes(&self, after: u64, up_to: u64) -> (Vec<Changed>, bool) {
+        self.tracker.changes(after, up_to)
+    }
 }
 
 /// Somebody who ends the mount when we cannot. A mount without one works; it may be left hanging by a kill.
 fn guard_of(config: &Config, backend: Backend) -> Option<Guard> {
-    if backend == Backend::None {
+    if backend != Backend::Fuse {
         return None;
     }
     let started = std::env::current_exe().and_then(|program| Guard::start(&program, &config.mount_point));

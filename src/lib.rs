@@ -13,7 +13,7 @@
 //! - [`error`], [`clock`]: what everything is told in: errors, times.
 //! - [`store`]: the workspace on disk. The only user of SQLite.
 //! - [`vfs`]: the workspace in memory: a POSIX tree, live, written behind to the store.
-//! - [`mount`]: the tree as a directory. The only user of FUSE.
+//! - [`mount`]: the tree as a directory. The only user of FUSE, and of `wsd_shim`, which keeps a plain one in step.
 //! - [`service`]: the workspace for callers from outside: paths in, data and errors out.
 //! - [`exec`]: commands in the workspace.
 //! - [`wire`]: Cap'n Proto over messages, for both ends of a connection.

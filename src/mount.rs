@@ -4,6 +4,7 @@
 //! - `reflect`: the other way round: the kernel is told of what did not come through it.
 //! - `seeker`: the one request that must not be answered in the kernel's thread.
 //! - `point`, `session`: preparing the mount point, mounting, unmounting.
+//! - `shim`: where there is no FUSE, a plain directory that is kept in step.
 
 mod adapter;
 mod convert;
@@ -12,12 +13,15 @@ mod point;
 mod reflect;
 mod seeker;
 mod session;
+mod shim;
 
 use crate::vfs::Vfs;
 use serde::Serialize;
 use session::Session;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use shim::{Directory, ShimSettings, ShimStats};
 
 /// What the log leaves out, as a tracing filter: an answer that the kernel does not take is one to a program that
 /// was killed while it waited, and no error.
@@ -30,6 +34,8 @@ pub enum Choice {
     Auto,
     /// By the kernel's FUSE.
     Fuse,
+    /// As a plain directory that is kept in step.
+    Shim,
     /// Not at all.
     None,
 }
@@ -40,6 +46,8 @@ pub enum Choice {
 pub enum Backend {
     /// By the kernel's FUSE.
     Fuse,
+    /// As a plain directory that is kept in step.
+    Shim,
     /// Not at all.
     None,
 }
@@ -48,6 +56,7 @@ impl std::fmt::Display for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Fuse => "fuse",
+            Self::Shim => "shim",
             Self::None => "none",
         })
     }
@@ -65,23 +74,45 @@ pub enum MountError {
     InUse { point: PathBuf, kind: String },
     #[error("the mount point {point:?} cannot be used: {source}")]
     Point { point: PathBuf, source: std::io::Error },
+    #[error(
+        "the directory {point:?} has files already (there is {name:?}): empty it, give another path, or have it \
+         taken over with --adopt (SHIM_ADOPT=1)"
+    )]
+    Adopt { point: PathBuf, name: String },
+    #[error("the directory {point:?} cannot be kept in step: {reason}")]
+    Shim { point: PathBuf, reason: String },
     #[error("FUSE cannot mount at {point:?}: {source}")]
     Fuse { point: PathBuf, source: std::io::Error },
 }
 
 /// The mount of a workspace, or the lack of one.
 pub struct Mount {
-    backend: Backend,
+    held: Held,
     reason: String,
-    session: Option<Session>,
+}
+
+enum Held {
+    Fuse(Session),
+    Shim(Directory),
+    None,
 }
 
 impl Mount {
-    /// Mounts the workspace as chosen. Fails when what was asked for cannot be had; `Auto` goes on without a
-    /// mount when the kernel offers none, and says why.
-    pub fn start(vfs: &Arc<Vfs>, point: &Path, choice: Choice) -> Result<Self, MountError> {
-        if choice == Choice::None {
-            return Ok(Self::none("FUSE_MOUNT is none".into()));
+    /// Mounts the workspace as chosen. Fails when what was asked for cannot be had; `Auto` keeps a plain directory in
+    /// step when the kernel offers no mount, and says why.
+    pub fn start(
+        vfs: &Arc<Vfs>,
+        point: &Path,
+        choice: Choice,
+        shim: &ShimSettings,
+    ) -> Result<Self, MountError> {
+        let shim_for = |reason: String| {
+            Directory::start(vfs, point, shim).map(|directory| Self { held: Held::Shim(directory), reason })
+        };
+        match choice {
+            Choice::None => return Ok(Self { held: Held::None, reason: "FUSE_MOUNT is none".into() }),
+            Choice::Shim => return shim_for("FUSE_MOUNT is shim".into()),
+            Choice::Auto | Choice::Fuse => {}
         }
         match Session::start(vfs, point) {
             Ok(session) => {
@@ -89,23 +120,27 @@ impl Mount {
                     Choice::Auto => "FUSE_MOUNT is auto and /dev/fuse works",
                     _ => "FUSE_MOUNT is fuse",
                 };
-                Ok(Self { backend: Backend::Fuse, reason: reason.into(), session: Some(session) })
+                Ok(Self { held: Held::Fuse(session), reason: reason.into() })
             }
             Err(error @ MountError::Fuse { .. }) if choice == Choice::Auto => {
-                tracing::warn!(%error, "going on without a mount");
-                Ok(Self::none(error.to_string()))
+                tracing::warn!(%error, "going on without FUSE");
+                shim_for(error.to_string())
+            }
+            // What an earlier daemon kept in step here.
+            Err(MountError::NotEmpty { .. }) if choice == Choice::Auto && shim.was_here() => {
+                shim_for("FUSE_MOUNT is auto and the directory was kept in step before".into())
             }
             Err(error) => Err(error),
         }
     }
 
-    fn none(reason: String) -> Self {
-        Self { backend: Backend::None, reason, session: None }
-    }
-
     /// How the workspace is mounted.
     pub fn backend(&self) -> Backend {
-        self.backend
+        match self.held {
+            Held::Fuse(_) => Backend::Fuse,
+            Held::Shim(_) => Backend::Shim,
+            Held::None => Backend::None,
+        }
     }
 
     /// Why it is mounted so.
@@ -113,15 +148,29 @@ impl Mount {
         &self.reason
     }
 
+    /// The directory that is kept in step, if that is how it is mounted.
+    pub fn directory(&self) -> Option<&Directory> {
+        match &self.held {
+            Held::Shim(directory) => Some(directory),
+            Held::Fuse(_) | Held::None => None,
+        }
+    }
+
     /// Whether what was asked for is there.
     pub fn is_ready(&self) -> bool {
-        self.session.as_ref().is_none_or(Session::is_alive)
+        match &self.held {
+            Held::Fuse(session) => session.is_alive(),
+            Held::Shim(directory) => directory.is_alive(),
+            Held::None => true,
+        }
     }
 
     /// Unmounts.
     pub fn stop(self) {
-        if let Some(session) = self.session {
-            session.stop();
+        match self.held {
+            Held::Fuse(session) => session.stop(),
+            Held::Shim(directory) => directory.stop(),
+            Held::None => {}
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::config::Config;
 use crate::error::FsError;
-use crate::mount::{Backend, Mount, MountError};
+use crate::mount::{Backend, Directory, Mount, MountError, ShimSettings};
 use crate::store::error::StoreError;
-use crate::store::{Checkpoint, Store};
+use crate::store::{Checkpoint, Location, Store};
 use crate::vfs::{Options, Vfs};
 use parking_lot::RwLock;
 use std::sync::Arc;
@@ -34,7 +34,14 @@ impl Workspace {
         let store = Arc::new(Store::open(&config.store, &config.mount_point)?);
         let options = Options { cache_bytes: config.cache_bytes, max_bytes: config.max_bytes };
         let vfs = Vfs::open(Arc::clone(&store), options)?;
-        let mount = match Mount::start(&vfs, &config.mount_point, config.mount) {
+        let shim = ShimSettings {
+            poll: config.shim.poll,
+            events: config.shim.events,
+            adopt: config.shim.adopt,
+            shadow: shadow_of(store.location()),
+            identity: store.uuid(store.workspace())?,
+        };
+        let mount = match Mount::start(&vfs, &config.mount_point, config.mount, &shim) {
             Ok(mount) => mount,
             Err(error) => {
                 vfs.shutdown()?;
@@ -52,6 +59,11 @@ impl Workspace {
     /// How the workspace is mounted, and why so.
     pub fn mount_backend(&self) -> Option<(Backend, String)> {
         self.mount.read().as_ref().map(|mount| (mount.backend(), mount.reason().to_owned()))
+    }
+
+    /// The directory that is kept in step, if that is how the workspace is mounted.
+    pub fn directory(&self) -> Option<Directory> {
+        self.mount.read().as_ref().and_then(Mount::directory).cloned()
     }
 
     /// Whether programs can reach the workspace as the settings say.
@@ -73,4 +85,12 @@ impl Workspace {
         self.store.checkpoint(Checkpoint::Truncate)?;
         Ok(())
     }
+}
+
+/// Beside the store, because it is about this workspace.
+fn shadow_of(location: &Location) -> Option<std::path::PathBuf> {
+    let Location::File(file) = location else { return None };
+    let mut name = file.clone().into_os_string();
+    name.push(".shim");
+    Some(name.into())
 }

@@ -32,8 +32,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             USAGE,
         );
     }
-    // A command needs the workspace: no mount is a failure here.
-    let mut daemon = match Daemon::start(crate::config::Config { mount: Choice::Fuse, ..config }) {
+    let mut daemon = match Daemon::start(config) {
         Ok(daemon) => daemon,
         Err(error) => return complain(error, 1),
     };

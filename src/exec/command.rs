@@ -4,6 +4,7 @@
 //! hold it open have said nothing for the grace period; and nothing that it left behind runs any more, unless it was
 //! to be left alone. Output is taken from the pipe only as fast as the slowest reader takes it from us.
 
+use super::keeper::Touched;
 use super::log::{Event, Exit, How, Log, Said, Truncated};
 use super::process::Family;
 use super::spawn::{Input, Spawned, Stream};
@@ -206,7 +207,7 @@ impl Running {
     }
 
     /// Sees the command through to its exit event.
-    pub(super) async fn drive(self: Arc<Self>, spec: Spec, spawned: Parts, revision: impl Fn() -> u64) {
+    pub(super) async fn drive(self: Arc<Self>, spec: Spec, spawned: Parts, touched: Arc<dyn Touched>) {
         let Parts { mut ended, outputs } = spawned;
         let pumps = join_all(outputs.into_iter().map(|(stream, output)| self.pump(stream, output)));
         tokio::pin!(pumps);
@@ -249,7 +250,11 @@ impl Running {
             // What was in the pipe when its last holder ended.
             let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
         }
-        self.finish(status, cut, revision());
+        let revision = tokio::task::spawn_blocking(move || {
+            touched.settle_in();
+            touched.revision()
+        });
+        self.finish(status, cut, revision.await.unwrap_or(self.start_revision));
     }
 
     async fn see_whether_over(&self) {

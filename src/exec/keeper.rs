@@ -44,6 +44,10 @@ pub type Changed = crate::store::execs::ExecChangeRow;
 
 /// Who knows what changed in the workspace; implemented by what serves the filesystem.
 pub trait Touched: Send + Sync {
+    /// Returns when the directory that commands run in has what the workspace has.
+    fn settle_out(&self);
+    /// Returns when the workspace has what is in the directory that commands run in.
+    fn settle_in(&self);
     /// The last revision.
     fn revision(&self) -> u64;
     /// The changes after one revision up to another, and whether that is all of them.
@@ -141,10 +145,13 @@ impl Execs {
         }
         let id = if spec.id.is_empty() { self.new_id() } else { spec.id.clone() };
         let _starting = self.reserve(&id)?;
-        let start_revision = self.touched.revision();
         let (execs, wanted, its_id) = (Arc::clone(self), spec.clone(), id.clone());
-        let spawned = tokio::task::spawn_blocking(move || spawn::spawn(&wanted, &its_id, &execs.settings));
-        let spawned = spawned.await.map_err(|_| ExecError::Closing)??;
+        let spawned = tokio::task::spawn_blocking(move || {
+            execs.touched.settle_out();
+            let start_revision = execs.touched.revision();
+            spawn::spawn(&wanted, &its_id, &execs.settings).map(|spawned| (spawned, start_revision))
+        });
+        let (spawned, start_revision) = spawned.await.map_err(|_| ExecError::Closing)??;
         let (parts, pid, input) = Parts::of(spawned);
         let cwd = spawn::directory(&spec, &self.settings.mount_point);
         let log = Log::new(self.settings.log_bytes);
@@ -162,7 +169,7 @@ impl Execs {
         }
         let (driven, touched, execs) = (Arc::clone(&command), Arc::clone(&self.touched), Arc::clone(self));
         self.runtime.spawn(async move {
-            driven.drive(spec, parts, || touched.revision()).await;
+            driven.drive(spec, parts, touched).await;
             execs.news.notify_one();
         });
         if self.closing.load(Ordering::Relaxed) {

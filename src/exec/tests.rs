@@ -11,6 +11,9 @@ use tokio::runtime::Runtime;
 struct Still;
 
 impl Touched for Still {
+    fn settle_out(&self) {}
+    fn settle_in(&self) {}
+
     fn revision(&self) -> u64 {
         7
     }

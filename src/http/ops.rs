@@ -104,6 +104,9 @@ pub(super) async fn stats(state: Shared) -> Response {
         if let Some(status) = state.sync_status() {
             stats["sync"] = status_json(&status);
         }
+        if let Some(directory) = workspace.directory() {
+            stats["shim"] = json!(directory.stats());
+        }
         if let Some(failure) = workspace.failure() {
             stats["failure"] = Value::String(failure.to_string());
         }

@@ -57,9 +57,25 @@ fn unescape(field: &str) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(plain))
 }
 
-/// Makes the mount point ready: removes what a dead daemon left there, creates the directory if there is none,
-/// and refuses whatever is not an empty directory.
+/// Makes the mount point ready, and refuses whatever is not an empty directory.
 pub(super) fn prepare(point: &Path) -> Result<(), MountError> {
+    make(point)?;
+    let failed = |source| MountError::Point { point: point.to_path_buf(), source };
+    let mut entries = std::fs::read_dir(point).map_err(failed)?;
+    match entries.next() {
+        None => Ok(()),
+        Some(entry) => {
+            let name = entry.map_err(failed)?.file_name();
+            Err(MountError::NotEmpty {
+                point: point.to_path_buf(),
+                name: name.to_string_lossy().into_owned(),
+            })
+        }
+    }
+}
+
+/// Removes what a dead daemon left there, and creates the directory if there is none.
+pub(super) fn make(point: &Path) -> Result<(), MountError> {
     let failed = |source| MountError::Point { point: point.to_path_buf(), source };
     for _ in 0..16 {
         match look(point) {
@@ -80,17 +96,7 @@ pub(super) fn prepare(point: &Path) -> Result<(), MountError> {
     if let Some(info) = mounted_at(point).filter(|info| info.kind.starts_with("fuse")) {
         return Err(MountError::InUse { point: point.to_path_buf(), kind: info.kind });
     }
-    let mut entries = std::fs::read_dir(point).map_err(failed)?;
-    match entries.next() {
-        None => Ok(()),
-        Some(entry) => {
-            let name = entry.map_err(failed)?.file_name();
-            Err(MountError::NotEmpty {
-                point: point.to_path_buf(),
-                name: name.to_string_lossy().into_owned(),
-            })
-        }
-    }
+    Ok(())
 }
 
 /// What is at the mount point. A mount whose daemon is gone is an error, even if the kernel remembers its root: the state

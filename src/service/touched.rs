@@ -1,7 +1,7 @@
 //! What changed while a command ran.
 
 use super::Files;
-use crate::exec::{Changed, Touched};
+use crate::exec::Changed;
 use crate::vfs::{Change, ChangeKind};
 
 /// Changes that are kept of one command.
@@ -13,12 +13,14 @@ const PORTION: usize = 1000;
 /// Knows the changes of a workspace.
 pub struct Tracker(pub Files);
 
-impl Touched for Tracker {
-    fn revision(&self) -> u64 {
+impl Tracker {
+    /// The last revision.
+    pub fn revision(&self) -> u64 {
         self.0.vfs().revision()
     }
 
-    fn changes(&self, after: u64, up_to: u64) -> (Vec<Changed>, bool) {
+    /// The changes after one revision up to another, and whether that is all of them.
+    pub fn changes(&self, after: u64, up_to: u64) -> (Vec<Changed>, bool) {
         let (mut changes, mut cursor) = (Vec::new(), after);
         while cursor < up_to {
             let found = self.0.vfs().changes(cursor, &|change| change.revision <= up_to, PORTION);
@@ -34,9 +36,7 @@ impl Touched for Tracker {
         }
         (changes, true)
     }
-}
 
-impl Tracker {
     fn row(&self, change: Change) -> Changed {
         Changed {
             revision: change.revision,

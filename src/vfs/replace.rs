@@ -8,8 +8,8 @@ use super::content::Slot;
 use super::feed::ChangeKind;
 use super::io::check_file;
 use super::node::Node;
-use super::setattr::drop_privileges;
-use super::types::{Attr, Caller};
+use super::setattr::{apply, drop_privileges};
+use super::types::{Attr, Caller, SetAttr};
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
 use crate::store::rows::{Ino, Revision};
@@ -26,6 +26,18 @@ impl Vfs {
         from: Ino,
         expected: Option<Revision>,
     ) -> FsResult<Option<Attr>> {
+        self.replace_as(caller, target, from, expected, &SetAttr::default())
+    }
+
+    /// The same, and `set` attributes in the same operation. A size to set is not looked at.
+    pub fn replace_as(
+        &self,
+        caller: Caller,
+        target: Ino,
+        from: Ino,
+        expected: Option<Revision>,
+        set: &SetAttr,
+    ) -> FsResult<Option<Attr>> {
         let (source, node) = (self.node(from)?, self.node(target)?);
         check_file(&source)?;
         check_file(&node)?;
@@ -35,7 +47,7 @@ impl Vfs {
         self.load_content(&source)?;
         self.load_content(&node)?;
         self.load_xattrs(&node)?;
-        let Some(attr) = self.replace_slots(&node, &source, expected)? else { return Ok(None) };
+        let Some(attr) = self.replace_slots(&node, &source, expected, set)? else { return Ok(None) };
         self.tell(caller, |kernel| kernel.content(target, attr.size));
         Ok(Some(attr))
     }
@@ -45,6 +57,7 @@ impl Vfs {
         target: &Arc<Node>,
         source: &Arc<Node>,
         expected: Option<Revision>,
+        set: &SetAttr,
     ) -> FsResult<Option<Attr>> {
         let mut inline: Option<(Revision, Vec<u8>)> = None;
         loop {
@@ -84,6 +97,7 @@ impl Vfs {
             meta.row.mtime = op.now;
             meta.row.ctime = op.now;
             drop_privileges(&mut meta, false);
+            apply(&mut meta, set, op.now);
             op.changed(target, &mut meta);
             op.note(ChangeKind::Modified, target);
             return Ok(Some(Attr::from(&meta.row)));

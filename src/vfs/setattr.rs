@@ -85,7 +85,8 @@ impl Vfs {
     }
 }
 
-fn apply(meta: &mut Meta, set: &SetAttr, now: Timestamp) {
+/// Sets what is to be set, but the size.
+pub(super) fn apply(meta: &mut Meta, set: &SetAttr, now: Timestamp) {
     let time = |set: SetTime| match set {
         SetTime::Now => now,
         SetTime::At(time) => time,

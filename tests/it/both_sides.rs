@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
-use wsd::mount::{Choice, Mount};
+use wsd::mount::{Choice, Mount, ShimSettings};
 use wsd::service::{Files, WriteQuery};
 use wsd::store::{Location, Store};
 use wsd::vfs::{Options, RenameMode, Vfs};
@@ -63,7 +63,7 @@ impl Live {
         let point = dir.path().canonicalize().unwrap().join("mnt");
         let store = Arc::new(Store::open(&Location::Memory, &point).unwrap());
         let vfs = Vfs::open(store, Options::default()).unwrap();
-        let mount = Some(Mount::start(&vfs, &point, Choice::Fuse).unwrap());
+        let mount = Some(Mount::start(&vfs, &point, Choice::Fuse, &ShimSettings::default()).unwrap());
         let files = Files::new(Arc::clone(&vfs), &point);
         let (open, model) = (BTreeMap::new(), BTreeMap::new());
         Self { files, vfs, mount, point, open, model, _dir: dir }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use tempfile::TempDir;
-use wsd::mount::{Choice, Mount};
+use wsd::mount::{Choice, Mount, ShimSettings};
 use wsd::store::rows::{Ino, Kind, ROOT};
 use wsd::store::{Location, Store};
 use wsd::vfs::{Caller, NewNode, Options, RenameMode, SetAttr, Vfs};
@@ -32,7 +32,7 @@ impl Live {
         let point = dir.path().canonicalize().unwrap().join("mnt");
         let store = Arc::new(Store::open(&Location::Memory, &point).unwrap());
         let vfs = Vfs::open(Arc::clone(&store), Options::default()).unwrap();
-        let mount = Mount::start(&vfs, &point, Choice::Fuse).unwrap();
+        let mount = Mount::start(&vfs, &point, Choice::Fuse, &ShimSettings::default()).unwrap();
         Some(Self { vfs, store, mount: Some(mount), point, _dir: dir })
     }
 

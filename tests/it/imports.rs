@@ -49,6 +49,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("fuser", &["mount"]),
+    ("wsd_shim", &["mount"]),
     ("axum", &["http"]),
     ("clap", &["config", "cli"]),
     ("capnp", &["wire", "parcel", "rpc", "client"]),
@@ -111,10 +112,29 @@ fn dependencies_point_one_way() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What compares two trees and decides has neither I/O nor clock, and nothing of the shim knows wsd.
+#[test]
+fn the_shim_decides_without_looking() {
+    let shim = root().join("../shim/src");
+    let diff = fs::read_to_string(shim.join("diff.rs")).unwrap();
+    for word in ["std::fs", "std::time", "std::io", "rustix", "dyn Tree"] {
+        assert!(!diff.contains(word), "diff.rs uses {word}");
+    }
+    let mut files = Vec::new();
+    sources(&shim, &mut files);
+    for file in files {
+        let code = fs::read_to_string(&file).unwrap();
+        for word in ["rusqlite", "capnp", "wsd::", "tokio"] {
+            assert!(!code.contains(word), "{} uses {word}", file.display());
+        }
+    }
+}
+
 #[test]
 fn no_file_is_crowded() {
     let mut files = Vec::new();
     sources(&root(), &mut files);
+    sources(&root().join("../shim/src"), &mut files);
     for file in files {
         let lines = fs::read_to_string(&file).unwrap().lines().count();
         assert!(lines <= 500, "{} has {lines} lines: split it", file.display());

@@ -23,6 +23,7 @@ mod peer;
 mod posix;
 mod programs;
 mod readme;
+mod shim;
 mod siege;
 mod space;
 mod support;

@@ -57,11 +57,17 @@ fn without_fuse_auto_goes_on_and_fuse_fails_with_the_reason() {
     assert!(output.status.code() == Some(1) && said.contains("FUSE cannot mount at"), "{said}");
     let daemon = place.start(without_fuse("auto"));
     let info: serde_json::Value = serde_json::from_str(&daemon.ask("GET /__wsd/info", "").2).unwrap();
-    assert_eq!(info["mount"]["backend"], "none");
+    assert_eq!(info["mount"]["backend"], "shim");
     assert!(info["mount"]["reason"].as_str().unwrap().contains("FUSE cannot mount at"), "{info}");
     assert_eq!(daemon.ask("GET /health?ready", "").0, 200);
+    fs::write(daemon.path("file"), b"through a plain directory").unwrap();
     daemon.stop();
     place.check();
+    // With the files there, and FUSE again, it goes on as it was.
+    let daemon = place.serve();
+    let info: serde_json::Value = serde_json::from_str(&daemon.ask("GET /__wsd/info", "").2).unwrap();
+    assert_eq!(info["mount"]["backend"], "shim");
+    daemon.stop();
 }
 
 #[test]

@@ -1,0 +1,143 @@
+//! Looking: what is there now, at the places that may have changed.
+//!
+//! A view holds what differs from the agreement. What was not looked at on one side is looked at if the other one has
+//! something to say there, so that every place of a view is known on both sides.
+
+use super::{Depth, Engine, View};
+use crate::path;
+use crate::shadow::Side;
+use crate::tree::{Facts, Fault, Kind, Path};
+use std::collections::{BTreeMap, HashSet};
+
+impl Engine {
+    /// Looks at places, and at all of the sides that are asked for.
+    pub(super) fn observe(&mut self, places: &BTreeMap<Path, Depth>, all_of: [bool; 2]) -> View {
+        let mut view = View::default();
+        for (side, all) in [Side::Work, Side::Host].into_iter().zip(all_of) {
+            if all {
+                self.list(&mut view, side, Vec::new(), true);
+            }
+            for (path, depth) in places {
+                if path::is_sound(path) {
+                    self.see(&mut view, side, path, *depth);
+                }
+            }
+        }
+        loop {
+            let mut more = false;
+            for side in [Side::Work, Side::Host] {
+                let others: Vec<Path> = view
+                    .of(side.other())
+                    .keys()
+                    .filter(|path| !view.of(side).contains_key(*path))
+                    .cloned()
+                    .collect();
+                more |= !others.is_empty();
+                for path in others {
+                    self.see(&mut view, side, &path, Depth::Itself);
+                }
+            }
+            if !more {
+                return view;
+            }
+        }
+    }
+
+    fn see(&mut self, view: &mut View, side: Side, path: &[u8], depth: Depth) {
+        if depth == Depth::Itself && view.of(side).contains_key(path) {
+            return;
+        }
+        let facts = match self.tree(side).look(path) {
+            Ok(facts) => facts,
+            Err(fault) => return self.cannot_see(view, side, path, fault),
+        };
+        if !path.is_empty() {
+            view.of_mut(side).insert(path.to_vec(), facts);
+            self.see_twins(view, side, facts);
+        }
+        let Some(dir) = facts.filter(|facts| facts.kind == Kind::Dir) else {
+            return self.nothing_below(view, side, path);
+        };
+        if depth == Depth::All || !self.was_this_dir(side, path, dir.id) {
+            self.list(view, side, path.to_vec(), true);
+        } else if depth == Depth::Names {
+            self.list(view, side, path.to_vec(), false);
+        }
+    }
+
+    /// Looks at the other names of a node: what is done by one name is told of by that name.
+    fn see_twins(&mut self, view: &mut View, side: Side, facts: Option<Facts>) {
+        let Some(facts) = facts.filter(|facts| facts.kind == Kind::File) else { return };
+        let twins: Vec<Path> = self.shadow.by_id(side, facts.id).cloned().collect();
+        for twin in twins {
+            if !view.of(side).contains_key(&twin) {
+                self.see(view, side, &twin, Depth::Itself);
+            }
+        }
+    }
+
+    /// Whether this very directory was agreed on. In another one of its name there may be anything.
+    fn was_this_dir(&self, side: Side, path: &[u8], id: u64) -> bool {
+        let is_same = |before: &Facts| before.kind == Kind::Dir && before.id == id;
+        path.is_empty() || self.shadow.get(path).is_some_and(|entry| is_same(entry.facts(side)))
+    }
+
+    /// What was agreed on below a place that is no directory any more is gone.
+    fn nothing_below(&self, view: &mut View, side: Side, path: &[u8]) {
+        for (below, _) in self.shadow.below(path) {
+            view.of_mut(side).insert(below.clone(), None);
+        }
+    }
+
+    /// A place that cannot be looked at is not a place that is gone.
+    fn cannot_see(&mut self, view: &mut View, side: Side, path: &[u8], fault: Fault) {
+        view.of_mut(side).insert(path.to_vec(), None);
+        view.unknown.insert(path.to_vec());
+        let fault = match fault {
+            Fault::Io(why) => Fault::Io(why),
+            fault => Fault::Io(fault.to_string()),
+        };
+        self.failed(path, fault, None);
+    }
+
+    /// Looks at the names in a directory, and in those below it that are new, or in all.
+    fn list(&mut self, view: &mut View, side: Side, dir: Path, all: bool) {
+        let mut ahead = vec![dir];
+        while let Some(dir) = ahead.pop() {
+            let names = match self.tree(side).list(&dir) {
+                Ok(names) => names,
+                Err(Fault::NotFound) if !dir.is_empty() => {
+                    view.of_mut(side).insert(dir.clone(), None);
+                    self.nothing_below(view, side, &dir);
+                    continue;
+                }
+                Err(fault) => {
+                    self.cannot_see(view, side, &dir, fault);
+                    continue;
+                }
+            };
+            let mut listed = HashSet::with_capacity(names.len());
+            for (name, facts) in names {
+                let path = path::join(&dir, &name);
+                let entry = self.shadow.get(&path).map(|entry| *entry.facts(side));
+                if entry.is_none_or(|before| !facts.still(&before)) {
+                    view.of_mut(side).insert(path.clone(), Some(facts));
+                }
+                let was_dir = entry.is_some_and(|before| before.kind == Kind::Dir);
+                if facts.kind != Kind::Dir && was_dir {
+                    self.nothing_below(view, side, &path);
+                }
+                if facts.kind == Kind::Dir && (all || !self.was_this_dir(side, &path, facts.id)) {
+                    ahead.push(path.clone());
+                }
+                listed.insert(path);
+            }
+            for (path, _) in self.shadow.names(&dir) {
+                if !listed.contains(&path) {
+                    self.nothing_below(view, side, &path);
+                    view.of_mut(side).insert(path, None);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The shim over a real directory and a workspace in memory.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod hostile;
+mod mem;
+mod model;
