@@ -9,6 +9,7 @@ mod gc;
 mod get;
 mod guard;
 mod list;
+mod live;
 mod out;
 mod progress;
 mod put;
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 
 /// The workspace daemon for AI agents: a directory for every program, one SQLite file for its owner.
 #[derive(Parser)]
-#[command(name = "wsd", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(name = "wsd", version, long_version = about::version(), args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -1,7 +1,7 @@
 //! The HTTP server: RPC's two ways in, and what is asked without RPC.
 //!
 //! - `server`: connections. `stall`: those that take nothing. `guard`: who may ask. `log`: what is told of each request.
-//! - `rpc`: the WebSocket and the batch. `ops`: the routes for whoever runs the daemon.
+//! - `rpc`: the WebSocket and the batch. `ops`: the routes for whoever runs the daemon. `ui`: the status page.
 
 mod guard;
 mod log;
@@ -9,6 +9,7 @@ mod ops;
 mod rpc;
 mod server;
 mod stall;
+mod ui;
 
 use crate::config::Config;
 use crate::rpc::{Host, Pool};
@@ -21,7 +22,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-pub(crate) use ops::FEATURES;
+pub use ops::FEATURES;
 pub use server::serve;
 
 /// What the routes know.
@@ -46,6 +47,11 @@ fn router(state: Arc<State>) -> Router {
         .route("/__wsd/info", get(ops::info))
         .route("/__wsd/stats", get(ops::stats))
         .route("/__wsd/checkpoint", post(ops::checkpoint))
+        .route("/__wsd/ui", get(ui::page))
+        .route("/__wsd/ui/tree", get(ui::tree))
+        .route("/__wsd/ui/changes", get(ui::changes))
+        .route("/__wsd/ui/commands", get(ui::commands))
+        .route("/__wsd/ui/output", get(ui::output))
         .route("/api", post(rpc::batch))
         .route("/ws", any(rpc::socket))
         .fallback(|| async { text(StatusCode::NOT_FOUND, "not found\n") })

@@ -13,6 +13,7 @@ mod reflect;
 mod seeker;
 mod session;
 
+use crate::error::plain;
 use crate::vfs::Vfs;
 use serde::Serialize;
 use session::Session;
@@ -63,9 +64,12 @@ pub enum MountError {
     NotEmpty { point: PathBuf, name: String },
     #[error("at {point:?} a {kind} filesystem is mounted already: stop its daemon, or give another path")]
     InUse { point: PathBuf, kind: String },
-    #[error("the mount point {point:?} cannot be used: {source}")]
+    #[error(
+        "the mount point {point:?} cannot be used: {}; give another with --mount-point (MOUNT_POINT)",
+        plain(source)
+    )]
     Point { point: PathBuf, source: std::io::Error },
-    #[error("FUSE cannot mount at {point:?}: {source}")]
+    #[error("FUSE cannot mount at {point:?}: {}; {}", plain(source), point::advice())]
     Fuse { point: PathBuf, source: std::io::Error },
 }
 

@@ -44,7 +44,7 @@ pub(super) enum Remote {
     /// What the daemon says of itself
     Info(about::AboutArgs),
     /// The daemon's counters
-    Stats(about::AboutArgs),
+    Stats(about::StatsArgs),
     /// Print a completion script for a shell
     Completions(about::CompletionsArgs),
 }
@@ -80,7 +80,7 @@ impl Remote {
             }
             Self::Kill(args) => talk(&args.remote, async |client, _| commands::kill(client, &args).await),
             Self::Info(args) => talk(&args.remote, async |client, out| about::info(client, out, &args).await),
-            Self::Stats(args) => match options(&args.remote) {
+            Self::Stats(args) => match options(&args.about.remote) {
                 Ok(options) => finish(async |out| about::stats(&options, out, &args).await),
                 Err(code) => code,
             },

@@ -11,6 +11,7 @@ use crate::error::{FsError, FsResult};
 use crate::store::rows::{CHUNK, Ino, Kind};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A time of access is not moved more often than this, unless the file has changed since (`relatime`).
 const ATIME_AGE: i64 = 24 * 3600 * 1_000_000_000;
@@ -39,6 +40,7 @@ impl Vfs {
         let node = self.node(ino)?;
         check_file(&node)?;
         let bytes = self.read_content(&node, offset, size)?;
+        self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.accessed(&node);
         Ok(bytes)
     }
@@ -190,6 +192,7 @@ impl Vfs {
             }
             op.changed(node, &mut meta);
             op.note(ChangeKind::Modified, node);
+            self.bytes_written.fetch_add(data.len() as u64, Ordering::Relaxed);
             return Ok(meta.row.size);
         }
     }

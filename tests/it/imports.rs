@@ -18,8 +18,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["mount", "store"]),
     ("telemetry", &["config", "mount"]),
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
-    ("http", &["error", "store", "config", "workspace", "rpc", "metrics"]),
-    ("daemon", &["config", "mount", "workspace", "http", "service", "exec", "rpc", "metrics"]),
+    ("http", &["error", "store", "config", "workspace", "service", "rpc", "metrics"]),
+    ("daemon", &["error", "config", "mount", "workspace", "http", "service", "exec", "rpc", "metrics"]),
     ("client", &["wire"]),
     ("cli", &["exec", "config", "telemetry", "store", "mount", "daemon", "client"]),
 ];
