@@ -19,6 +19,7 @@ mod interop;
 mod live;
 mod memory;
 mod mount;
+mod packages;
 mod peer;
 mod posix;
 mod programs;
