@@ -111,7 +111,8 @@ impl Files {
     pub fn latest(&self) -> Vec<ChangeRow> {
         let tracker = Tracker(self.clone());
         let revision = tracker.revision();
-        let (changes, _) = tracker.changes(revision.saturating_sub(LATEST), revision);
+        let after = revision.saturating_sub(LATEST).max(self.vfs().known_after());
+        let (changes, _) = tracker.changes(after, revision);
         let rows = changes.into_iter().rev().take(LATEST as usize).map(|change| ChangeRow {
             revision: change.revision,
             kind: match change_of(change.kind) {

@@ -143,3 +143,38 @@ fn commands_are_shown_with_what_they_say() {
     assert!(json(&daemon, "/__wsd/ui/output?id=nobody")["error"].as_str().unwrap().contains("ENOENT"));
     daemon.stop();
 }
+
+/// A browser, if there is one and something to drive it with.
+fn browser() -> Option<String> {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let is_there = |name: &&str| {
+        let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).output().unwrap();
+        found.status.success()
+    };
+    if !names.iter().any(|name| is_there(&name)) {
+        crate::support::skip("chromium is not installed");
+        return None;
+    }
+    crate::interop::python()
+}
+
+#[test]
+fn a_browser_shows_it() {
+    let Some(python) = browser().filter(|_| has_fuse()) else { return };
+    let place = Place::new();
+    let daemon = place.serve();
+    fs::create_dir(daemon.path("src")).unwrap();
+    fs::write(daemon.path("src/main.rs"), "fn main() {}\n").unwrap();
+    // A slash cannot be in a name, so no tag is closed in one.
+    fs::write(daemon.path("src/<b>odd"), "").unwrap();
+    let mut command = Command::new(crate::support::WSD);
+    let steps = "for step in $(seq 1000); do echo step $step; sleep 0.2; done";
+    command.args(["exec", "--detach", "-c", "--", steps]).env_clear().env("PORT", daemon.port.to_string());
+    assert!(command.output().unwrap().status.success());
+    let program = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/browser.py");
+    let url = format!("http://localhost:{}/__wsd/ui", daemon.port);
+    let output = Command::new(python).arg(program).arg(url).arg(&place.point).output().unwrap();
+    let said = format!("{}{}", crate::support::text(&output.stdout), crate::support::text(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    daemon.stop();
+}
