@@ -184,16 +184,26 @@ impl Vfs {
             if !self.overwrite(&mut meta, &range, data, &fetched) {
                 continue;
             }
+            let mut lost = false;
             if !data.is_empty() {
                 meta.row.size = meta.row.size.max(range.end);
                 meta.row.mtime = op.now;
                 meta.row.ctime = op.now;
+                let mode = meta.row.mode;
                 drop_privileges(&mut meta, unprivileged);
+                lost = meta.row.mode != mode;
             }
             op.changed(node, &mut meta);
             op.note(ChangeKind::Modified, node);
             self.bytes_written.fetch_add(data.len() as u64, Ordering::Relaxed);
-            return Ok(meta.row.size);
+            let size = meta.row.size;
+            drop(meta);
+            drop(op);
+            // The kernel that sent the write believes in the bits it knows until it is told.
+            if let (true, Some(kernel)) = (lost, self.invalidator()) {
+                kernel.privileges(node.ino);
+            }
+            return Ok(size);
         }
     }
 

@@ -24,6 +24,7 @@ mod peer;
 mod posix;
 mod programs;
 mod readme;
+mod semantics;
 mod siege;
 mod space;
 mod support;
