@@ -10,10 +10,19 @@ cd wsd
 scripts/demo.sh'
 [ "${1:-}" = --check ] && commands+=$'\n.ci/run'
 root=$(mktemp -d)
-trap 'rm -rf --one-file-system "$root"' EXIT
+# What the bootstrap mounted is unmounted first: nothing is removed below a mount.
+clean() {
+    awk -v root="$root/" 'index($5, root) == 1 { print $5 }' /proc/self/mountinfo | sort -r | xargs -r -n 1 umount
+    if grep -qF " $root/" /proc/self/mountinfo; then
+        echo "still mounted below $root: nothing is removed"
+    else
+        rm -rf --one-file-system "$root" "$root.log"
+    fi
+}
+trap clean EXIT
+trap 'exit 1' INT TERM
 include=ca-certificates,gcc,libc6-dev,git,fuse3
 debootstrap --variant=minbase --include="$include" bookworm "$root" > "$root.log" 2>&1 || { tail "$root.log"; exit 1; }
-rm -f "$root.log"
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
 git clone --quiet --bare . "$root/source"
 mkdir -p "$root/rust" "$root/root/certificates"
