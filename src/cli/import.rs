@@ -130,8 +130,11 @@ impl Import<'_> {
         }
         let mut file = File::open(local).map_err(&failed)?;
         let is_sparse = metadata.blocks() * 512 < metadata.len();
-        let mut data =
-            if is_sparse { trees::data_of(&file).map_err(&failed)? } else { vec![0..metadata.len()] };
+        let mut data = if is_sparse {
+            trees::data_of(&file).map_err(&failed)?
+        } else {
+            std::iter::once(0..metadata.len()).collect()
+        };
         data.retain(|range| !range.is_empty());
         self.begin(remote, &meta).await?;
         for range in data {

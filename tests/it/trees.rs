@@ -11,7 +11,7 @@ const MAKE: &str = r#"
 mkdir -p tree/src/deep tree/empty && cd tree
 echo 'fn main() {}' > src/main.rs && chmod 640 src/main.rs
 head -c 3000000 /dev/urandom > src/deep/bytes && chmod 4755 src/deep/bytes
-truncate -s 300M sparse && echo end | dd of=sparse bs=1 seek=200000000 conv=notrunc status=none
+truncate -s 60M sparse && echo end | dd of=sparse bs=1 seek=40000000 conv=notrunc status=none
 : > nothing
 ln src/main.rs hard && ln src/main.rs src/deep/harder
 ln -s src/main.rs link && ln -s "$(printf '%200s' x | tr ' ' y)" dangling
