@@ -151,7 +151,7 @@ fn browser() -> Option<String> {
         let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).output().unwrap();
         found.status.success()
     };
-    if !names.iter().any(|name| is_there(name)) {
+    if !names.iter().any(is_there) {
         crate::support::skip("chromium is not installed");
         return None;
     }
