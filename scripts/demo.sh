@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 if [ -z "${WSD:-}" ]; then
-    say "Building (a minute or two)"
+    say "Building (some minutes)"
     cargo build --release --locked --quiet
     WSD=${CARGO_TARGET_DIR:-target}/release/wsd
 fi
