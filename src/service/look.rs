@@ -223,7 +223,7 @@ fn link(path: &[u8]) -> String {
     link
 }
 
-/// The bytes that a [`link`] stands for.
+/// The bytes that a `link` stands for.
 pub fn unlink(link: &str) -> Outcome<Vec<u8>> {
     let wrong = || Failure::new("EINVAL", "a % in a link is followed by two hexadecimal digits");
     let (bytes, mut plain, mut at) = (link.as_bytes(), Vec::with_capacity(link.len()), 0);
