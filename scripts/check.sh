@@ -4,38 +4,87 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-step() { printf '\n== %s\n' "$*"; }
-target=${CARGO_TARGET_DIR:-target}
-mkdir -p "$target"
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+mkdir -p "$target" target
 export WSD_TEST_SKIPPED="$PWD/target/skipped"
-mkdir -p target && : > "$WSD_TEST_SKIPPED"
+: > "$WSD_TEST_SKIPPED"
+
+started=$SECONDS
+step() { printf '\n== %s (after %d s)\n' "$*" $((SECONDS - started)); }
+has() { command -v "$1" > /dev/null; }
+# Something outside of this machine is not there: that fails nowhere.
+excuse() { echo "SKIPPED $1: $2" | tee -a "$WSD_TEST_SKIPPED"; }
+# This machine lacks something that can be installed.
+skip() {
+    excuse "$@"
+    if [ -n "${WSD_TEST_ALL:-}" ]; then
+        echo "FAILED: this must run here"
+        exit 1
+    fi
+}
 
 step "format"
 cargo fmt --all --check
 step "schema"
-if command -v capnp > /dev/null; then
-    scripts/gen-schema.sh --check
+if has capnp; then scripts/gen-schema.sh --check; else skip "schema" "capnp is not installed"; fi
+step "spelling"
+if has typos; then typos --config .config/typos.toml; else skip "spelling" "typos is not installed"; fi
+step "unused dependencies"
+if has cargo-machete; then cargo machete; else skip "unused dependencies" "cargo-machete is not installed"; fi
+step "licences, duplicates, sources, advisories"
+if has cargo-deny; then
+    cargo deny --config .config/deny.toml check licenses bans sources
+    if cargo deny --config .config/deny.toml fetch db > target/advisories 2>&1; then
+        cargo deny --config .config/deny.toml check --disable-fetch advisories
+    else
+        excuse "advisories" "the database cannot be fetched: $(grep -m 1 fatal target/advisories || tail -n 1 target/advisories)"
+    fi
 else
-    echo "SKIPPED schema: capnp is not installed" | tee -a "$WSD_TEST_SKIPPED"
-    [ -z "${WSD_TEST_ALL:-}" ]
+    skip "licences, duplicates, sources, advisories" "cargo-deny is not installed"
 fi
 step "lints"
 cargo clippy --locked -p wsd -p wsd-shim --all-targets -- -D warnings
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked -p wsd -p wsd-shim --no-deps --quiet
-step "tests"
+step "tests: units, the mount, RPC, interop, the README"
 if cargo nextest --version > /dev/null 2>&1; then
-    cargo nextest run --locked -p wsd -p wsd-shim
+    cargo nextest run --locked -p wsd -p wsd-shim 2>&1 | tee target/tests
+    tests=$(sed -nE 's/.*Summary.* ([0-9]+) tests run.*/\1/p' target/tests)
 else
-    cargo test --locked -p wsd -p wsd-shim
+    cargo test --locked -p wsd -p wsd-shim 2>&1 | tee target/tests
+    tests=$(sed -nE 's/^test result: ok\. ([0-9]+) passed.*/\1/p' target/tests | paste -sd+ | bc)
 fi
-step "release build"
-cargo build --locked --release
+step "fuzzing for a bounded time"
+seconds=${WSD_FUZZ_SECONDS:-15}
+if has cargo-fuzz && has c++; then
+    fuzzed="4 targets, $seconds s each"
+    for fuzz in frames batch calls paths; do
+        # The sanitizers come with every compiler, but only a nightly one says so.
+        RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --target-dir "$target/fuzz" "$fuzz" -- \
+            -max_total_time="$seconds" -print_final_stats=1 > "target/fuzz-$fuzz" 2>&1 || {
+            tail -n 60 "target/fuzz-$fuzz"
+            exit 1
+        }
+        echo "$fuzz: $(sed -n 's/^stat::number_of_executed_units: *//p' "target/fuzz-$fuzz") inputs"
+    done
+else
+    skip "fuzzing" "cargo-fuzz or a C++ compiler is not installed; the same harness ran 2,048 random cases a target"
+    fuzzed="not with coverage"
+fi
+step "release build, installed"
+cargo install --locked --quiet --path . --root "$target/installed"
+"$target/installed/bin/wsd" --version
 step "conformance of the mount (the quick part)"
-WSD="$target/release/wsd" scripts/conformance.sh --quick
+WSD="$target/installed/bin/wsd" scripts/conformance.sh --quick | tee target/conformance
 
+step "summary"
+echo "tests:       $tests run, all passed"
+echo "fuzzing:     $fuzzed"
+echo "conformance: $(sed -n 's/^conformance: //p' target/conformance)"
 if [ -s "$WSD_TEST_SKIPPED" ]; then
-    printf '\n%d checks were skipped:\n' "$(wc -l < "$WSD_TEST_SKIPPED")"
-    cat "$WSD_TEST_SKIPPED"
+    echo "skipped:     $(wc -l < "$WSD_TEST_SKIPPED")"
+    sed 's/^/    /' "$WSD_TEST_SKIPPED"
+else
+    echo "skipped:     nothing"
 fi
 printf '\nAll checks passed.\n'

@@ -4,11 +4,15 @@ mod about;
 mod check;
 mod commands;
 mod exec;
+mod export;
 mod files;
 mod gc;
 mod get;
 mod guard;
+mod import;
 mod list;
+mod live;
+mod offline;
 mod out;
 mod progress;
 mod put;
@@ -18,6 +22,7 @@ mod search;
 mod serve;
 mod sync;
 mod talk;
+mod trees;
 mod watch;
 
 use crate::config::{Config, Defaults, Flags};
@@ -29,7 +34,7 @@ use std::process::ExitCode;
 
 /// The workspace daemon for AI agents: a directory for every program, one SQLite file for its owner.
 #[derive(Parser)]
-#[command(name = "wsd", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(name = "wsd", version, long_version = about::version(), args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -4,6 +4,7 @@ mod descriptors;
 mod signals;
 
 use crate::config::Config;
+use crate::error::plain;
 use crate::exec::{Changed, Execs, Settings, Touched};
 use crate::http;
 use crate::metrics;
@@ -20,6 +21,7 @@ use crate::sync::site::Site;
 use crate::upstream;
 use crate::workspace::{Workspace, WorkspaceError};
 use signals::Signals;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -28,6 +30,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
+pub use crate::http::FEATURES;
+
 /// How long requests under way may take once the daemon stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -35,7 +39,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what the variant means")]
 pub enum DaemonError {
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {}; {}", plain(source), advice(source.kind()))]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot start threads: {0}")]
     Threads(std::io::Error),
@@ -43,6 +47,20 @@ pub enum DaemonError {
     Metrics(metrics_exporter_prometheus::BuildError),
     #[error("{0}")]
     Workspace(#[from] WorkspaceError),
+}
+
+/// What to do where the daemon cannot listen.
+fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::AddrInUse => {
+            "somebody else listens there, maybe another wsd: stop it, or give another port with --port (PORT); 0 picks one"
+        }
+        ErrorKind::PermissionDenied => "give a port from 1024 on with --port (PORT)",
+        ErrorKind::AddrNotAvailable => {
+            "this machine has no such address: give one that it has with --host (HOST)"
+        }
+        _ => "give another address with --host (HOST) or --port (PORT)",
+    }
 }
 
 /// A running daemon.

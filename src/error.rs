@@ -51,6 +51,13 @@ pub enum FsError {
     Io(Arc<str>),
 }
 
+/// The system's words for an error, in one line, without its number.
+pub fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or_default();
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// What a filesystem operation returns.
 pub type FsResult<T> = Result<T, FsError>;
 

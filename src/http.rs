@@ -3,6 +3,7 @@
 //! - `server`: connections. `stall`: those that take nothing. `guard`: who may ask. `log`: what is told of each request.
 //! - `rpc`: the WebSocket and the batch. `ops`, `sync`: what is told to whoever runs the daemon. `connect`: connections
 //!   that the daemon makes itself.
+//!   `ui`: the status page.
 
 mod connect;
 mod guard;
@@ -12,6 +13,7 @@ mod rpc;
 mod server;
 mod stall;
 mod sync;
+mod ui;
 
 use crate::config::Config;
 use crate::outbound::Outbound;
@@ -26,7 +28,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-pub(crate) use ops::FEATURES;
+pub use ops::FEATURES;
 pub use server::serve;
 
 /// What the routes know.
@@ -55,6 +57,11 @@ fn router(state: Arc<State>) -> Router {
         .route("/__wsd/stats", get(ops::stats))
         .route("/__wsd/checkpoint", post(ops::checkpoint))
         .route("/connect", post(connect::begin).get(connect::list).delete(connect::end))
+        .route("/__wsd/ui", get(ui::page))
+        .route("/__wsd/ui/tree", get(ui::tree))
+        .route("/__wsd/ui/changes", get(ui::changes))
+        .route("/__wsd/ui/commands", get(ui::commands))
+        .route("/__wsd/ui/output", get(ui::output))
         .route("/api", post(rpc::batch))
         .route("/ws", any(rpc::socket))
         .fallback(|| async { text(StatusCode::NOT_FOUND, "not found\n") })

@@ -30,6 +30,9 @@
 //! `error, clock <- store <- vfs <- mount <- config <- workspace <- http <- daemon <- cli` and
 //! `sync <- parcel, wire <- client <- upstream, cli`. A test reads the imports.
 
+/// The commit this was built from; `unknown` where that cannot be told.
+pub const COMMIT: &str = env!("WSD_COMMIT");
+
 pub mod cli;
 pub mod client;
 pub mod clock;

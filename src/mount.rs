@@ -15,6 +15,7 @@ mod seeker;
 mod session;
 mod shim;
 
+use crate::error::plain;
 use crate::vfs::Vfs;
 use serde::Serialize;
 use session::Session;
@@ -72,7 +73,10 @@ pub enum MountError {
     NotEmpty { point: PathBuf, name: String },
     #[error("at {point:?} a {kind} filesystem is mounted already: stop its daemon, or give another path")]
     InUse { point: PathBuf, kind: String },
-    #[error("the mount point {point:?} cannot be used: {source}")]
+    #[error(
+        "the mount point {point:?} cannot be used: {}; give another with --mount-point (MOUNT_POINT)",
+        plain(source)
+    )]
     Point { point: PathBuf, source: std::io::Error },
     #[error(
         "the directory {point:?} has files already (there is {name:?}): empty it, give another path, or have it \
@@ -81,7 +85,7 @@ pub enum MountError {
     Adopt { point: PathBuf, name: String },
     #[error("the directory {point:?} cannot be kept in step: {reason}")]
     Shim { point: PathBuf, reason: String },
-    #[error("FUSE cannot mount at {point:?}: {source}")]
+    #[error("FUSE cannot mount at {point:?}: {}; {}", plain(source), point::advice())]
     Fuse { point: PathBuf, source: std::io::Error },
 }
 

@@ -5,13 +5,14 @@
 //!
 //! - `failure`: errors as data. `path`: from paths to nodes.
 //! - `files`, `names`, `attributes`: a call, an answer. `tree`: removal and copies of whole trees. `edit`.
-//! - `touched`: what changed while a command ran.
+//! - `touched`: what changed while a command ran. `look`: all of it, for eyes.
 //! - `stream`: a file's bytes, in and out. `search`: find and grep. `watch`: what changes.
 
 mod attributes;
 mod edit;
 mod failure;
 mod files;
+mod look;
 mod names;
 mod path;
 mod search;
@@ -25,6 +26,7 @@ mod watch;
 pub use edit::Edited;
 pub use failure::{Applied, Failure, Outcome};
 pub use files::{Entry, Page};
+pub use look::{ChangeRow, CommandRow, Listing, Output, commands, output, unlink};
 pub use search::{Find, FindQuery, Found, Grep, GrepQuery, Line};
 pub use stream::{IfExists, Sink, Source, WriteQuery};
 pub use touched::{Tracker, change_of};

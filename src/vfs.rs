@@ -50,6 +50,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use space::Space;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use table::NodeTable;
 use upkeep::{Memory, Upkeep};
 
@@ -89,6 +90,9 @@ pub struct Vfs {
     gauge: Gauge,
     /// Counts the bytes that are in memory for the next reader.
     cached: Gauge,
+    /// Bytes of content that were asked for and given, since the start.
+    bytes_read: AtomicU64,
+    bytes_written: AtomicU64,
     chunks: Cache<ChunkId, Arc<Buf>, ByLength>,
     /// Dirty bytes at which writers wait.
     dirty_limit: u64,
@@ -125,6 +129,10 @@ pub struct Stats {
     pub pinned_nodes: u64,
     /// Bytes allocated in the workspace.
     pub allocated_bytes: u64,
+    /// Bytes that were read since the start; what the kernel had cached is not among them.
+    pub bytes_read: u64,
+    /// Bytes that were written since the start.
+    pub bytes_written: u64,
 }
 
 impl Vfs {
@@ -145,6 +153,8 @@ impl Vfs {
             upkeep: Mutex::default(),
             gauge: Gauge::default(),
             cached: Gauge::default(),
+            bytes_read: AtomicU64::new(0),
+            bytes_written: AtomicU64::new(0),
             chunks: Cache::with_weighter((quarter / 65_536).max(16) as usize, quarter, ByLength),
             dirty_limit: quarter * 2,
             moves: Mutex::new(()),
@@ -199,6 +209,8 @@ impl Vfs {
             cached_nodes: self.nodes.len() as u64,
             pinned_nodes: self.nodes.pinned() as u64,
             allocated_bytes: self.space.allocated(),
+            bytes_read: self.bytes_read.load(Ordering::Relaxed),
+            bytes_written: self.bytes_written.load(Ordering::Relaxed),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `wsd info`, `stats` and `completions`.
 
+use super::live;
 use super::out::Out;
 use super::talk::{Done, Failure};
 use crate::client::{Client, ClientOptions, page};
@@ -8,6 +9,12 @@ use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::aot;
 use serde_json::{Value, json};
 
+/// What `wsd --version` says after the name: the same for every build of a commit.
+pub(super) fn version() -> String {
+    let (version, features) = (env!("CARGO_PKG_VERSION"), crate::daemon::FEATURES.join(" "));
+    format!("{version}\ncommit: {}\nfeatures: {features}", crate::COMMIT)
+}
+
 #[derive(Args)]
 pub(super) struct AboutArgs {
     #[command(flatten)]
@@ -15,6 +22,15 @@ pub(super) struct AboutArgs {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct StatsArgs {
+    #[command(flatten)]
+    pub(super) about: AboutArgs,
+    /// Go on: a view in the terminal, or with --json a line a second
+    #[arg(short, long)]
+    watch: bool,
 }
 
 #[derive(Args)]
@@ -34,8 +50,12 @@ pub(super) async fn info(client: &Client, out: &mut Out, args: &AboutArgs) -> Do
 }
 
 /// Without RPC, so that it works where RPC does not.
-pub(super) async fn stats(options: &ClientOptions, out: &mut Out, args: &AboutArgs) -> Done {
-    show(out, args, &page(options, "/__wsd/stats").await?)
+pub(super) async fn stats(options: &ClientOptions, out: &mut Out, args: &StatsArgs) -> Done {
+    match (args.watch, args.about.json) {
+        (true, true) => live::lines(options, out).await,
+        (true, false) => live::view(options).await,
+        (false, _) => show(out, &args.about, &page(options, "/__wsd/stats").await?),
+    }
 }
 
 fn show(out: &mut Out, args: &AboutArgs, value: &Value) -> Done {
@@ -50,7 +70,7 @@ fn show(out: &mut Out, args: &AboutArgs, value: &Value) -> Done {
 }
 
 /// `{"store": {"nodes": 1}}` becomes a row `store.nodes`.
-fn flatten(name: &str, value: &Value, rows: &mut Vec<(String, String)>) {
+pub(super) fn flatten(name: &str, value: &Value, rows: &mut Vec<(String, String)>) {
     let text = match value {
         Value::Object(object) => {
             let dot = if name.is_empty() { "" } else { "." };

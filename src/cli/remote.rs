@@ -1,7 +1,7 @@
 //! The commands that talk to a running daemon.
 
 use super::talk::{finish, options, talk, talk_code};
-use super::{about, commands, exec, files, get, list, put, search, sync, watch};
+use super::{about, commands, exec, export, files, get, import, list, offline, put, search, sync, watch};
 use clap::Subcommand;
 use std::process::ExitCode;
 
@@ -15,6 +15,10 @@ pub(super) enum Remote {
     Put(put::PutArgs),
     /// Get a file of the workspace onto this machine
     Get(get::GetArgs),
+    /// Put a whole directory or tar archive into the workspace, with all that belongs to it
+    Import(import::ImportArgs),
+    /// Write the workspace to a directory or tar archive, with all that belongs to it
+    Export(export::ExportArgs),
     /// Make directories
     Mkdir(files::MkdirArgs),
     /// Remove files, or directories
@@ -46,7 +50,7 @@ pub(super) enum Remote {
     /// What the daemon says of itself
     Info(about::AboutArgs),
     /// The daemon's counters
-    Stats(about::AboutArgs),
+    Stats(about::StatsArgs),
     /// Print a completion script for a shell
     Completions(about::CompletionsArgs),
 }
@@ -58,6 +62,12 @@ impl Remote {
             Self::Cat(args) => talk(&args.remote, async |client, out| files::cat(client, out, &args).await),
             Self::Put(args) => talk(&args.remote, async |client, _| put::put(client, &args).await),
             Self::Get(args) => talk(&args.remote, async |client, out| get::get(client, out, &args).await),
+            Self::Import(args) => offline::work_on(&args.remote, &args.offline, async |client, _| {
+                import::import(client, &args).await
+            }),
+            Self::Export(args) => offline::work_on(&args.remote, &args.offline, async |client, out| {
+                export::export(client, out, &args).await
+            }),
             Self::Mkdir(args) => talk(&args.remote, async |client, _| files::mkdir(client, &args).await),
             Self::Rm(args) => talk(&args.remote, async |client, _| files::rm(client, &args).await),
             Self::Mv(args) => talk(&args.remote, async |client, _| files::mv(client, &args).await),
@@ -83,7 +93,7 @@ impl Remote {
             Self::Kill(args) => talk(&args.remote, async |client, _| commands::kill(client, &args).await),
             Self::Sync(args) => sync::sync(args),
             Self::Info(args) => talk(&args.remote, async |client, out| about::info(client, out, &args).await),
-            Self::Stats(args) => match options(&args.remote) {
+            Self::Stats(args) => match options(&args.about.remote) {
                 Ok(options) => finish(async |out| about::stats(&options, out, &args).await),
                 Err(code) => code,
             },

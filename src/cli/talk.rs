@@ -120,6 +120,11 @@ pub(super) fn talk_code(
     finish_code(async |out| work(&Client::connect(options).await?, out).await)
 }
 
+/// The same with a daemon that is known already.
+pub(super) fn talk_to(options: ClientOptions, work: impl AsyncFnOnce(&Client, &mut Out) -> Done) -> ExitCode {
+    finish(async |out| work(&Client::connect(options).await?, out).await)
+}
+
 fn code_of(is_good: bool) -> u8 {
     u8::from(!is_good)
 }

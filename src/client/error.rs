@@ -51,7 +51,7 @@ pub enum ClientError {
         is_temporary: bool,
     },
     /// The daemon did not accept the secret.
-    #[error("{url} wants another secret than the one given: set WSD_TOKEN to the daemon's")]
+    #[error("{url} does not let us in: set WSD_TOKEN to the secret of that daemon")]
     Secret {
         /// What was tried.
         url: String,

@@ -127,6 +127,11 @@ impl Running {
         self.state.lock().log.exit().cloned()
     }
 
+    /// What it said after an event, at most so many bytes of it. Whoever looks so holds nothing up.
+    pub fn said_after(&self, seq: u64, max_bytes: usize) -> Result<Vec<Event>, Truncated> {
+        self.state.lock().log.after(seq, usize::MAX, max_bytes)
+    }
+
     fn say(&self, said: Said) {
         self.said.fetch_add(1, Ordering::Relaxed);
         self.state.lock().log.push(said);

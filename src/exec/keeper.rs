@@ -216,6 +216,12 @@ impl Execs {
         all
     }
 
+    /// How many commands are known, and how many of them run.
+    pub fn count(&self) -> (usize, usize) {
+        let commands = self.commands.lock();
+        (commands.len(), commands.values().filter(|command| command.exit().is_none()).count())
+    }
+
     /// Sends a signal to all processes of a command, and ends them after `grace` if one is given. False when it had
     /// ended already.
     pub async fn kill(&self, id: &str, signal: Signal, grace: Option<Duration>) -> Result<bool, ExecError> {

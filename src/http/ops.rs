@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What this version can do.
-pub(crate) const FEATURES: &[&str] = &["fuse", "xattr", "acl", "reflink", "rpc", "watch", "sync"];
+pub const FEATURES: &[&str] = &["fuse", "xattr", "acl", "reflink", "rpc", "watch", "sync"];
 
 type Shared = extract::State<Arc<State>>;
 
@@ -69,6 +69,7 @@ pub(super) async fn info(state: Shared) -> Response {
         let (backend, reason) = workspace.mount_backend().unzip();
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
+            "commit": crate::COMMIT,
             "mount": { "backend": backend, "reason": reason },
             "mountPoint": state.config.mount_point,
             "port": state.port,
@@ -98,6 +99,9 @@ pub(super) async fn stats(state: Shared) -> Response {
             "cachedNodes": live.cached_nodes,
             "pinnedNodes": live.pinned_nodes,
             "allocatedBytes": live.allocated_bytes,
+            "bytesRead": live.bytes_read,
+            "bytesWritten": live.bytes_written,
+            "execs": execs_of(state),
             "rssBytes": resident_bytes(),
             "uptimeMs": state.started.elapsed().as_millis() as u64,
         });
@@ -124,8 +128,15 @@ pub(super) async fn checkpoint(state: Shared) -> Response {
     .await
 }
 
+/// Commands that run, and that are remembered.
+fn execs_of(state: &State) -> Value {
+    let execs = state.host.get().and_then(|host| host.execs.as_ref());
+    let (all, running) = execs.map_or((0, 0), |execs| execs.count());
+    json!({ "running": running, "ended": all - running })
+}
+
 /// Asks the workspace, in a thread that may wait for the disk.
-async fn answer<F>(state: Arc<State>, ask: F) -> Response
+pub(super) async fn answer<F>(state: Arc<State>, ask: F) -> Response
 where
     F: FnOnce(&State, &Workspace) -> Result<Value, Box<dyn std::error::Error>> + Send + 'static,
 {

@@ -15,6 +15,46 @@ pub(super) struct MountInfo {
     pub(super) kind: String,
 }
 
+/// What to do where FUSE cannot mount: the lack that is found first.
+pub(super) fn advice() -> &'static str {
+    let is_root = rustix::process::geteuid().is_root();
+    let device = std::fs::File::options().read(true).write(true).open("/dev/fuse");
+    match device.map_err(|error| error.kind()) {
+        Err(ErrorKind::NotFound) => {
+            "there is no /dev/fuse: load the kernel's module fuse, start a container with --device /dev/fuse \
+             --cap-add SYS_ADMIN, or go without a mount with FUSE_MOUNT=none"
+        }
+        Err(_) => {
+            "this user may not open /dev/fuse: give it the right to, run as root, or go without a mount with \
+             FUSE_MOUNT=none"
+        }
+        Ok(_) if !is_root && !has_helper() => {
+            "an ordinary user needs fusermount3 to mount: install it (Debian: fuse3), run as root, or go without a \
+             mount with FUSE_MOUNT=none"
+        }
+        Ok(_) if is_root && !may_mount() => {
+            "mounting needs CAP_SYS_ADMIN: start the container with --cap-add SYS_ADMIN, or go without a mount with \
+             FUSE_MOUNT=none"
+        }
+        Ok(_) => {
+            "give another mount point, one that belongs to this user, or go without a mount with FUSE_MOUNT=none"
+        }
+    }
+}
+
+/// Whether the kernel lets this process mount.
+fn may_mount() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+/// Whether there is the program by which ordinary users mount.
+fn has_helper() -> bool {
+    use std::process::{Command, Stdio};
+    let asked = Command::new("fusermount3").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    asked.is_ok()
+}
+
 /// What is mounted exactly here, topmost.
 pub(super) fn mounted_at(point: &Path) -> Option<MountInfo> {
     let table = std::fs::read("/proc/self/mountinfo").ok()?;

@@ -145,6 +145,10 @@ impl Invalidator for Kernel {
         self.reflect(ino);
     }
 
+    fn privileges(&self, ino: Ino) {
+        self.drop_cached(ino, -1);
+    }
+
     fn content(&self, ino: Ino, _size: u64) {
         self.reflect(ino);
         self.drop_cached(ino, 0);

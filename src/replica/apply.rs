@@ -19,6 +19,9 @@ use std::time::Duration;
 /// Reconciliation looks at so many nodes at once.
 const AT_ONCE: usize = BATCH_ENTRIES;
 
+/// How often more is asked for, for one batch.
+const ROUNDS: usize = 64;
+
 /// What an attempt to apply needs.
 enum Attempt {
     Done {
@@ -168,7 +171,7 @@ impl Shared {
         let epoch = self.epoch();
         let mut batch = Batch { entries: Vec::new(), stock: Stock::default() };
         batch.entries = take_bytes(told, &mut batch.stock);
-        loop {
+        for _ in 0..ROUNDS {
             let shared = Arc::clone(self);
             let attempt;
             (batch, attempt) = blocking(move || {
@@ -184,6 +187,7 @@ impl Shared {
                 Attempt::Contents(contents) => self.get_contents(link, contents, &mut batch).await?,
             }
         }
+        Err(LinkError::Failed("what upstream has does not come together: it is looked at anew".to_owned()))
     }
 
     async fn read_more<L: Upstream>(&self, link: &L, ids: Vec<NodeId>, batch: &mut Batch) -> Answer<()> {
@@ -252,7 +256,7 @@ impl Shared {
             return Ok(Attempt::Contents(missing));
         }
         let conflicts = describe(&tree, &plan)?;
-        match site.carry(tree, &plan, stock, Marks { by_replica: 0, cursor })? {
+        match site.carry(tree, &plan, stock, Marks { cursor, ..Marks::default() })? {
             Carried::Done(revision) => {
                 self.note_conflicts(&conflicts, revision)?;
                 Ok(Attempt::Done { conflicts: conflicts.len() as u64 })

@@ -46,6 +46,8 @@ struct Parcel {
     unfinished: bool,
     /// Changes up to here are upstream once these are, though not those of files that are waited for.
     noted: Revision,
+    /// The store's last revision when these were made.
+    made_at: Revision,
 }
 
 impl Shared {
@@ -97,7 +99,7 @@ impl Shared {
                 Ok(())
             })
             .await?;
-            let answer = link.push(parcel.offers.clone(), parcel.noted, parcel.life).await?;
+            let answer = link.push(parcel.offers.clone(), parcel.made_at, parcel.life).await?;
             match answer {
                 Pushed::Taken(cursor) => {
                     self.heard(Some(cursor));
@@ -162,6 +164,7 @@ impl Shared {
             life: site.life(),
             unfinished: up_to < tree.snapshot().revision(),
             noted,
+            made_at: tree.snapshot().revision(),
         };
         let mut bytes = 0;
         for (number, offer) in offering.offers.into_iter().enumerate() {
@@ -172,7 +175,12 @@ impl Shared {
             }
         }
         let settled = self.settled(&tree, &ids, &parcel)?;
-        tree.end()?;
+        if parcel.more.is_empty() {
+            tree.end()?;
+        } else {
+            // They count as changed from now on, so that they are offered though this is cut off.
+            site.touch(tree, &parcel.more)?;
+        }
         if !settled.is_empty() {
             site.note(settled);
         }

@@ -1,6 +1,7 @@
 //! Why the store refused, or could not.
 
-use crate::error::FsError;
+use crate::error::{FsError, plain};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// An error of the store.
@@ -19,10 +20,12 @@ pub enum StoreError {
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error("the store {path:?} is in use by another wsd (process {pid}): stop it, or give another path")]
     InUse { path: PathBuf, pid: String },
-    #[error("cannot open the store {path:?}: {source}")]
+    #[error("cannot open the store {path:?}: {}; {}", plain(source), advice(source.kind()))]
     Open { path: PathBuf, source: std::io::Error },
     #[error("the disk of the store is full")]
     Full,
+    #[error("the store cannot be written; {}", advice(ErrorKind::ReadOnlyFilesystem))]
+    ReadOnly,
     #[error("the store's tables could not be brought up to date: {0}")]
     Migration(#[from] rusqlite_migration::Error),
     #[error("the store holds a value that no wsd has written: {0}")]
@@ -33,6 +36,20 @@ pub enum StoreError {
     Disk(#[from] std::io::Error),
 }
 
+/// What to do where a store cannot be opened.
+fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::PermissionDenied => {
+            "give this user the right to write the file and its directory, or put the store elsewhere with --db (WSD_DB)"
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            "put it on a disk that can be written with --db (WSD_DB), or use --db memory to keep nothing"
+        }
+        ErrorKind::StorageFull => "make room, or put the store elsewhere with --db (WSD_DB)",
+        _ => "give another path with --db (WSD_DB)",
+    }
+}
+
 /// What the store returns.
 pub type StoreResult<T> = Result<T, StoreError>;
 
@@ -40,6 +57,7 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            Some(rusqlite::ErrorCode::ReadOnly) => Self::ReadOnly,
             _ => Self::Sqlite(error),
         }
     }

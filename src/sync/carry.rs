@@ -5,7 +5,7 @@ use super::link::{INLINE, Told};
 use super::local::{LocalTree, encode_base};
 use super::objects::Staged;
 use super::site::Site;
-use super::tree::{Bytes, Plan, Step};
+use super::tree::{Bytes, Local, Plan, Step, Tree};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{Ino, Kind, Revision};
 use crate::store::sync::{CursorRow, SyncChange, SyncNode};
@@ -29,6 +29,8 @@ pub struct Marks {
     pub by_replica: i64,
     /// Upstream's changes are applied up to here with it.
     pub cursor: Option<Cursor>,
+    /// All nodes of the plan count as changed.
+    pub touch: bool,
 }
 
 /// What became of a plan.
@@ -83,7 +85,7 @@ impl Site {
     /// Carries out a plan, all of it or nothing.
     pub fn carry(&self, tree: LocalTree<'_>, plan: &Plan, stock: &Stock, marks: Marks) -> FsResult<Carried> {
         let mut draft = Draft::default();
-        self.draft_plan(&mut draft, &tree, plan, stock)?;
+        self.draft_plan(&mut draft, &tree, plan, stock, marks.touch)?;
         let present = tree.snapshot().revision();
         tree.end()?;
         if !draft.lacks.is_empty() {
@@ -124,12 +126,29 @@ impl Site {
         Ok(Carried::Done(revision))
     }
 
+    /// Has these nodes count as changed, though they are as they were.
+    pub fn touch(&self, tree: LocalTree<'_>, ids: &[NodeId]) -> FsResult<()> {
+        let mut plan = Plan::default();
+        for id in ids {
+            let (state, seen) = match tree.node(*id)? {
+                Some(Local { state: Some(state), revision, .. }) => (Some(state), Some(revision)),
+                Some(Local { state: None, .. }) => (None, None),
+                None => continue,
+            };
+            plan.steps.push(Step { id: *id, seen, state, bytes: Bytes::Keep, identity: None, base: None });
+        }
+        let marks = Marks { touch: true, ..Marks::default() };
+        // What has changed meanwhile counts as changed anyway.
+        self.carry(tree, &plan, &Stock::default(), marks).map(drop)
+    }
+
     fn draft_plan(
         &self,
         draft: &mut Draft,
         tree: &LocalTree<'_>,
         plan: &Plan,
         stock: &Stock,
+        touch: bool,
     ) -> FsResult<()> {
         for step in &plan.steps {
             let there = if step.seen.is_some() { tree.ino(step.id)? } else { None };
@@ -148,7 +167,7 @@ impl Site {
             }
         }
         for step in &plan.steps {
-            self.draft_step(draft, tree, step, stock)?;
+            self.draft_step(draft, tree, step, stock, touch)?;
         }
         for copy in &plan.copies {
             let ino = self.vfs.new_ino();
@@ -164,6 +183,7 @@ impl Site {
         tree: &LocalTree<'_>,
         step: &Step,
         stock: &Stock,
+        touch: bool,
     ) -> FsResult<()> {
         let Some(ino) = draft.inos.get(&step.id).copied() else { return Ok(()) };
         let there = if step.seen.is_some() { tree.look(ino, false)? } else { None };
@@ -175,7 +195,8 @@ impl Site {
         };
         let revision = there.as_ref().map(|there| there.row.revision);
         // What is not as its base says is to be offered, so it has to count as changed.
-        let differs = step.base.as_ref().is_some_and(|base| !same(base.as_ref(), step.state.as_ref()));
+        let differs =
+            touch || step.base.as_ref().is_some_and(|base| !same(base.as_ref(), step.state.as_ref()));
         let unchanged = unchanged && (!differs || there.is_none());
         if differs && there.is_none() && step.state.is_none() {
             draft.gone.push(ino);

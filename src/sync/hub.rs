@@ -261,7 +261,7 @@ impl Hub {
             return Ok(Some(Pushed::Lacks(lacks)));
         }
         // The plan says what it relied on, so it may be carried out on a later moment.
-        let marks = Marks { by_replica: row.id, cursor: None };
+        let marks = Marks { by_replica: row.id, ..Marks::default() };
         Ok(match self.site.carry(look()?, &plan, stock, marks)? {
             Carried::Done(revision) => {
                 Some(Pushed::Taken(Cursor { life: self.site.life(), revision, listed: 0 }))

@@ -209,6 +209,11 @@ impl Vfs {
         self.feed.state.lock().next - 1
     }
 
+    /// All changes after this revision are known.
+    pub fn known_after(&self) -> Revision {
+        self.feed.state.lock().forgotten
+    }
+
     /// From now on `waker` is called whenever there are new changes. It must return at once.
     pub fn on_change(&self, waker: impl Fn() + Send + Sync + 'static) {
         self.feed.wakers.write().push(Arc::new(waker));

@@ -11,6 +11,7 @@ use crate::error::{FsError, FsResult};
 use crate::store::rows::{CHUNK, Ino, Kind};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A time of access is not moved more often than this, unless the file has changed since (`relatime`).
 const ATIME_AGE: i64 = 24 * 3600 * 1_000_000_000;
@@ -39,6 +40,7 @@ impl Vfs {
         let node = self.node(ino)?;
         check_file(&node)?;
         let bytes = self.read_content(&node, offset, size)?;
+        self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.accessed(&node);
         Ok(bytes)
     }
@@ -189,15 +191,26 @@ impl Vfs {
             if !self.overwrite(&mut meta, &range, data, &fetched) {
                 continue;
             }
+            let mut lost = false;
             if !data.is_empty() {
                 meta.row.size = meta.row.size.max(range.end);
                 meta.row.mtime = op.now;
                 meta.row.ctime = op.now;
+                let mode = meta.row.mode;
                 drop_privileges(&mut meta, unprivileged);
+                lost = meta.row.mode != mode;
             }
             op.changed(node, &mut meta);
             op.note(ChangeKind::Modified, node);
-            return Ok(meta.row.size);
+            self.bytes_written.fetch_add(data.len() as u64, Ordering::Relaxed);
+            let size = meta.row.size;
+            drop(meta);
+            drop(op);
+            // The kernel that sent the write believes in the bits it knows until it is told.
+            if let (true, Some(kernel)) = (lost, self.invalidator()) {
+                kernel.privileges(node.ino);
+            }
+            return Ok(size);
         }
     }
 

@@ -22,10 +22,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "mount"]),
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
     ("outbound", &["client", "rpc"]),
-    ("http", &["error", "store", "config", "workspace", "rpc", "metrics", "sync", "parcel", "outbound"]),
+    (
+        "http",
+        &["error", "store", "config", "workspace", "service", "rpc", "metrics", "sync", "parcel", "outbound"],
+    ),
     (
         "daemon",
         &[
+            "error",
             "config",
             "mount",
             "workspace",

@@ -1,19 +1,34 @@
-//! What the README says works when pasted.
+//! What the README says works when pasted. Every block of it is known here, by its first line.
 
-use crate::support::{Place, WSD, has, has_fuse, text};
+use crate::support::{Place, WSD, has, has_fuse, skip, text};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+
+/// Each block of shell commands, by its first word or two, and who runs it.
+const BLOCKS: &[(&str, &str)] = &[
+    ("scripts/demo.sh", "the_main_job_is_done"),
+    ("scripts/check.sh", "ci_runs_what_the_readme_says"),
+    ("cargo install", "it_is_installed_and_used"),
+    ("wsd serve", "the_workspace_is_driven_from_outside"),
+    ("cargo run --example drive", "the_examples_run"),
+    ("docker build", "the_containers_work"),
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The first block of shell commands in a section of the README.
-fn block(section: &str) -> String {
+fn blocks() -> Vec<String> {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, after) = readme.split_once(&format!("## {section}\n")).unwrap();
-    let (_, block) = after.split_once("```sh\n").unwrap();
-    block.split_once("```").unwrap().0.to_owned()
+    let blocks = readme.split("```sh\n").skip(1).map(|rest| rest.split_once("```").unwrap().0.to_owned());
+    blocks.collect()
+}
+
+/// The block that begins so.
+fn block(beginning: &str) -> String {
+    let found = blocks().into_iter().find(|block| block.starts_with(beginning));
+    found.unwrap_or_else(|| panic!("the README has no block that begins with {beginning:?}"))
 }
 
 /// A port that nobody listens on at the moment.
@@ -21,25 +36,89 @@ fn port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// Pastes into a shell that finds our build as `wsd`.
+fn paste(script: &str, port: u16) -> Output {
+    let path = format!("{}:{}", Path::new(WSD).parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("set -e\n{script}")]).current_dir(root()).env("PATH", path);
+    command.env("PORT", port.to_string()).env_remove("WSD_URL").stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}\n{complained}");
+    said
+}
+
 #[test]
-fn the_workspace_is_driven_from_outside_as_the_readme_says() {
+fn every_block_is_run_by_somebody() {
+    for block in blocks() {
+        let runs = BLOCKS.iter().any(|(beginning, _)| block.starts_with(beginning));
+        assert!(runs, "nobody runs this block:\n{block}");
+    }
+    BLOCKS.iter().for_each(|(beginning, _)| drop(block(beginning)));
+}
+
+#[test]
+fn the_main_job_is_done() {
+    if !(has_fuse() && has("rustc") && has("git")) {
+        return;
+    }
+    // As it is written, but for the release build, which has a step of its own.
+    let output = Command::new("bash")
+        .args(["-c", &block("scripts/demo.sh")])
+        .env("WSD", WSD)
+        .current_dir(root())
+        .output();
+    let said = said(&output.unwrap());
+    assert_eq!(said.matches("2 + 2 = 4\n").count(), 3, "{said}");
+    assert!(said.contains("Done: it was mounted, it was kept"), "{said}");
+}
+
+#[test]
+fn ci_runs_what_the_readme_says() {
+    let test = block("scripts/check.sh");
+    let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();
+    assert!(ci.trim_end().ends_with(&format!("exec {}", test.trim_end())));
+    for script in [".ci/run", "scripts/check.sh", "scripts/demo.sh"] {
+        let mode = std::fs::metadata(root().join(script)).unwrap().permissions().mode();
+        assert!(mode & 0o111 == 0o111, "{script} is executable");
+    }
+}
+
+#[test]
+fn it_is_installed_and_used() {
+    if !(has_fuse() && has("git")) {
+        return;
+    }
+    let place = Place::new();
+    let block = block("cargo install");
+    let (install, used) = block.split_once('\n').unwrap();
+    // scripts/check.sh does this part, into a directory of its own.
+    let check = std::fs::read_to_string(root().join("scripts/check.sh")).unwrap();
+    assert!(check.contains("cargo install --locked") && check.contains("--path ."), "{install}");
+    let used = used.replace("/tmp/ws.db", place.store.to_str().unwrap());
+    let used = used.replace("/tmp/ws ", &format!("{} ", place.point.display()));
+    let said = said(&paste(&used, 0));
+    assert!(said.contains("No commits yet"), "{said}");
+    place.check();
+}
+
+#[test]
+fn the_workspace_is_driven_from_outside() {
     if !(has_fuse() && has("rustc")) {
         return;
     }
     let place = Place::new();
-    let paste = block("Drive it from outside")
+    let block = block("wsd serve")
         .replace("/tmp/ws.db", place.store.to_str().unwrap())
         .replace("/tmp/ws ", &format!("{} ", place.point.display()));
     // A person takes a moment to type the second line; here somebody has to wait for the daemon.
-    let (serve, rest) = paste.split_once('\n').unwrap();
+    let (serve, rest) = block.split_once('\n').unwrap();
     let wait = "for _ in $(seq 100); do wsd info > /dev/null 2>&1 && break; sleep 0.1; done";
-    let script = format!("set -e\n{serve}\ntrap 'kill $!' EXIT\n{wait}\n{rest}");
-    let path = format!("{}:{}", Path::new(WSD).parent().unwrap().display(), std::env::var("PATH").unwrap());
-    let mut command = Command::new("bash");
-    command.args(["-c", &script]).env("PATH", path).env("PORT", port().to_string());
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let (said, complained) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{said}\n{complained}");
+    let output = paste(&format!("{serve}\ntrap 'kill $!' EXIT\n{wait}\n{rest}"), port());
+    let said = said(&output);
     assert!(said.contains("hello\n"), "{said}");
     assert!(said.contains("println!(\"hello\")"), "{said}");
     assert!(said.contains("created ") && said.contains("/new\n"), "{said}");
@@ -50,27 +129,59 @@ fn the_examples_run() {
     if !has_fuse() {
         return;
     }
+    let Some(python) = crate::interop::python() else { return };
     let place = Place::new();
     let daemon = place.serve();
-    let expected =
-        |said: &str| said.contains("bytes written") && said.contains("hello.txt") && said.contains("exit ");
+    // The example is built with the tests; Cargo would wait for whoever runs these.
     let example = Path::new(WSD).parent().unwrap().join("examples/drive");
-    let url = format!("ws://127.0.0.1:{}/ws", daemon.port);
-    let output = Command::new(&example).env("WSD_URL", url).output().unwrap();
-    let said = text(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("hello from Rust") && expected(&said),
-        "{said}{}",
-        text(&output.stderr)
-    );
-    let Some(python) = crate::interop::python() else { return };
-    let program = root().join("docs/examples/drive.py");
-    let output = Command::new(python).arg(program).arg(daemon.port.to_string()).output().unwrap();
-    let said = text(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("hello from Python") && expected(&said),
-        "{said}{}",
-        text(&output.stderr)
-    );
+    let block = block("cargo run --example drive");
+    let block = block.replace("cargo run --example drive", example.to_str().unwrap());
+    let url = format!("export WSD_URL=ws://127.0.0.1:{}/ws\n", daemon.port);
+    let said = said(&paste(&(url + &block.replace("python3", &python)), daemon.port));
+    for part in ["hello from Rust", "hello from Python", "bytes written", "hello.txt", "exit "] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
     daemon.stop();
+}
+
+/// Needs a container runtime and images from the net. `packages` shows the same with what every Linux has.
+#[test]
+fn the_containers_work() {
+    let reachable = Command::new("docker").args(["image", "inspect", "debian:bookworm-slim"]).output();
+    if !reachable.is_ok_and(|output| output.status.success()) {
+        println!("no container runtime with images here: `packages` stands for it");
+        return;
+    }
+    let undo = "trap 'docker rm -f wsd; umount /srv/workspace' EXIT\n";
+    let said = said(&paste(&format!("{undo}{}", block("docker build")), 0));
+    assert!(said.contains("file"), "{said}");
+}
+
+#[test]
+fn the_chart_shows_the_figures() {
+    if !has("python3") {
+        return;
+    }
+    let check = Command::new("python3").arg(root().join("scripts/chart.py")).arg("--check").output().unwrap();
+    assert!(check.status.success(), "{}", text(&check.stderr));
+}
+
+/// No link of the documents leads nowhere.
+#[test]
+fn links_lead_somewhere() {
+    let documents =
+        Command::new("git").args(["-C", root().to_str().unwrap(), "ls-files", "*.md"]).output().unwrap();
+    let listed = text(&documents.stdout);
+    if listed.is_empty() {
+        return skip("the sources are not a git checkout");
+    }
+    for document in listed.lines() {
+        let content = std::fs::read_to_string(root().join(document)).unwrap();
+        let links = content.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        for link in links.filter(|link| !link.contains("://")) {
+            let file = link.split('#').next().unwrap();
+            let target = root().join(document).parent().unwrap().join(file);
+            assert!(target.exists(), "{document} links to {link}");
+        }
+    }
 }

@@ -1,0 +1,127 @@
+//! `wsd import` and `wsd export`: what goes in comes out, with all that belongs to it.
+
+use crate::support::{Daemon, Place, WSD, has, is_root, sh, text};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// A tree with something of everything, in `tree`.
+const MAKE: &str = r#"
+mkdir -p tree/src/deep tree/empty && cd tree
+echo 'fn main() {}' > src/main.rs && chmod 640 src/main.rs
+head -c 3000000 /dev/urandom > src/deep/bytes && chmod 4755 src/deep/bytes
+truncate -s 60M sparse && echo end | dd of=sparse bs=1 seek=40000000 conv=notrunc status=none
+: > nothing
+ln src/main.rs hard && ln src/main.rs src/deep/harder
+ln -s src/main.rs link && ln -s "$(printf '%200s' x | tr ' ' y)" dangling
+touch "$(printf 'caf\351 & co')" "$(printf '%250s' z | tr ' ' z)"
+mkdir "$(printf '%120s' d | tr ' ' d)" && echo far > "$(printf '%120s' d | tr ' ' d)/$(printf '%120s' e | tr ' ' e)"
+chown -h 1234:5678 hard link && chown 3000000:3000001 nothing
+setfattr -n user.colour -v blue src/main.rs && setfattr -n user.empty src
+touch -d '1965-03-04 05:06:07.123456789 UTC' nothing && touch -h -d '2001-02-03 04:05:06.5 UTC' link
+chmod 1777 empty && chmod 500 src/deep && touch -d '2020-01-01 00:00:00.25 UTC' src/deep src empty .
+"#;
+
+/// All that is told of a tree, but for times of access.
+fn told(tree: &Path) -> String {
+    let script = r#"
+        find . -print0 | LC_ALL=C sort -z | while IFS= read -r -d '' name; do
+            LC_ALL=C find "$name" -maxdepth 0 -printf '%P|%p|%y|%m|%U:%G|%T@|%l\n'
+            [ -d "$name" ] || [ -L "$name" ] || { stat -c '%h %s' "$name"; cksum < "$name"; }
+            getfattr -h -d -m '^user' --absolute-names -e hex "$name"
+        done"#;
+    sh(tree, script)
+}
+
+fn wsd(arguments: &[&str], port: u16, directory: &Path) -> Output {
+    let mut command = Command::new(WSD);
+    command.args(arguments).env_clear().env("PORT", port.to_string()).env("HOME", "/");
+    command.current_dir(directory).output().unwrap()
+}
+
+fn does(arguments: &[&str], daemon: Option<&Daemon>, directory: &Path) -> Vec<u8> {
+    let output = wsd(arguments, daemon.map_or(1, |daemon| daemon.port), directory);
+    assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {}", text(&output.stderr));
+    output.stdout
+}
+
+fn compare(expected: &str, tree: &Path) {
+    let found = told(tree);
+    let differs = expected.lines().zip(found.lines()).find(|(one, other)| one != other);
+    assert!(expected == found, "{}: {differs:?}", tree.display());
+    let sparse = fs::metadata(tree.join("sparse")).unwrap();
+    assert!(sparse.blocks() * 512 < 10 << 20, "holes stay holes: {} blocks", sparse.blocks());
+}
+
+#[test]
+fn a_tree_goes_in_and_out_whole() {
+    if !(is_root() && has("setfattr") && has("tar")) {
+        return;
+    }
+    let place = Place::new();
+    let here = place.dir.path();
+    sh(here, MAKE);
+    let expected = told(&here.join("tree"));
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    does(&["import", "tree"], Some(&daemon), here);
+    assert!(daemon.stat("/allocatedBytes") < 10 << 20, "holes stay holes in the workspace");
+    does(&["export", "out"], Some(&daemon), here);
+    compare(&expected, &here.join("out"));
+    let archive = does(&["export", "-"], Some(&daemon), here);
+    fs::write(here.join("ours.tar"), archive).unwrap();
+    does(&["import", "--to", "copy", "ours.tar"], Some(&daemon), here);
+    does(&["export", "--from", "copy", "again"], Some(&daemon), here);
+    compare(&expected, &here.join("again"));
+    daemon.stop();
+    place.check();
+    // Others read what we write, and the other way round, without a daemon.
+    sh(
+        here,
+        "mkdir theirs && tar --xattrs -xpf ours.tar -C theirs && cp --sparse=always theirs/sparse s && touch -r theirs/sparse s \
+              && mv s theirs/sparse && touch -d '2020-01-01 00:00:00.25 UTC' theirs",
+    );
+    compare(&expected, &here.join("theirs"));
+    sh(here, "tar --xattrs --format=posix -cf theirs.tar -C tree .");
+    does(&["import", "--db", "other.db", "theirs.tar"], None, here);
+    does(&["export", "--db", "other.db", "last"], None, here);
+    compare(&expected, &here.join("last"));
+    does(&["export", "--db", "other.db", "last.tar"], None, here);
+    let listed = sh(here, "tar -tf last.tar | wc -l");
+    assert_eq!(listed.trim(), expected.lines().filter(|line| line.contains("|.")).count().to_string());
+}
+
+#[test]
+fn what_cannot_be_taken_is_told_and_the_rest_goes_on() {
+    if !has("mkfifo") {
+        return;
+    }
+    let place = Place::new();
+    let here = place.dir.path();
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    sh(here, "mkdir tree && mkfifo tree/pipe && echo x > tree/file");
+    let output = wsd(&["import", "tree"], daemon.port, here);
+    let said = text(&output.stderr);
+    assert!(
+        output.status.code() == Some(1)
+            && said.contains("tree/pipe: not a file")
+            && said.lines().count() == 1
+    );
+    assert_eq!(text(&does(&["ls"], Some(&daemon), here)), "file\n");
+    sh(
+        here,
+        "echo evil > outside && tar -P -cf evil.tar --transform 's,^,../,' outside && tar -rf evil.tar tree/file",
+    );
+    let output = wsd(&["import", "--to", "a/b", "evil.tar"], daemon.port, here);
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("leads out of the archive"));
+    assert_eq!(text(&does(&["find"], Some(&daemon), here)).matches("outside").count(), 0);
+    assert_eq!(text(&does(&["cat", "a/b/tree/file"], Some(&daemon), here)), "x\n");
+    let output = wsd(&["export", "tree"], daemon.port, here);
+    assert!(text(&output.stderr).contains("not empty"), "{}", text(&output.stderr));
+    let output = wsd(&["import", "nowhere"], daemon.port, here);
+    assert!(text(&output.stderr).contains("nowhere: No such file"), "{}", text(&output.stderr));
+    let output = wsd(&["import", "--db", place.store.to_str().unwrap(), "tree"], daemon.port, here);
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("in use by another wsd"), "{said}");
+    daemon.stop();
+}
