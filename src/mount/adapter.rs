@@ -308,7 +308,12 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let unprivileged = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.vfs.write(caller(request), ino.0, offset, data, unprivileged) {
+        let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            self.vfs.write_pages(ino.0, offset, data, unprivileged)
+        } else {
+            self.vfs.write(caller(request), ino.0, offset, data, unprivileged)
+        };
+        match written {
             Ok(()) => reply.written(data.len() as u32),
             Err(error) => reply.error(errno(&error)),
         }

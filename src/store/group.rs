@@ -32,6 +32,8 @@ pub enum NodeChange {
     Put(Box<NodePut>),
     /// The node is gone, with its names, content and attributes, as of this revision.
     Removed(Revision),
+    /// It is gone, and never had a name: nobody has to be told.
+    Dropped,
 }
 
 /// What is new about a node.

@@ -71,14 +71,15 @@ impl Store {
         for (ino, change) in &group.nodes {
             match change {
                 NodeChange::Put(put) => batch.put(put, &mut committed)?,
-                NodeChange::Removed(revision) => batch.remove(*ino, *revision)?,
+                NodeChange::Removed(revision) => batch.remove(*ino, Some(*revision))?,
+                NodeChange::Dropped => batch.remove(*ino, None)?,
             }
         }
         batch.put_sync(&group.sync)?;
         self.faults.pass(Point::CommitEnd)?;
         transaction.commit()?;
         self.gc.lock().removals +=
-            group.nodes.values().filter(|change| matches!(change, NodeChange::Removed(_))).count() as u64;
+            group.nodes.values().filter(|change| !matches!(change, NodeChange::Put(_))).count() as u64;
         writer.behind = !durable;
         Ok(committed)
     }
@@ -344,8 +345,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Takes a node out of the store; leaves a tombstone.
-    fn remove(&self, ino: Ino, revision: Revision) -> StoreResult<()> {
+    /// Takes a node out of the store; leaves a tombstone of that revision, if there is one.
+    fn remove(&self, ino: Ino, revision: Option<Revision>) -> StoreResult<()> {
         let key = params![self.ws, ino as i64, self.epoch];
         let there = self.run("DELETE FROM inode WHERE ws = ?1 AND ino = ?2 AND since = ?3", key)?;
         let mut hidden = 0;
@@ -354,16 +355,18 @@ impl Batch<'_> {
                 "INSERT INTO inode SELECT ws, ino, ?3, 1, ?4, kind, mode, uid, gid, rdev, nlink, size, allocated,
                         atime, mtime, ctime, btime, parent, next_cookie, storage, has_xattrs, content_rev FROM inode
                  WHERE ws = ?1 AND ino = ?2 AND since < ?3 ORDER BY since DESC LIMIT 1",
-                params![self.ws, ino as i64, self.epoch, revision as i64],
+                params![self.ws, ino as i64, self.epoch, revision.unwrap_or(0) as i64],
             )?;
         }
         if there + hidden == 0 {
             return Ok(());
         }
-        self.run(
-            "INSERT OR IGNORE INTO tombstone (ws, rev, ino) VALUES (?1, ?2, ?3)",
-            params![self.ws, revision as i64, ino as i64],
-        )?;
+        if let Some(revision) = revision {
+            self.run(
+                "INSERT OR IGNORE INTO tombstone (ws, rev, ino) VALUES (?1, ?2, ?3)",
+                params![self.ws, revision as i64, ino as i64],
+            )?;
+        }
         self.drop_inline(ino)?;
         self.drop_xattrs(ino)?;
         self.drop_dirents(ino)?;

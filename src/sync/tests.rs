@@ -187,3 +187,24 @@ fn a_graft_exchanges_names_and_moves_trees_at_once() {
     site.vfs.sync().unwrap();
     assert_eq!(site.store.check(true).unwrap(), []);
 }
+
+#[test]
+fn a_graft_removes_a_tree_whatever_its_order() {
+    let site = site(&Location::Memory);
+    let new = NewNode { kind: Kind::Dir, mode: 0o755, umask: 0, rdev: 0 };
+    let outer = site.vfs.create(Caller::DAEMON, ROOT, b"outer", new).unwrap().ino;
+    let inner = site.vfs.create(Caller::DAEMON, outer, b"inner", new).unwrap().ino;
+    let gone = |ino: Ino, parent: Ino, name: &str| {
+        let attr = site.vfs.getattr(ino).unwrap();
+        let places = BTreeSet::from([(parent, name.as_bytes().into())]);
+        let seen = Seen { revision: attr.revision, access: (attr.mode, attr.uid, attr.gid), places };
+        Scion { ino, seen: Some(seen), becomes: None }
+    };
+    let scions = [gone(outer, ROOT, "outer"), gone(inner, outer, "inner")];
+    let alone = site.vfs.graft(&scions[..1], |_, _| Default::default()).unwrap();
+    assert!(matches!(alone, Grafted::Changed(ino) if ino == outer), "it is not empty");
+    assert!(matches!(site.vfs.graft(&scions, |_, _| Default::default()).unwrap(), Grafted::Done(_)));
+    assert_eq!(site.vfs.getattr(ROOT).unwrap().nlink, 2);
+    site.vfs.sync().unwrap();
+    assert_eq!(site.store.check(true).unwrap(), []);
+}

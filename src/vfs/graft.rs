@@ -13,6 +13,7 @@ use super::feed::ChangeKind;
 use super::journal::Op;
 use super::lookup::names_in;
 use super::node::{Node, blank};
+use super::remove::remember;
 use super::types::{Caller, Origin};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
@@ -140,6 +141,13 @@ impl Vfs {
                 ground.nodes.iter().map(|(ino, node)| (*ino, node.meta.read().row.revision)).collect();
             for scion in scions {
                 self.leave_places(&op, scion, &ground)?;
+            }
+            for scion in scions.iter().filter(|scion| scion.becomes.is_none()) {
+                // Only now has everything left it, directories that were in it too.
+                op.change(ground.node(scion.ino)?, |meta| {
+                    meta.row.ctime = op.now;
+                    meta.row.nlink = 0;
+                });
             }
             for scion in scions {
                 self.take_places(&op, scion, &ground)?;
@@ -307,6 +315,7 @@ impl Vfs {
             }
             let dir = ground.node(*parent)?;
             names_in(dir)?.write().remove(name);
+            remember(node, dir, name);
             op.change(dir, |meta| {
                 meta.row.ctime = op.now;
                 meta.row.nlink -= u32::from(node.kind == Kind::Dir);
@@ -314,12 +323,6 @@ impl Vfs {
             if scion.becomes.is_none() {
                 op.note_at(ChangeKind::Removed, node, dir, name);
             }
-        }
-        if scion.becomes.is_none() {
-            op.change(node, |meta| {
-                meta.row.ctime = op.now;
-                meta.row.nlink = 0;
-            });
         }
         Ok(())
     }

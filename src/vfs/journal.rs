@@ -442,7 +442,9 @@ fn note(node: &Node) -> Option<NodeChange> {
     meta.committing = true;
     if meta.removed {
         let was_there = std::mem::replace(&mut meta.in_store, false);
-        return was_there.then_some(NodeChange::Removed(meta.row.revision));
+        let had_name = node.place.lock().is_some();
+        let gone = if had_name { NodeChange::Removed(meta.row.revision) } else { NodeChange::Dropped };
+        return was_there.then_some(gone);
     }
     meta.in_store = true;
     let dirents = node.dir.as_ref().map(|dir| {

@@ -70,6 +70,7 @@ impl Vfs {
     /// Takes a name out of its directory.
     pub(super) fn leave(&self, op: &Op<'_>, dir: &Arc<Node>, entries: &mut Dir, name: &[u8], node: &Node) {
         entries.remove(name);
+        remember(node, dir, name);
         op.change(dir, |meta| {
             meta.row.mtime = op.now;
             meta.row.ctime = op.now;
@@ -133,4 +134,9 @@ impl Vfs {
             self.reap(&node);
         }
     }
+}
+
+/// A node that has lost a name had one, even if nobody has asked for it since the start.
+pub(super) fn remember(node: &Node, dir: &Node, name: &[u8]) {
+    node.place.lock().get_or_insert_with(|| (dir.ino, name.into()));
 }

@@ -18,6 +18,7 @@
 use super::journal::Op;
 use super::lookup::{check_alive, is_ancestor, names_in};
 use super::node::{Dir, Entry, Node};
+use super::remove::remember;
 use super::types::{Caller, RenameMode};
 use super::{Vfs, names};
 use crate::error::{FsError, FsResult};
@@ -169,6 +170,7 @@ impl Vfs {
             if victim.kind == Kind::Dir && names_in(victim)?.write().len() > 0 {
                 return Err(FsError::NotEmpty);
             }
+            remember(victim, &target.dir, &target.name);
             op.change(&target.dir, |meta| meta.row.nlink -= u32::from(victim.kind == Kind::Dir));
             self.unname(op, victim);
         }

@@ -40,7 +40,11 @@ fn same(daemons: &[&Daemon]) {
         if different.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "they differ: {different}");
+        let say = |daemon: &&Daemon| {
+            wsd(daemon, &["sync", "status"]) + &sh(&daemon.path(""), "stat -c '%n %y %s' * | head -5")
+        };
+        let states: Vec<String> = daemons.iter().map(say).collect();
+        assert!(Instant::now() < deadline, "they differ: {different}\n{}", states.join("\n"));
         std::thread::sleep(Duration::from_millis(50));
     }
 }
