@@ -211,11 +211,12 @@ impl Tree<'_> {
         self.0.vfs.commit_now().unwrap();
         for entry in self.0.store.dirents(self.0.ws, dir).unwrap() {
             let at = format!("{path}/{}", entry.name.escape_ascii());
-            let attr = self.0.vfs.getattr(entry.ino).unwrap();
+            // It may have gone since it was listed.
+            let Ok(attr) = self.0.vfs.getattr(entry.ino) else { continue };
             let link = first.entry(entry.ino).or_insert_with(|| at.clone()).clone();
             let xattrs = self.0.store.xattrs(self.0.ws, entry.ino).unwrap();
             let bytes = match attr.kind {
-                Kind::File => self.0.vfs.read_quietly(entry.ino, 0, 1 << 30).unwrap(),
+                Kind::File => self.0.vfs.read_quietly(entry.ino, 0, 1 << 30).unwrap_or_default(),
                 Kind::Symlink => self.0.vfs.readlink(entry.ino).unwrap(),
                 _ => Vec::new(),
             };
