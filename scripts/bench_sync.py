@@ -125,9 +125,9 @@ def propagation(name, delay):
         time.sleep(0.05)
     times.sort()
     row(f"a small write seen at another replica, {name}", f"p50 {statistics.median(times):.0f} ms", f"p99 {times[int(len(times) * 0.99) - 1]:.0f} ms")
-    before = wire.bytes
-    time.sleep(30)
     if not delay:
+        before = wire.bytes
+        time.sleep(30)
         row("idle for 30 s", f"{wire.bytes - before} bytes")
     for daemon in (a, b, hub):
         daemon.remove()
