@@ -51,8 +51,8 @@ interface Sync {
   # least one. Those that the hub does not have are left out. At most 1024 hashes. Send several calls at a time.
 
   pushObjects @5 (objects :List(Object)) -> (error :Error);
-  # Brings objects for a `push` to come: at most 1024, and 4 MiB of them, before compression. The hub keeps them for at
-  # least an hour. One whose bytes do not have its hash is EPROTOCOL, and none of the call is kept.
+  # Brings objects for a `push` to come: at most 1024, and 4 MiB of them, before compression. The hub keeps them until
+  # the replica's next push is taken, or until it stops; `push` says what it lacks. One whose bytes do not have its hash is EPROTOCOL, and none of the call is kept.
 
   push @6 (offers :Parcel, upTo :UInt64, life :Data) -> (error :Error, pushed :Pushed);
   # Offers changes (an `Offers`). All are taken, at once, or none. The hub takes them only if each was made from what the
