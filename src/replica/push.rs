@@ -2,7 +2,7 @@
 
 use super::driver::{Shared, blocking, lacked, refused};
 use crate::clock::Timestamp;
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 use crate::store::rows::{Ino, Kind, Revision};
 use crate::store::sync::{SyncChange, SyncNode};
 use crate::sync::engine::{Call, Event};
@@ -37,7 +37,7 @@ struct Parcel {
     seen: Vec<Option<(Ino, Revision)>>,
     /// Contents that do not travel within their offers.
     contents: Vec<ContentId>,
-    /// Nodes to be offered after these.
+    /// Nodes to be offered after these: what did not fit, and what nobody had noticed as changed.
     more: Vec<NodeId>,
     /// All changes up to here are upstream once these are.
     up_to: Revision,
@@ -59,6 +59,7 @@ impl Shared {
         up_to: Revision,
         also: Vec<NodeId>,
     ) -> Answer<Event> {
+        let epoch = self.epoch();
         let mut cursor = None;
         let mut also = also;
         loop {
@@ -70,7 +71,7 @@ impl Shared {
             also.clone_from(&parcel.more);
             let (done, finished) = (parcel.noted, !parcel.unfinished && parcel.more.is_empty());
             let reached = parcel.up_to;
-            match self.send(&*link, call, parcel).await? {
+            match self.send(&*link, call, parcel, epoch).await? {
                 Sent::Taken(at) => cursor = at.or(cursor),
                 Sent::Otherwise(event) => return Ok(event),
             }
@@ -81,7 +82,13 @@ impl Shared {
         }
     }
 
-    async fn send<L: Upstream>(self: &Arc<Self>, link: &L, call: Call, parcel: Parcel) -> Answer<Sent> {
+    async fn send<L: Upstream>(
+        self: &Arc<Self>,
+        link: &L,
+        call: Call,
+        parcel: Parcel,
+        epoch: u64,
+    ) -> Answer<Sent> {
         if parcel.offers.is_empty() {
             let shared = Arc::clone(self);
             blocking(move || shared.pushed(&parcel)).await?;
@@ -104,11 +111,7 @@ impl Shared {
                 Pushed::Taken(cursor) => {
                     self.heard(Some(cursor));
                     let shared = Arc::clone(self);
-                    blocking(move || {
-                        shared.agreed(&parcel)?;
-                        shared.answered()
-                    })
-                    .await?;
+                    blocking(move || shared.agreed(&parcel, epoch)).await?;
                     return Ok(Sent::Taken(Some(cursor)));
                 }
                 Pushed::Refused(refusals) => {
@@ -135,7 +138,8 @@ impl Shared {
         let pushed = site.state()?.pushed;
         let tree = site.look(&self.settings.ignore)?;
         let (changed, up_to) = tree.snapshot().changed_after(pushed, BATCH_ENTRIES)?;
-        let mut ids = Vec::new();
+        // First what was asked for by name: it is what a push was refused for, and belongs into one batch.
+        let mut ids = also.to_vec();
         let mut noted = up_to;
         for change in &changed {
             let row = tree.snapshot().sync_node(change.ino)?;
@@ -153,7 +157,6 @@ impl Shared {
             }
             ids.push(tree.id(change.ino)?);
         }
-        ids.extend(also);
         let offering = offers(&tree, &ids)?;
         let mut parcel = Parcel {
             offers: Vec::with_capacity(offering.offers.len()),
@@ -166,26 +169,27 @@ impl Shared {
             noted,
             made_at: tree.snapshot().revision(),
         };
+        let unnoticed = std::mem::take(&mut parcel.more);
         let mut bytes = 0;
         for (number, offer) in offering.offers.into_iter().enumerate() {
-            if number < OFFERS {
+            if number < OFFERS && bytes < BATCH_BYTES {
                 bytes += self.pack(&tree, offer, &mut parcel)?;
             } else {
                 parcel.more.push(offer.id);
             }
         }
         let settled = self.settled(&tree, &ids, &parcel)?;
-        if parcel.more.is_empty() {
+        if unnoticed.is_empty() {
             tree.end()?;
-        } else {
-            // They count as changed from now on, so that they are offered though this is cut off.
-            site.touch(tree, &parcel.more)?;
+        } else if !site.touch(tree, &unnoticed)? {
+            // They have to count as changed before the others are sent, so that they are offered though this is cut off.
+            return Err(FsError::Io(
+                "what is to be offered changes at this moment: it is offered a little later".into(),
+            ));
         }
+        parcel.more.extend(unnoticed);
         if !settled.is_empty() {
             site.note(settled);
-        }
-        if bytes > 4 * BATCH_BYTES {
-            tracing::debug!(bytes, "a large batch is pushed");
         }
         Ok(parcel)
     }
@@ -231,7 +235,8 @@ impl Shared {
 
     /// Nodes that have changed and are still what was agreed on: they need not be looked at again.
     fn settled(&self, tree: &LocalTree<'_>, ids: &[NodeId], parcel: &Parcel) -> FsResult<SyncChange> {
-        let offered: HashSet<NodeId> = parcel.offers.iter().map(|told| told.what.id).collect();
+        let offered = parcel.offers.iter().map(|told| told.what.id);
+        let offered: HashSet<NodeId> = offered.chain(parcel.more.iter().copied()).collect();
         let mut change = SyncChange::default();
         for id in ids.iter().filter(|id| !offered.contains(id)) {
             let Some(ino) = tree.ino(*id)? else { continue };
@@ -247,7 +252,12 @@ impl Shared {
     }
 
     /// What was offered is what both sides agree on.
-    fn agreed(&self, parcel: &Parcel) -> FsResult<()> {
+    fn agreed(&self, parcel: &Parcel, epoch: u64) -> FsResult<()> {
+        let _tree = self.tree.lock();
+        if self.epoch() != epoch {
+            // The offers are still noted as unanswered, and are asked after on the next connection.
+            return Err(FsError::Io("the connection has ended".into()));
+        }
         let site = &self.site;
         let tree = site.look(&self.settings.ignore)?;
         let mut change = SyncChange::default();
@@ -262,7 +272,8 @@ impl Shared {
         tree.end()?;
         site.note(change);
         site.commit()?;
-        self.pushed(parcel)
+        self.pushed(parcel)?;
+        self.answered()
     }
 
     /// All up to here is upstream, if nothing is left to be offered with it.

@@ -126,8 +126,9 @@ impl Site {
         Ok(Carried::Done(revision))
     }
 
-    /// Has these nodes count as changed, though they are as they were.
-    pub fn touch(&self, tree: LocalTree<'_>, ids: &[NodeId]) -> FsResult<()> {
+    /// Has these nodes count as changed, though they are as they were. False: one of them changes meanwhile, and nothing
+    /// was done.
+    pub fn touch(&self, tree: LocalTree<'_>, ids: &[NodeId]) -> FsResult<bool> {
         let mut plan = Plan::default();
         for id in ids {
             let (state, seen) = match tree.node(*id)? {
@@ -138,8 +139,7 @@ impl Site {
             plan.steps.push(Step { id: *id, seen, state, bytes: Bytes::Keep, identity: None, base: None });
         }
         let marks = Marks { touch: true, ..Marks::default() };
-        // What has changed meanwhile counts as changed anyway.
-        self.carry(tree, &plan, &Stock::default(), marks).map(drop)
+        Ok(matches!(self.carry(tree, &plan, &Stock::default(), marks)?, Carried::Done(_)))
     }
 
     fn draft_plan(

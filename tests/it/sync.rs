@@ -79,6 +79,7 @@ fn a_small_write_is_seen_at_the_other_end_at_once_and_everything_arrives_as_it_w
         &a.path(""),
         "mkdir -p d/e && echo hello > d/e/f && ln d/e/f d/link && ln -s ../x d/s && head -c 3000000 /dev/urandom > big
          chmod 4750 big && chown 12:34 d/e/f && setfattr -n user.x -v y big && setfacl -m u:77:rw d/e/f
+         mkdir full && head -c 19200000 /dev/urandom | split -a 4 -b 16000 - full/
          touch -d '2001-02-03 04:05:06.123456789' big && mkfifo fifo && truncate -s 1G sparse && echo x >> sparse
          printf name > $(printf 'not-utf8-\\377')",
     );
