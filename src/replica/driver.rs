@@ -233,6 +233,7 @@ impl<D: Dial> Loop<D> {
         let shared = Arc::clone(&self.shared);
         let began = blocking(move || {
             let site = &shared.site;
+            site.leave_out(&shared.settings.ignore)?;
             let state = site.state()?;
             let cursor = state.cursor.map(|row| Cursor {
                 life: crate::sync::Author(row.life),

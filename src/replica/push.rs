@@ -32,6 +32,8 @@ const TRIES: usize = 3;
 
 /// What is to be offered next.
 struct Parcel {
+    /// Nodes that have to be read first.
+    apart: Vec<NodeId>,
     offers: Vec<Told<Offer>>,
     /// The node of each offer here, if it is here, and the revision that was looked at.
     seen: Vec<Option<(Ino, Revision)>>,
@@ -89,6 +91,9 @@ impl Shared {
         parcel: Parcel,
         epoch: u64,
     ) -> Answer<Sent> {
+        if !parcel.apart.is_empty() {
+            return Ok(Sent::Otherwise(refused(call, parcel.apart)));
+        }
         if parcel.offers.is_empty() {
             let shared = Arc::clone(self);
             blocking(move || shared.pushed(&parcel)).await?;
@@ -159,6 +164,7 @@ impl Shared {
         }
         let offering = offers(&tree, &ids)?;
         let mut parcel = Parcel {
+            apart: offering.apart,
             offers: Vec::with_capacity(offering.offers.len()),
             seen: Vec::new(),
             contents: Vec::new(),

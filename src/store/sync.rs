@@ -4,7 +4,7 @@
 //! group that it belongs to ([`SyncChange`]). The rest is a cache, or a note, and has transactions of its own.
 
 use super::Store;
-use super::error::StoreResult;
+use super::error::{StoreError, StoreResult};
 use super::rows::{Ino, Revision, WorkspaceId};
 use super::snapshot::Snapshot;
 use super::write::Batch;
@@ -221,6 +221,23 @@ impl Snapshot<'_> {
         Ok(found.optional()?.map(|ino| ino as Ino))
     }
 
+    /// Calls this with everything that was agreed on.
+    pub fn each_base<E: From<StoreError>>(
+        &self,
+        mut each: impl FnMut(Ino, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let sql = "SELECT ino, base FROM sync_node WHERE ws = ?1 AND base IS NOT NULL";
+        let reader = self.reader()?;
+        let mut statement = reader.prepare_cached(sql).map_err(StoreError::from)?;
+        let mut rows = statement.query([self.ws()]).map_err(StoreError::from)?;
+        while let Some(row) = rows.next().map_err(StoreError::from)? {
+            let ino = row.get::<_, i64>(0).map_err(StoreError::from)? as Ino;
+            let base = row.get_ref(1).and_then(|base| Ok(base.as_blob()?)).map_err(StoreError::from)?;
+            each(ino, base)?;
+        }
+        Ok(())
+    }
+
     /// Nodes that have a row, after this one, in order.
     pub fn sync_nodes_after(&self, ino: Ino, limit: usize) -> StoreResult<Vec<Ino>> {
         let sql = "SELECT ino FROM sync_node WHERE ws = ?1 AND ino > ?2 ORDER BY ino LIMIT ?3";
@@ -307,6 +324,26 @@ impl Store {
             let replica = random(tx)?;
             tx.execute("UPDATE sync SET replica = ?2 WHERE ws = ?1", params![ws, replica])?;
             Ok(replica)
+        })
+    }
+
+    /// The patterns of what was left out of sync so far; `None`: this replica has never been in step with anybody.
+    pub fn ignored(&self, ws: WorkspaceId) -> StoreResult<Option<String>> {
+        self.with_reader(|reader| {
+            Ok(reader.query_row("SELECT ignored FROM sync WHERE ws = ?1", [ws], |row| row.get(0))?)
+        })
+    }
+
+    /// These patterns are left out of sync from now on, and everything has to be told of anew, at both ends.
+    pub fn put_ignored(&self, ws: WorkspaceId, patterns: &str) -> StoreResult<()> {
+        self.noting(|tx| {
+            tx.execute(
+                "UPDATE sync SET ignored = ?2, cursor_life = NULL, cursor_revision = 0, cursor_listed = 0,
+                        pushed = 0
+                 WHERE ws = ?1",
+                params![ws, patterns],
+            )?;
+            Ok(())
         })
     }
 

@@ -136,7 +136,15 @@ impl Site {
                 Some(Local { state: None, .. }) => (None, None),
                 None => continue,
             };
-            plan.steps.push(Step { id: *id, seen, state, bytes: Bytes::Keep, identity: None, base: None });
+            plan.steps.push(Step {
+                id: *id,
+                seen,
+                state,
+                bytes: Bytes::Keep,
+                identity: None,
+                base: None,
+                unseen: false,
+            });
         }
         let marks = Marks { touch: true, ..Marks::default() };
         Ok(matches!(self.carry(tree, &plan, &Stock::default(), marks)?, Carried::Done(_)))
@@ -150,22 +158,7 @@ impl Site {
         stock: &Stock,
         touch: bool,
     ) -> FsResult<()> {
-        for step in &plan.steps {
-            let there = if step.seen.is_some() { tree.ino(step.id)? } else { None };
-            let ino = match there {
-                Some(ino) => ino,
-                None if step.state.is_some() => self.vfs.new_ino(),
-                // It is gone, and only what was agreed on changes.
-                None => match tree.ino(step.id)? {
-                    Some(ino) => ino,
-                    None => continue,
-                },
-            };
-            draft.inos.insert(step.id, ino);
-            if let Some(identity) = step.identity {
-                draft.inos.insert(identity, ino);
-            }
-        }
+        self.number_nodes(draft, tree, plan)?;
         for step in &plan.steps {
             self.draft_step(draft, tree, step, stock, touch)?;
         }
@@ -177,6 +170,31 @@ impl Site {
         draft.find_parents(tree)
     }
 
+    /// Which nodes of the plan are which here.
+    fn number_nodes(&self, draft: &mut Draft, tree: &LocalTree<'_>, plan: &Plan) -> FsResult<()> {
+        let (parted, others): (Vec<&Step>, Vec<&Step>) =
+            plan.steps.iter().partition(|step| step.identity.is_some());
+        let mut identities = Vec::new();
+        for step in &parted {
+            let Some(ino) = tree.ino(step.id)? else { return Err(FsError::Stale) };
+            draft.inos.insert(step.id, ino);
+            identities.extend(step.identity.map(|identity| (identity, ino)));
+        }
+        draft.inos.extend(identities);
+        let parted: HashSet<NodeId> = parted.iter().map(|step| step.id).collect();
+        for step in others {
+            let known = if parted.contains(&step.id) { None } else { tree.ino(step.id)? };
+            let ino = match known.filter(|_| step.seen.is_some() || step.state.is_none()) {
+                Some(ino) => ino,
+                // Of what is not here it has to be remembered what upstream has.
+                None if step.state.is_some() || matches!(step.base, Some(Some(_))) => self.vfs.new_ino(),
+                None => continue,
+            };
+            draft.inos.insert(step.id, ino);
+        }
+        Ok(())
+    }
+
     fn draft_step(
         &self,
         draft: &mut Draft,
@@ -185,7 +203,7 @@ impl Site {
         stock: &Stock,
         touch: bool,
     ) -> FsResult<()> {
-        let Some(ino) = draft.inos.get(&step.id).copied() else { return Ok(()) };
+        let Some(ino) = draft.inos.get(&step.identity.unwrap_or(step.id)).copied() else { return Ok(()) };
         let there = if step.seen.is_some() { tree.look(ino, false)? } else { None };
         let row = tree.snapshot().sync_node(ino)?;
         let unchanged = match (&there, &step.state) {
@@ -195,8 +213,9 @@ impl Site {
         };
         let revision = there.as_ref().map(|there| there.row.revision);
         // What is not as its base says is to be offered, so it has to count as changed.
-        let differs =
-            touch || step.base.as_ref().is_some_and(|base| !same(base.as_ref(), step.state.as_ref()));
+        let differs = touch
+            || !step.unseen
+                && step.base.as_ref().is_some_and(|base| !same(base.as_ref(), step.state.as_ref()));
         let unchanged = unchanged && (!differs || there.is_none());
         if differs && there.is_none() && step.state.is_none() {
             draft.gone.push(ino);

@@ -4,7 +4,7 @@
 //! it has, and remembers of each replica how far it is. All calls may wait for memory, the store or the kernel.
 
 use super::carry::{Carried, Marks, Stock, needed, take_bytes};
-use super::entry::{Author, Cursor, Entry, Hash, NodeId, Offer, ReplicaId};
+use super::entry::{Author, Cursor, Entry, Hash, NodeId, Offer, ReplicaId, State};
 use super::ignore::Ignore;
 use super::judge::judge;
 use super::link::{
@@ -20,7 +20,7 @@ use crate::store::replicas::ReplicaRow;
 use crate::store::rows::Revision;
 use crate::store::snapshot::Changed;
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How often a push is judged anew when programs on the hub change what it touches meanwhile.
@@ -352,37 +352,39 @@ impl Teller<'_> {
         Ok((told, up_to))
     }
 
+    /// Whether any of its names is not left out: the replica knows of what is left out, and has no use for its bytes.
+    fn is_wanted(&self, state: &State) -> FsResult<bool> {
+        for place in &state.places {
+            if !self.tree.is_left_out(place)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn entry(&mut self, change: &Changed) -> FsResult<Option<Told<Entry>>> {
         self.bytes += 200;
         if change.gone {
             let id = self.tree.id(change.ino)?;
-            let is_news = change.revision > self.listed;
+            // It may be back, under another number: then that is told of.
+            let is_back = self.tree.ino(id)?.is_some_and(|ino| ino != change.ino);
+            let is_news = change.revision > self.listed && !is_back;
             return Ok(is_news.then_some(Told { what: Entry { id, state: None }, bytes: None }));
         }
         if let Some(row) = self.tree.snapshot().sync_node(change.ino)?
             && self.replica != 0
-            && self.after > 0
+            && change.revision > self.listed
             && (row.by_replica, row.by_revision) == (self.replica, change.revision)
         {
             return Ok(None);
         }
-        let Some(mut seen) = self.tree.look(change.ino, true)? else { return Ok(None) };
+        let Some(seen) = self.tree.look(change.ino, true)? else { return Ok(None) };
         let id = self.tree.id(change.ino)?;
-        let visible: BTreeSet<_> = {
-            let mut visible = BTreeSet::new();
-            for place in &seen.state.places {
-                if !self.tree.is_left_out(place)? {
-                    visible.insert(place.clone());
-                }
-            }
-            visible
-        };
-        if visible.is_empty() && id != NodeId::ROOT {
-            return Ok((self.after > 0).then_some(Told { what: Entry { id, state: None }, bytes: None }));
-        }
-        seen.state.places = visible;
         let is_new = self.after == 0 || seen.row.content_revision > self.after;
-        let bytes = seen.bytes.filter(|_| is_new);
+        let mut bytes = seen.bytes.filter(|_| is_new);
+        if bytes.is_some() && !self.is_wanted(&seen.state)? {
+            bytes = None;
+        }
         self.bytes += bytes.as_ref().map_or(0, Vec::len);
         Ok(Some(Told { what: Entry { id, state: Some(seen.state) }, bytes }))
     }

@@ -39,6 +39,11 @@ impl Ignore {
         self.rules.is_empty()
     }
 
+    /// Whether what is left out depends on more than last names: a pattern has a slash before its end, or takes back.
+    pub fn looks_at_paths(&self) -> bool {
+        self.patterns.iter().any(|line| line.trim().trim_end_matches('/').contains('/'))
+    }
+
     /// The patterns.
     pub fn patterns(&self) -> &[String] {
         &self.patterns

@@ -183,7 +183,15 @@ impl Judge<'_> {
                 _ => Bytes::Keep,
             };
             let seen = local.as_ref().filter(|local| local.state.is_some()).map(|local| local.revision);
-            plan.steps.push(Step { id, seen, state: after, bytes, identity: None, base: None });
+            plan.steps.push(Step {
+                id,
+                seen,
+                state: after,
+                bytes,
+                identity: None,
+                base: None,
+                unseen: false,
+            });
         }
         plan
     }

@@ -12,6 +12,7 @@ use crate::store::snapshot::Snapshot;
 use crate::store::sync::{Life, LifeId, SyncNode};
 use parking_lot::RwLock;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The lives that a store knows of.
 pub struct Lives {
@@ -35,6 +36,12 @@ impl Lives {
             .rev()
             .find(|life| life.own)
             .map_or(Author::default(), |life| Author(life.author))
+    }
+
+    /// An identity that no node has, nor will have: no node is ever numbered so high, and a life ends with the process.
+    pub fn fresh(&self) -> NodeId {
+        static NEXT: AtomicU64 = AtomicU64::new(1 << 62);
+        NodeId { author: self.current(), ino: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// The latest lives of this store, newest first, each with the last revision before it.

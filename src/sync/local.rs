@@ -4,7 +4,7 @@ use super::contents::{self, Cut};
 use super::entry::{Attributes, ContentId, NodeId, Place, State, Times};
 use super::ignore::Ignore;
 use super::lives::Lives;
-use super::tree::{Local, Tree};
+use super::tree::{Ignores, Local, Tree};
 use crate::error::{FsError, FsResult};
 use crate::store::Store;
 use crate::store::rows::{Ino, InodeRow, Kind, Name, ROOT, Revision};
@@ -26,6 +26,7 @@ pub struct LocalTree<'a> {
     ids: RefCell<HashMap<Ino, NodeId>>,
     /// What was found out on the way and is still to be noted.
     found: RefCell<Found>,
+    known: RefCell<Option<HashMap<NodeId, Vec<NodeId>>>>,
 }
 
 /// What was found out about contents while a tree was looked at.
@@ -53,7 +54,8 @@ impl<'a> LocalTree<'a> {
     /// The workspace as it is in the store now.
     pub fn now(store: &'a Store, lives: &'a Lives, ignore: &'a Ignore) -> FsResult<Self> {
         let snapshot = store.snapshot(store.workspace())?;
-        Ok(Self { snapshot, store, lives, ignore, ids: RefCell::default(), found: RefCell::default() })
+        let (ids, found, known) = Default::default();
+        Ok(Self { snapshot, store, lives, ignore, ids, found, known })
     }
 
     /// The moment itself.
@@ -164,6 +166,20 @@ impl<'a> LocalTree<'a> {
         Ok(self.path(place)?.is_some_and(|path| self.ignore.holds(&path)))
     }
 
+    /// What upstream has in each directory. Of all nodes, so it is looked for only when a directory comes into view, or leaves
+    /// it.
+    fn all_known(&self) -> FsResult<HashMap<NodeId, Vec<NodeId>>> {
+        let mut known: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
+        self.snapshot.each_base::<FsError>(|ino, base| {
+            let id = self.id(ino)?;
+            for place in decode_base(base)?.places {
+                known.entry(place.parent).or_default().push(id);
+            }
+            Ok(())
+        })?;
+        Ok(known)
+    }
+
     /// The path of a place from the root; `None` when a directory on the way is not here.
     pub fn path(&self, place: &Place) -> FsResult<Option<Vec<u8>>> {
         let mut names = vec![Arc::clone(&place.name)];
@@ -216,7 +232,27 @@ impl Tree for LocalTree<'_> {
         dirents.into_iter().map(|dirent| Ok((dirent.name, self.id(dirent.ino)?))).collect()
     }
 
+    fn known_in(&self, parent: NodeId) -> FsResult<Vec<NodeId>> {
+        if self.known.borrow().is_none() {
+            *self.known.borrow_mut() = Some(self.all_known()?);
+        }
+        let known = self.known.borrow();
+        Ok(known.as_ref().and_then(|known| known.get(&parent)).cloned().unwrap_or_default())
+    }
+
+    fn fresh(&self) -> NodeId {
+        self.lives.fresh()
+    }
+
     fn is_ignored(&self, path: &[u8]) -> bool {
         self.ignore.holds(path)
+    }
+
+    fn ignores(&self) -> Ignores {
+        match self.ignore {
+            all if all.is_empty() => Ignores::Nothing,
+            all if all.looks_at_paths() => Ignores::Paths,
+            _ => Ignores::Names,
+        }
     }
 }

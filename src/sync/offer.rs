@@ -19,6 +19,9 @@ pub struct Offering {
     /// Nodes that have to be offered after these, in this order, though nobody has said that they changed. They have to be
     /// remembered as changed, durably, before the offers are sent.
     pub more: Vec<NodeId>,
+    /// Nodes that are out of view at both ends, and were in view here: they have to be read, so that planning makes two
+    /// nodes of each. The offers can wait for that.
+    pub apart: Vec<NodeId>,
 }
 
 struct Offers<'a> {
@@ -34,7 +37,7 @@ struct Offers<'a> {
 pub fn offers(tree: &dyn Tree, changed: &[NodeId]) -> FsResult<Offering> {
     let mut offers = Offers {
         tree,
-        views: Views::new(tree, BTreeMap::new()),
+        views: Views::new(tree, BTreeMap::new(), BTreeSet::new()),
         done: BTreeSet::new(),
         offering: Offering::default(),
     };
@@ -87,7 +90,10 @@ impl Offers<'_> {
         let is_dir =
             local.state.as_ref().or(local.base.as_ref()).is_some_and(|state| state.kind == Kind::Dir);
         if let (Some(base), true) = (&local.base, places.is_empty() || !is_dir) {
-            let Names { hidden, unknown, .. } = self.views.names(Side::Base, base)?;
+            let Names { shown, hidden, unknown } = self.views.names(Side::Base, base)?;
+            if local.state.is_some() && places.is_empty() && shown.is_empty() && id != NodeId::ROOT {
+                self.offering.apart.push(id);
+            }
             let shown_here = |place: &Place| places.contains(place);
             let out: Vec<Place> =
                 hidden.into_iter().chain(unknown.into_keys()).filter(|place| !shown_here(place)).collect();
@@ -109,11 +115,10 @@ impl Offers<'_> {
         Ok(())
     }
 
-    /// Notes what is in a directory that is new to upstream, and new itself.
+    /// Notes what is in a directory that is new to upstream.
     fn follow(&mut self, id: NodeId) -> FsResult<()> {
         for (_, child) in self.tree.children(id)? {
-            if !self.done.contains(&child) && self.tree.node(child)?.is_some_and(|child| child.base.is_none())
-            {
+            if !self.done.contains(&child) {
                 self.offering.more.push(child);
             }
         }

@@ -28,6 +28,7 @@ use super::entry::{Entry, NodeId, Offer};
 use super::tree::{OnConflict, Plan, Tree};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
+use std::collections::BTreeSet;
 use work::Work;
 
 /// What a plan is made by.
@@ -57,18 +58,27 @@ pub enum Planned {
 /// `incoming`: what upstream has; of entries about the same node the last one counts, and later entries are never older
 /// than earlier ones.
 pub fn plan(tree: &dyn Tree, incoming: &[Entry], rules: &Rules) -> FsResult<Planned> {
-    let mut work = Work::new(tree, incoming, rules);
-    work.merge_all()?;
-    let mut passes = 0;
-    while work.needs.is_empty() && work.settle()? {
-        passes += 1;
-        if passes > work.nodes.len() * 4 + 16 {
+    let mut kept = BTreeSet::new();
+    loop {
+        let mut work = Work::new(tree, incoming, rules, &kept);
+        work.merge_all()?;
+        let mut passes = 0;
+        while work.is_sound() && work.settle()? {
+            passes += 1;
+            if passes > work.nodes.len() * 4 + 16 {
+                return Err(FsError::Invalid("a plan that does not come to an end"));
+            }
+        }
+        if !work.needs.is_empty() {
+            return Ok(Planned::Needs(work.needs.into_iter().collect()));
+        }
+        if work.stay.is_empty() {
+            return work.finish();
+        }
+        let known = kept.len();
+        kept.append(&mut work.stay);
+        if kept.len() == known {
             return Err(FsError::Invalid("a plan that does not come to an end"));
         }
-    }
-    if work.needs.is_empty() {
-        work.finish().map(Planned::Ready)
-    } else {
-        Ok(Planned::Needs(work.needs.into_iter().collect()))
     }
 }

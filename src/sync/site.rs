@@ -6,11 +6,12 @@ use super::link::{OBJECT_BYTES, OBJECTS_AT_ONCE, Object};
 use super::lives::Lives;
 use super::local::LocalTree;
 use super::objects::Objects;
+use super::view::unseen;
 use crate::error::{FsError, FsResult};
 use crate::store::Store;
 use crate::store::replicas::ConflictRow;
 use crate::store::rows::{Ino, ROOT, Revision, WorkspaceId};
-use crate::store::sync::{LifeId, SyncChange, SyncState};
+use crate::store::sync::{LifeId, SyncChange, SyncNode, SyncState};
 use crate::vfs::Vfs;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -144,6 +145,40 @@ impl Site {
     /// All changes here up to this revision are upstream.
     pub fn note_pushed(&self, revision: Revision) -> FsResult<()> {
         Ok(self.store.note_pushed(self.ws, revision)?)
+    }
+
+    /// Sees to it that it is these patterns that are left out. If it was others until now, everything has to be told of anew,
+    /// and what was out of view counts as never agreed on: what comes into view has not been removed here.
+    pub fn leave_out(&self, ignore: &Ignore) -> FsResult<()> {
+        let patterns = ignore.patterns().join("\n");
+        let before = self.store.ignored(self.ws)?;
+        if before.as_ref() == Some(&patterns) {
+            return Ok(());
+        }
+        if let Some(before) = before.filter(|before| !before.is_empty()) {
+            let before: Vec<String> = before.lines().map(str::to_owned).collect();
+            self.forget_unseen(&Ignore::new(&before)?)?;
+        }
+        Ok(self.store.put_ignored(self.ws, &patterns)?)
+    }
+
+    fn forget_unseen(&self, before: &Ignore) -> FsResult<()> {
+        let tree = self.look(before)?;
+        let mut known = Vec::new();
+        tree.snapshot().each_base::<FsError>(|ino, _| {
+            known.push(tree.id(ino)?);
+            Ok(())
+        })?;
+        let mut change = SyncChange::default();
+        for id in unseen(&tree, known)? {
+            let Some(ino) = tree.ino(id)? else { continue };
+            if let Some(row) = tree.snapshot().sync_node(ino)? {
+                change.nodes.insert(ino, SyncNode { base: None, ..row });
+            }
+        }
+        tree.end()?;
+        self.note(change);
+        self.commit()
     }
 
     /// What sync knows of nodes from now on.

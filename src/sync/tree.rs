@@ -14,9 +14,26 @@ pub trait Tree {
     fn child(&self, parent: NodeId, name: &[u8]) -> FsResult<Option<NodeId>>;
     /// All names in a directory.
     fn children(&self, parent: NodeId) -> FsResult<Vec<(Name, NodeId)>>;
+    /// The nodes that upstream has in a directory, as far as was agreed on last ([`Local::base`]), in view or not.
+    fn known_in(&self, parent: NodeId) -> FsResult<Vec<NodeId>>;
+    /// An identity that no node has, and none will be given again.
+    fn fresh(&self) -> NodeId;
     /// Whether what has this path, or something above it, is left out of sync (`SYNC_IGNORE`). The path is from the
     /// root, without a slash at either end, and need not be here.
     fn is_ignored(&self, path: &[u8]) -> bool;
+    /// What that depends on.
+    fn ignores(&self) -> Ignores;
+}
+
+/// What it depends on whether something is left out of sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignores {
+    /// Nothing is.
+    Nothing,
+    /// On its name, and on those of the directories that it is in.
+    Names,
+    /// On where it is.
+    Paths,
 }
 
 /// A node here.
@@ -24,7 +41,8 @@ pub trait Tree {
 pub struct Local {
     /// What it is now; `None`: it is gone, and upstream may not know yet.
     pub state: Option<State>,
-    /// What this replica and its upstream agreed on last; `None`: upstream does not know of it, or there is no upstream.
+    /// What this replica and its upstream agreed on last, with all names that it has there, in view or not; `None`:
+    /// upstream does not know of it, or there is no upstream.
     pub base: Option<State>,
     /// The revision of its last change here.
     pub revision: Revision,
@@ -42,6 +60,9 @@ pub enum Bytes {
 }
 
 /// What becomes of one node.
+///
+/// Two steps may be about the same `id`: what is here and known by it gets another identity, and the identity is that of what
+/// upstream has from then on.
 ///
 /// Whoever carries it out makes sure of three things besides `seen`, and has the plan made anew otherwise: that names
 /// are vacant when all steps are done, that what they are in is a directory then, and that directories that go are empty.
@@ -63,6 +84,8 @@ pub struct Step {
     pub identity: Option<NodeId>,
     /// What both sides agree on from now on: `Some(None)`: that there is no such node; `None`: as before.
     pub base: Option<Option<State>>,
+    /// Neither side has it in view, so there is nothing to offer, whatever the base is.
+    pub unseen: bool,
 }
 
 /// A copy that is made to keep what has lost a conflict. It is a new node.

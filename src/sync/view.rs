@@ -4,7 +4,7 @@
 //! other one. What is ignored goes by paths, and a path is that of a certain tree: of what is here, of what upstream has.
 
 use super::entry::{NodeId, Place, State};
-use super::tree::Tree;
+use super::tree::{Ignores, Local, Tree};
 use crate::error::FsResult;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -54,14 +54,39 @@ pub(super) struct Views<'a> {
     /// Where upstream has what was told of; `None`: it is gone.
     told: BTreeMap<NodeId, Option<Place>>,
     sights: BTreeMap<(Side, NodeId), Sight>,
-    /// Directories that upstream has out of view, while they are in view here: they are going to be moved back, so what is in
-    /// them is in view.
+    /// Directories that upstream has out of view, while they are in view here and stay: they are going to be moved back, so
+    /// what is in them is in view.
     kept: BTreeSet<NodeId>,
 }
 
 impl<'a> Views<'a> {
-    pub(super) fn new(tree: &'a dyn Tree, told: BTreeMap<NodeId, Option<Place>>) -> Self {
-        Self { tree, told, sights: BTreeMap::new(), kept: BTreeSet::new() }
+    pub(super) fn new(
+        tree: &'a dyn Tree,
+        told: BTreeMap<NodeId, Option<Place>>,
+        kept: BTreeSet<NodeId>,
+    ) -> Self {
+        Self { tree, told, sights: BTreeMap::new(), kept }
+    }
+
+    /// Whether a directory comes into view upstream, or leaves it, and what is in it with it.
+    pub(super) fn crosses(&mut self, id: NodeId) -> FsResult<bool> {
+        if self.tree.ignores() == Ignores::Nothing {
+            return Ok(false);
+        }
+        let (before, after) = (self.sight(Side::Base, id)?, self.sight(Side::There, id)?);
+        Ok(match (&before, &after) {
+            (Sight::Shown(before), Sight::Shown(after)) => {
+                self.tree.ignores() == Ignores::Paths && before != after
+            }
+            (Sight::Unknown(_), _) | (_, Sight::Unknown(_)) => false,
+            _ => before != after,
+        })
+    }
+
+    /// Whether a directory stays in view though upstream has it out of view.
+    pub(super) fn keeps(&mut self, id: NodeId) -> FsResult<bool> {
+        self.sight(Side::There, id)?;
+        Ok(self.kept.contains(&id))
     }
 
     /// Which of a node's names are in view.
@@ -152,6 +177,19 @@ fn below(tree: &dyn Tree, sight: Sight, name: &[u8]) -> Sight {
     }
     path.extend_from_slice(name);
     if tree.is_ignored(&path) { Sight::Hidden } else { Sight::Shown(path.into()) }
+}
+
+/// Those of these nodes that are not here, and that upstream has out of view.
+pub(super) fn unseen(tree: &dyn Tree, ids: impl IntoIterator<Item = NodeId>) -> FsResult<Vec<NodeId>> {
+    let mut views = Views::new(tree, BTreeMap::new(), BTreeSet::new());
+    let mut unseen = Vec::new();
+    for id in ids {
+        let Some(Local { state: None, base: Some(base), .. }) = tree.node(id)? else { continue };
+        if views.names(Side::Base, &base)?.shown.is_empty() {
+            unseen.push(id);
+        }
+    }
+    Ok(unseen)
 }
 
 /// A node's state with these names only; `None`: it has none of them, so it is as good as gone.

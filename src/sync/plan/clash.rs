@@ -13,7 +13,7 @@ use super::work::{Node, Work};
 use crate::error::FsResult;
 use crate::store::rows::Kind;
 use crate::sync::entry::{NodeId, Place, State};
-use crate::sync::tree::{ConflictKind, OnConflict, conflict_name};
+use crate::sync::tree::{ConflictKind, Ignores, OnConflict, conflict_name};
 use std::collections::BTreeSet;
 
 impl Work<'_> {
@@ -26,6 +26,7 @@ impl Work<'_> {
         }
         if self.are_one(theirs, ours) {
             self.adopt(theirs, ours, place);
+            self.notice_contents(theirs)?;
             return Ok(true);
         }
         let is_dir = self.nodes.get(&ours).is_some_and(Node::is_dir);
@@ -69,10 +70,28 @@ impl Work<'_> {
         new.local = old.local;
         new.here = old.here;
         new.hidden = old.hidden;
-        new.emerged = old.emerged;
+        new.parted = false;
+        new.noticed = false;
         new.base = Some(new.known.clone());
         self.nodes.insert(theirs, new);
         self.rename_parent(ours, theirs);
+    }
+
+    /// What is in a directory that came into view here may be nothing that changed since, and upstream knows of the directory
+    /// now: it is to be offered.
+    pub(super) fn notice_contents(&mut self, id: NodeId) -> FsResult<()> {
+        let Some(id_here) = self.id_here(id).filter(|_| self.tree.ignores() != Ignores::Nothing) else {
+            return Ok(());
+        };
+        for (_, child) in self.tree.children(id_here)? {
+            let child = self.identity(child);
+            self.load(child)?;
+            if let Some(node) = self.nodes.get_mut(&child).filter(|node| node.known.is_none()) {
+                node.noticed = true;
+                node.base = Some(None);
+            }
+        }
+        Ok(())
     }
 
     /// What is in one directory is in this one from now on.

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 impl Work<'_> {
     /// Goes over all nodes once. Returns whether anything was mended, so that another look is due.
     pub(super) fn settle(&mut self) -> FsResult<bool> {
-        let mut mended = self.surface()?;
+        let mut mended = false;
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in ids {
             let Some(node) = self.nodes.get(&id) else { continue };
@@ -32,23 +32,6 @@ impl Work<'_> {
             mended |= m;
         }
         Ok(mended)
-    }
-
-    /// Directories that come into view bring what is in them.
-    fn surface(&mut self) -> FsResult<bool> {
-        let emerges = |(id, node): (&NodeId, &Node)| {
-            let hidden = node.here.is_none() || node.emerged;
-            let emerges = hidden && node.is_here() && node.result.is_some() && node.is_dir();
-            (emerges && !self.surfaced.contains(id)).then_some(*id)
-        };
-        let dirs: Vec<NodeId> = self.nodes.iter().filter_map(emerges).collect();
-        for dir in &dirs {
-            self.surfaced.insert(*dir);
-            for (name, child) in self.tree.children(self.id_here(*dir))? {
-                self.emerge(self.identity(child), Place { parent: *dir, name })?;
-            }
-        }
-        Ok(!dirs.is_empty())
     }
 
     /// Sees to it that a node which is there can be where it is.
@@ -75,7 +58,11 @@ impl Work<'_> {
             // It was removed here, while upstream has something new in it.
             Some(_) if parent.there.is_some() => parent.there.clone(),
             // It was removed upstream, or went out of view, while something new is in it here.
-            Some(_) if !is_upstream => parent.here.clone(),
+            Some(_) if !is_upstream => {
+                let back = parent.here.clone();
+                self.stays(place.parent);
+                back
+            }
             Some(_) => {
                 self.need_older(id, place.parent);
                 return Ok(false);
@@ -149,12 +136,31 @@ impl Work<'_> {
             }
         }
         if !mended && self.needs.is_empty() {
+            mended = self.break_circle(&circle)?;
+        }
+        if !mended && self.needs.is_empty() {
             let age = |id: &NodeId| self.told.get(id).map(|told| told.age);
             let oldest = circle.iter().map(age).min().flatten();
             let stale: Vec<NodeId> = circle.into_iter().filter(|id| age(id) == oldest).collect();
             self.needs.extend(stale);
         }
         Ok(mended)
+    }
+
+    /// One of a circle that upstream has out of view is kept somewhere else.
+    fn break_circle(&mut self, circle: &[NodeId]) -> FsResult<bool> {
+        let is_out = |node: &&Node| node.is_told && node.known.is_some() && node.there.is_none();
+        for id in circle {
+            let Some(state) = self.nodes.get(id).filter(is_out).and_then(|node| node.result.clone()) else {
+                continue;
+            };
+            let Some(place) = state.places.first() else { continue };
+            let beside = self.beside(&Place { parent: NodeId::ROOT, name: place.name.clone() })?;
+            self.note(*id, ConflictKind::Move);
+            self.put(*id, Some(State { places: [beside].into(), ..state }));
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// The directories from here up to here again, if it is so.
@@ -185,7 +191,8 @@ impl Work<'_> {
             return Ok(false);
         }
         let back = node.here.clone();
-        for (name, child) in self.tree.children(node.id_here)? {
+        let Some(id_here) = self.id_here(id) else { return Ok(false) };
+        for (name, child) in self.tree.children(id_here)? {
             let child = self.identity(child);
             self.load(child)?;
             let place = Place { parent: id, name };
@@ -196,9 +203,18 @@ impl Work<'_> {
             } else if stays || node.hidden.contains(&place) {
                 // Something here is new in it, or was changed, or is nobody's business: it stays.
                 self.put(id, back);
+                self.stays(id);
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// A directory stays that upstream has removed, or has out of view.
+    fn stays(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get(&id) else { return };
+        if node.is_told && node.known.is_some() && node.there.is_none() {
+            self.stay.insert(id);
+        }
     }
 }

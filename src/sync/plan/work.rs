@@ -30,6 +30,8 @@ pub(super) struct Node {
     pub(super) known: Option<State>,
     /// Whether it was told of.
     pub(super) is_told: bool,
+    /// Whether it was told of long ago only, and is looked at all the same.
+    pub(super) is_recalled: bool,
     /// What is in view of what upstream has, of nodes that were told of.
     pub(super) there: Option<State>,
     /// The directories that it is in upstream without being in view.
@@ -38,8 +40,10 @@ pub(super) struct Node {
     pub(super) result: Option<State>,
     /// What both sides agree on from now on.
     pub(super) base: Option<Option<State>>,
-    /// It has come into view, so it is to be offered, whatever else becomes of it.
-    pub(super) emerged: bool,
+    /// It is to be offered, though nothing becomes of it.
+    pub(super) noticed: bool,
+    /// What was here by this identity is another node from now on.
+    pub(super) parted: bool,
     /// Our version, which has lost and is to be kept.
     pub(super) lost: Option<State>,
 }
@@ -54,13 +58,18 @@ pub(super) struct Work<'a> {
     pub(super) claims: BTreeMap<Place, BTreeSet<NodeId>>,
     /// Nodes here that got another identity, and which.
     pub(super) renamed: BTreeMap<NodeId, NodeId>,
-    /// Directories that come into view with what is in them.
-    pub(super) surfaced: BTreeSet<NodeId>,
+    /// Directories that upstream has out of view, and that have to stay all the same: the plan has to be made anew with that.
+    pub(super) stay: BTreeSet<NodeId>,
+    /// Nodes of `told` that upstream has not told of, and that have not been looked at yet.
+    recalled: Vec<NodeId>,
     pub(super) needs: BTreeSet<NodeId>,
     pub(super) conflicts: Vec<Conflict>,
     pub(super) copies: Vec<KeptCopy>,
     views: Views<'a>,
 }
+
+/// The age of what upstream has not told of: older than all that it has.
+const RECALLED: usize = 0;
 
 impl Node {
     fn absent(id: NodeId) -> Self {
@@ -71,11 +80,13 @@ impl Node {
             hidden: BTreeSet::new(),
             known: None,
             is_told: false,
+            is_recalled: false,
             there: None,
             hidden_in: BTreeSet::new(),
             result: None,
             base: None,
-            emerged: false,
+            noticed: false,
+            parted: false,
             lost: None,
         }
     }
@@ -97,6 +108,11 @@ impl Node {
         any.is_some_and(|state| state.kind == Kind::Dir)
     }
 
+    /// Whether upstream was known to have it.
+    fn was_known(&self) -> bool {
+        self.local.as_ref().is_some_and(|local| local.base.is_some())
+    }
+
     /// Whether there is such a node here, in view or not.
     pub(super) fn is_here(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.state.is_some())
@@ -104,10 +120,16 @@ impl Node {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(tree: &'a dyn Tree, incoming: &[Entry], rules: &'a Rules<'a>) -> Self {
+    /// `kept`: directories that are known to stay in view, though upstream has them out of view.
+    pub(super) fn new(
+        tree: &'a dyn Tree,
+        incoming: &[Entry],
+        rules: &'a Rules<'a>,
+        kept: &BTreeSet<NodeId>,
+    ) -> Self {
         let mut told = BTreeMap::new();
-        for (age, entry) in incoming.iter().enumerate() {
-            told.insert(entry.id, Told { age, state: entry.state.clone() });
+        for (at, entry) in incoming.iter().enumerate() {
+            told.insert(entry.id, Told { age: at + 1, state: entry.state.clone() });
         }
         let place = |told: &Told| told.state.as_ref().and_then(|state| state.places.first().cloned());
         let places = told.iter().map(|(id, told)| (*id, place(told))).collect();
@@ -118,19 +140,45 @@ impl<'a> Work<'a> {
             nodes: BTreeMap::new(),
             claims: BTreeMap::new(),
             renamed: BTreeMap::new(),
-            surfaced: BTreeSet::new(),
+            stay: BTreeSet::new(),
+            recalled: Vec::new(),
             needs: BTreeSet::new(),
             conflicts: Vec::new(),
             copies: Vec::new(),
-            views: Views::new(tree, places),
+            views: Views::new(tree, places, kept.clone()),
         }
+    }
+
+    /// Whether there is any use in going on.
+    pub(super) fn is_sound(&self) -> bool {
+        self.needs.is_empty() && self.stay.is_empty()
     }
 
     /// Decides about each node that was told of.
     pub(super) fn merge_all(&mut self) -> FsResult<()> {
-        let ids: Vec<NodeId> = self.told.keys().copied().collect();
-        for id in ids {
+        let mut ids: Vec<NodeId> = self.told.keys().copied().collect();
+        while let Some(id) = ids.pop() {
             self.merge_one(id)?;
+            if self.nodes.get(&id).is_some_and(Node::is_dir) && self.views.crosses(id)? {
+                let children = self.tree.known_in(id)?;
+                self.recall(children)?;
+            }
+            ids.append(&mut self.recalled);
+        }
+        Ok(())
+    }
+
+    /// Has nodes looked at as if upstream had told of them what was agreed on last: it has not, as they are what they were,
+    /// but they come into view, or leave it.
+    fn recall(&mut self, ids: Vec<NodeId>) -> FsResult<()> {
+        for id in ids {
+            if self.told.contains_key(&id) {
+                continue;
+            }
+            if let Some(state) = self.tree.node(id)?.and_then(|local| local.base) {
+                self.told.insert(id, Told { age: RECALLED, state: Some(state) });
+                self.recalled.push(id);
+            }
         }
         Ok(())
     }
@@ -145,20 +193,20 @@ impl<'a> Work<'a> {
         }
         (node.is_told, node.there) = (true, there.clone());
         let here = node.here.clone();
-        if node.local.is_some() || there.is_some() || base.is_some() {
-            node.base = Some(node.known.clone());
-        }
+        node.base = Some(node.known.clone());
         let out_of_view = node.known.clone().filter(|_| there.is_none());
+        let is_kept = out_of_view.is_some() && self.views.keeps(id)?;
         let result = match (&here, &base, &there) {
-            (Some(ours), Some(base), None) if base.same(ours) => None,
+            (Some(ours), Some(base), None) if base.same(ours) && !is_kept => None,
             (Some(ours), _, None) if out_of_view.is_some() => self.keep_in_view(id, ours, out_of_view)?,
             (_, None, None) => here.clone(),
-            (None, None, Some(new)) => self.bring_in(id, None, new)?,
-            (None, Some(_), None) => None,
             (None, Some(base), Some(new)) if base.same(new) => None,
-            (None, Some(base), Some(new)) => {
-                self.note(id, ConflictKind::Removal);
-                self.bring_in(id, Some(base), new)?
+            (None, Some(_), None) => None,
+            (None, base, Some(new)) => {
+                if base.is_some() {
+                    self.note(id, ConflictKind::Removal);
+                }
+                Some(new.clone())
             }
             (Some(_), Some(_), None) => {
                 self.note(id, ConflictKind::Removal);
@@ -166,22 +214,17 @@ impl<'a> Work<'a> {
             }
             (Some(ours), base, Some(new)) => Some(self.merge_both(id, base.as_ref(), ours, new)?),
         };
+        let is_news = here.as_ref().is_some_and(|here| here.kind == Kind::Dir)
+            && self.nodes.get(&id).is_some_and(|node| node.known.is_some() && !node.was_known());
         self.put(id, result);
-        Ok(())
-    }
-
-    /// What upstream has, for a node that is not in view here. If it is here, out of view, it is merged all the same.
-    fn bring_in(&mut self, id: NodeId, base: Option<&State>, there: &State) -> FsResult<Option<State>> {
-        let local =
-            self.nodes.get(&id).and_then(|node| node.local.as_ref()).and_then(|local| local.state.as_ref());
-        let Some(local) = local else { return Ok(Some(there.clone())) };
-        let places = |state: &State| State { places: there.places.clone(), ..state.clone() };
-        let (local, base) = (places(local), base.map(places));
-        self.merge_both(id, base.as_ref(), &local, there).map(Some)
+        if is_news { self.notice_contents(id) } else { Ok(()) }
     }
 
     /// What is here, of a node that has left the view upstream though it was changed here: it is merged, and stays.
     fn keep_in_view(&mut self, id: NodeId, here: &State, there: Option<State>) -> FsResult<Option<State>> {
+        if here.kind == Kind::Dir && !self.views.keeps(id)? {
+            self.stay.insert(id);
+        }
         let base = self.agreed(id).cloned();
         let places = |state: State| State { places: here.places.clone(), ..state };
         let (base, there) = (base.map(places), there.map(places));
@@ -222,15 +265,7 @@ impl<'a> Work<'a> {
         let Some(node) = self.nodes.get(&id) else { return Ok(None) };
         let Some(state) = &node.known else { return Ok(None) };
         let mut names = self.views.names(Side::There, state)?;
-        let before = node.local.as_ref().and_then(|local| local.base.as_ref());
-        for (place, missing) in std::mem::take(&mut names.unknown) {
-            // Known of already, and still not its parent: that is not in view.
-            if before.is_some_and(|before| before.places.contains(&place)) && !node.shows(&place) {
-                names.shown.remove(&place);
-            } else {
-                self.needs.insert(missing);
-            }
-        }
+        self.needs.extend(std::mem::take(&mut names.unknown).into_values());
         let hidden_in = names.hidden.iter().map(|place| place.parent).collect();
         let there = with_names(id, state, names.shown);
         if let Some(node) = self.nodes.get_mut(&id) {
@@ -268,16 +303,22 @@ impl<'a> Work<'a> {
         }
         let mut node = Node::absent(id);
         // What was renamed is not there under its old identity.
-        let local = if self.renamed.contains_key(&id) { None } else { self.tree.node(id)? };
+        let mut local = if self.renamed.contains_key(&id) { None } else { self.tree.node(id)? };
         if let Some(state) = local.as_ref().and_then(|local| local.state.as_ref()) {
             let Names { shown, hidden, .. } = self.views.names(Side::Here, state)?;
-            node.here = with_names(id, state, self.renamed_places(shown));
-            node.hidden = self.renamed_places(hidden);
+            if shown.is_empty() && id != NodeId::ROOT && self.comes(id) {
+                local = self.part(id, hidden)?;
+                node.parted = true;
+            } else {
+                node.here = with_names(id, state, self.renamed_places(shown));
+                node.hidden = self.renamed_places(hidden);
+            }
         }
         node.known = match self.told.get(&id) {
             Some(told) => told.state.clone(),
             None => local.as_ref().and_then(|local| local.base.clone()),
         };
+        node.is_recalled = self.told.get(&id).is_some_and(|told| told.age == RECALLED);
         node.result = node.here.clone();
         node.local = local;
         for place in node.result.iter().flat_map(|state| &state.places) {
@@ -287,27 +328,35 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// A name comes into view, with the directory that it is in.
-    pub(super) fn emerge(&mut self, id: NodeId, place: Place) -> FsResult<()> {
-        self.load(id)?;
-        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
-        let Some(state) = node.local.as_ref().and_then(|local| local.state.as_ref()) else { return Ok(()) };
-        let state = State { places: [place.clone()].into(), ..state.clone() };
-        let shown = self.views.names(Side::There, &state)?.shown;
-        if !node.hidden.contains(&place) || shown.is_empty() {
-            return Ok(());
+    /// Whether upstream has told of a node, and has it.
+    fn comes(&self, id: NodeId) -> bool {
+        self.told.get(&id).is_some_and(|told| told.state.is_some())
+    }
+
+    /// A node that is out of view here becomes another one: upstream's has come, or has left the view there too. So what is
+    /// done to either is nobody's business at the other end. Returns what is left of the node here.
+    fn part(&mut self, id: NodeId, hidden: BTreeSet<Place>) -> FsResult<Option<Local>> {
+        let local = self.tree.node(id)?;
+        let mine = self.tree.fresh();
+        self.renamed.insert(id, mine);
+        for node in self.nodes.values_mut() {
+            let moved = std::mem::take(&mut node.hidden).into_iter().map(|place| match place.parent == id {
+                true => Place { parent: mine, ..place },
+                false => place,
+            });
+            node.hidden = moved.collect();
         }
-        node.hidden.remove(&place);
-        node.emerged = true;
-        node.here.get_or_insert(State { places: BTreeSet::new(), ..state.clone() }).places.insert(place);
-        node.lost = None;
-        let here = node.here.clone();
-        self.conflicts.retain(|conflict| conflict.id != id);
-        if self.told.contains_key(&id) {
-            return self.merge_one(id);
+        let mut node = Node::absent(id);
+        node.local = local.clone();
+        node.hidden = self.renamed_places(hidden);
+        node.base = Some(None);
+        self.nodes.insert(mine, node);
+        let is_dir = |local: &Local| local.state.as_ref().is_some_and(|state| state.kind == Kind::Dir);
+        if local.as_ref().is_some_and(is_dir) {
+            let children = self.tree.children(id)?.into_iter().map(|(_, child)| child).collect();
+            self.recall(children)?;
         }
-        self.put(id, here);
-        Ok(())
+        Ok(local.map(|local| Local { state: None, ..local }))
     }
 
     /// Decides what becomes of a node.
@@ -329,9 +378,12 @@ impl<'a> Work<'a> {
         self.renamed.get(&id_here).copied().unwrap_or(id_here)
     }
 
-    /// As who a node is known here.
-    pub(super) fn id_here(&self, id: NodeId) -> NodeId {
-        self.nodes.get(&id).map_or(id, |node| node.id_here)
+    /// As who a node is known here, if it is here.
+    pub(super) fn id_here(&self, id: NodeId) -> Option<NodeId> {
+        match self.nodes.get(&id) {
+            Some(node) => Some(node.id_here).filter(|_| !node.parted),
+            None => Some(id).filter(|_| !self.renamed.contains_key(&id)),
+        }
     }
 
     pub(super) fn renamed_places(&self, places: BTreeSet<Place>) -> BTreeSet<Place> {
@@ -343,7 +395,8 @@ impl<'a> Work<'a> {
 
     /// What a name here leads to, by the identity that it has after the plan.
     pub(super) fn child_here(&self, place: &Place) -> FsResult<Option<NodeId>> {
-        let child = self.tree.child(self.id_here(place.parent), &place.name)?;
+        let Some(parent) = self.id_here(place.parent) else { return Ok(None) };
+        let child = self.tree.child(parent, &place.name)?;
         Ok(child.map(|child| self.identity(child)))
     }
 

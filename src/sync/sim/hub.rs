@@ -1,13 +1,13 @@
 //! A hub: a tree that judges offers, and tells what has changed.
 
 use super::Dice;
-use super::model::{Model, is_ignorable};
+use super::model::Model;
 use crate::store::rows::Revision;
 use crate::sync::entry::{Author, Cursor, Entry, NodeId, Offer, ReplicaId};
 use crate::sync::judge::judge;
 use crate::sync::link::{Pushed, Welcome};
 use crate::sync::tree::Verdict;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 pub(super) enum Request {
@@ -41,8 +41,6 @@ pub(super) struct Hub {
     /// Nobody remembers what was gone by then.
     pruned: Revision,
     replicas: BTreeMap<ReplicaId, Memory>,
-    /// Nodes that once had a name which some replicas ignore.
-    pub(super) once_ignored: BTreeSet<NodeId>,
     /// Who is at the other end of a connection.
     connections: BTreeMap<u64, ReplicaId>,
 }
@@ -57,7 +55,6 @@ impl Hub {
             gone: BTreeMap::new(),
             pruned: 0,
             replicas: BTreeMap::new(),
-            once_ignored: BTreeSet::new(),
             connections: BTreeMap::new(),
         }
     }
@@ -78,12 +75,6 @@ impl Hub {
             if local.revision == revision && before.nodes.get(id) != Some(local) {
                 self.gone.remove(id);
                 ids.push(*id);
-            }
-        }
-        for (id, state) in self.tree.live() {
-            let mut paths = state.places.iter().filter_map(|place| self.tree.path_of(place, 0));
-            if paths.any(|path| is_ignorable(&path)) {
-                self.once_ignored.insert(id);
             }
         }
         for id in ids {
@@ -158,7 +149,10 @@ impl Hub {
         let live = self.tree.live().map(|(id, _)| (self.tree.nodes[&id].revision, id));
         let mut all: Vec<(Revision, NodeId)> =
             live.chain(self.gone.iter().map(|(id, revision)| (*revision, *id))).collect();
-        all.retain(|(revision, id)| is_new(*revision) && self.last.get(id) != Some(&replica));
+        let current = self.current();
+        let listed = after.map_or(current.revision, |after| after.listed);
+        let is_own = |id: &NodeId| self.last.get(id) == Some(&replica);
+        all.retain(|(revision, id)| is_new(*revision) && (*revision <= listed || !is_own(id)));
         all.sort();
         if all.is_empty() && wait {
             return None;
@@ -166,8 +160,6 @@ impl Hub {
         let limit = 1 + dice.below(6);
         let last = all.get(limit - 1).map(|(revision, _)| *revision);
         let more = last.is_some_and(|last| all.iter().any(|(revision, _)| *revision > last));
-        let current = self.current();
-        let listed = after.map_or(current.revision, |after| after.listed);
         let up_to = match last {
             Some(revision) if more => Cursor { revision, listed, ..current },
             _ => Cursor { listed, ..current },

@@ -4,7 +4,8 @@ use crate::clock::Timestamp;
 use crate::error::FsResult;
 use crate::store::rows::{Kind, Name, Revision};
 use crate::sync::entry::{Attributes, Author, ContentId, NodeId, Place, State, Times};
-use crate::sync::tree::{Bytes, Local, Plan, Step, Tree};
+use crate::sync::tree::{Bytes, Ignores, Local, Plan, Step, Tree};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug)]
@@ -13,7 +14,7 @@ pub(super) struct Model {
     names: BTreeMap<NodeId, BTreeMap<Name, NodeId>>,
     pub(super) revision: Revision,
     pub(super) author: Author,
-    next_ino: u64,
+    next_ino: Cell<u64>,
     /// Whether what is called `ign` or ends in `.o` is left out.
     pub(super) ignores: bool,
 }
@@ -30,6 +31,21 @@ impl Tree for Model {
     fn children(&self, parent: NodeId) -> FsResult<Vec<(Name, NodeId)>> {
         let names = self.names.get(&parent);
         Ok(names.into_iter().flatten().map(|(name, id)| (name.clone(), *id)).collect())
+    }
+
+    fn known_in(&self, parent: NodeId) -> FsResult<Vec<NodeId>> {
+        let base = |local: &Local| {
+            local.base.as_ref().is_some_and(|base| base.places.iter().any(|place| place.parent == parent))
+        };
+        Ok(self.nodes.iter().filter(|(_, local)| base(local)).map(|(id, _)| *id).collect())
+    }
+
+    fn fresh(&self) -> NodeId {
+        self.new_id()
+    }
+
+    fn ignores(&self) -> Ignores {
+        if self.ignores { Ignores::Names } else { Ignores::Nothing }
     }
 
     fn is_ignored(&self, path: &[u8]) -> bool {
@@ -57,14 +73,14 @@ impl Model {
             names: BTreeMap::new(),
             revision: 0,
             author,
-            next_ino: 2,
+            next_ino: Cell::new(2),
             ignores: false,
         }
     }
 
-    pub(super) fn new_id(&mut self) -> NodeId {
-        self.next_ino += 1;
-        NodeId { author: self.author, ino: self.next_ino }
+    pub(super) fn new_id(&self) -> NodeId {
+        self.next_ino.set(self.next_ino.get() + 1);
+        NodeId { author: self.author, ino: self.next_ino.get() }
     }
 
     pub(super) fn state(&self, id: NodeId) -> Option<&State> {
@@ -128,16 +144,25 @@ impl Model {
     pub(super) fn apply(&mut self, plan: &Plan) -> Result<(), String> {
         let mut after = self.clone();
         after.revision += 1;
+        let parted: BTreeSet<NodeId> =
+            plan.steps.iter().filter(|step| step.identity.is_some()).map(|step| step.id).collect();
         for step in &plan.steps {
-            self.check_step(step)?;
+            let is_new = step.identity.is_none() && parted.contains(&step.id);
+            self.check_step(step, is_new)?;
         }
-        let ids: BTreeSet<NodeId> = plan.steps.iter().map(|step| step.id).collect();
+        let ids: BTreeSet<NodeId> = plan.steps.iter().map(|step| step.identity.unwrap_or(step.id)).collect();
         assert_eq!(ids.len(), plan.steps.len(), "a node has two steps");
         for step in &plan.steps {
             after.set(step.id, None);
         }
-        for step in plan.steps.iter().filter(|step| step.identity.is_some()) {
-            after.rename(step.id, step.identity.unwrap());
+        let mut renamed: Vec<(NodeId, NodeId)> =
+            plan.steps.iter().filter_map(|step| Some((step.id, step.identity?))).collect();
+        // Who gives an identity away does so before another one gets it.
+        while !renamed.is_empty() {
+            let free = |to: NodeId| renamed.iter().all(|(from, _)| *from != to);
+            let at = renamed.iter().position(|(_, to)| free(*to)).expect("identities go round in a circle");
+            let (from, to) = renamed.swap_remove(at);
+            after.rename(from, to);
         }
         for step in &plan.steps {
             let id = step.identity.unwrap_or(step.id);
@@ -159,8 +184,8 @@ impl Model {
         Ok(())
     }
 
-    fn check_step(&self, step: &Step) -> Result<(), String> {
-        let local = self.nodes.get(&step.id).filter(|local| local.state.is_some());
+    fn check_step(&self, step: &Step, is_new: bool) -> Result<(), String> {
+        let local = self.nodes.get(&step.id).filter(|local| local.state.is_some() && !is_new);
         if local.map(|local| local.revision) != step.seen {
             return Err(format!("{:?} has changed", step.id));
         }

@@ -11,6 +11,7 @@ use crate::sync::link::Pushed;
 use crate::sync::offer::offers;
 use crate::sync::plan::{Planned, Rules, plan};
 use crate::sync::tree::{OnConflict, Plan};
+use crate::sync::view::unseen;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What survives a crash, if it was saved.
@@ -22,6 +23,19 @@ pub(super) struct Disk {
     unanswered: Vec<Offer>,
     id: ReplicaId,
     lives: Vec<(Author, Revision)>,
+}
+
+impl Disk {
+    /// From now on something else is left out.
+    pub(super) fn leaving_out_something_else(mut self) -> Self {
+        let known: Vec<NodeId> = self.tree.nodes.keys().copied().collect();
+        for id in unseen(&self.tree, known).unwrap() {
+            self.tree.set_base(id, None);
+        }
+        self.tree.ignores = !self.tree.ignores;
+        (self.cursor, self.pushed) = (None, 0);
+        self
+    }
 }
 
 #[derive(Debug)]
@@ -341,6 +355,11 @@ impl Replica {
             *first = 0;
             let batch: Vec<NodeId> = queue.drain(..size).collect();
             let offering = offers(&self.live.tree, &batch).unwrap();
+            if !offering.apart.is_empty() {
+                self.task = None;
+                let (ids, random) = (offering.apart, dice.next() as u32);
+                return self.events.push_back(Event::PushRefused { call, ids, random });
+            }
             for id in offering.more {
                 self.live.tree.revision += 1;
                 if let Some(local) = self.live.tree.nodes.get_mut(&id) {

@@ -32,6 +32,8 @@ struct Faults {
 
 pub(super) struct World {
     dice: Dice,
+    /// Decides when a replica begins to leave things out, or ends it; none: that never happens.
+    whims: Option<Dice>,
     hub: Hub,
     replicas: Vec<Replica>,
     /// Who is cut off.
@@ -68,6 +70,7 @@ impl World {
         };
         Self {
             dice,
+            whims: None,
             hub: Hub::new(),
             copies: replicas.iter().map(|_| None).collect(),
             replicas,
@@ -80,6 +83,11 @@ impl World {
             now: 1,
             waiters: 0,
         }
+    }
+
+    /// The same, but what replicas leave out changes from time to time.
+    pub(super) fn fickle(seed: u64) -> Self {
+        Self { whims: Some(Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 1)), ..Self::new(seed) }
     }
 
     /// Lets it go wild, then lets it come to rest, and looks at what has come of it.
@@ -164,10 +172,14 @@ impl World {
         };
         let kept = contents(&disk);
         // What is out of view is nowhere else, and an older disk may have it where it was before.
-        let moved = replica.live.tree.live().filter(|(id, state)| disk.tree.state(*id) != Some(*state));
+        let moved = replica.live.tree.live().filter(|(id, state)| {
+            disk.tree.state(*id) != Some(*state) || disk.tree.path(*id) != replica.live.tree.path(*id)
+        });
         let unseen = moved.filter(|_| replica.live.tree.ignores).filter_map(|(_, state)| state.content);
         self.ledger.excused.extend(unseen.map(|content| content.size));
         self.ledger.excused.extend(contents(&replica.live).difference(&kept));
+        let on_a_whim = self.whims.as_mut().is_some_and(|whims| whims.one_in(4));
+        let disk = if on_a_whim { disk.leaving_out_something_else() } else { disk };
         replica.restart(disk);
     }
 
@@ -296,17 +308,7 @@ impl World {
             assert!(replica.is_at_rest(), "replica {i} is busy: {replica:#?}");
             assert_eq!(status.pushed, replica.live.tree.revision, "replica {i} has something to push");
             let ignores = replica.live.tree.ignores;
-            let (here, mut there) = (replica.live.tree.picture(ignores), self.hub.tree.picture(ignores));
-            if ignores {
-                // The hub does not tell of what is in a directory that was ignored.
-                let once = self.hub.once_ignored.iter().filter_map(|id| self.hub.tree.state(*id));
-                let untold: BTreeSet<Vec<u8>> = once
-                    .flat_map(|state| &state.places)
-                    .filter_map(|place| self.hub.tree.path_of(place, 0))
-                    .filter(|path| !here.contains_key(&*String::from_utf8_lossy(path)))
-                    .collect();
-                there.retain(|path, _| !untold.contains(path.as_bytes()));
-            }
+            let (here, there) = (replica.live.tree.picture(ignores), self.hub.tree.picture(ignores));
             let only = |one: &std::collections::BTreeMap<String, String>,
                         other: &std::collections::BTreeMap<String, String>| {
                 one.iter()
@@ -330,8 +332,11 @@ impl World {
         for (i, replica) in self.replicas.iter().enumerate() {
             for (id, local) in &replica.live.tree.nodes {
                 let hub = self.hub.tree.state(*id);
-                let right = replica.live.tree.ignores || same(local.base.as_ref(), hub);
+                let right = same(local.base.as_ref(), hub);
                 assert!(right, "replica {i} is wrong about {id:?}: {local:?} {hub:?}");
+            }
+            for (id, _) in self.hub.tree.live() {
+                assert!(replica.live.tree.nodes.contains_key(&id), "replica {i} does not know of {id:?}");
             }
         }
     }
