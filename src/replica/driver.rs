@@ -276,13 +276,14 @@ impl<D: Dial> Loop<D> {
     fn hear(&mut self, event: Event) -> bool {
         tracing::trace!(?event, "sync");
         let effects = self.engine.on(event);
+        // Whoever is told of something finds it in the status too.
+        self.show();
         let mut stopped = false;
         for effect in effects {
             tracing::trace!(?effect, "sync");
             stopped |= matches!(effect, Effect::Stopped);
             self.start(effect);
         }
-        self.show();
         stopped
     }
 

@@ -64,9 +64,10 @@ const RULES: &[&str] = &[
         (SELECT i.ino, i.nlink, (SELECT count(*) FROM name WHERE ws = i.ws AND ino = i.ino) AS names
          FROM node i WHERE i.kind = 2 AND i.ino <> {ROOT}) WHERE names <> (nlink > 0)",
     "SELECT printf('directory %d cannot be reached from the root', ino) FROM node i WHERE kind = 2 AND nlink > 0
-        AND ino NOT IN (WITH RECURSIVE reach(ino) AS
-            (SELECT {ROOT} UNION SELECT n.ino FROM reach r JOIN name n ON n.ws = i.ws AND n.parent = r.ino AND n.kind = 2)
-            SELECT ino FROM reach)",
+        AND (ws, ino) NOT IN (WITH RECURSIVE reach(ws, ino) AS
+            (SELECT id, {ROOT} FROM workspace UNION
+             SELECT n.ws, n.ino FROM reach r CROSS JOIN name n ON n.ws = r.ws AND n.parent = r.ino AND n.kind = 2)
+            SELECT ws, ino FROM reach)",
     // Nodes.
     "SELECT printf('node %d: its number is not below the next one, %d', i.ino, w.next_ino)
         FROM node i JOIN workspace w ON w.id = i.ws WHERE i.ino >= w.next_ino OR i.ino < {ROOT}",
