@@ -17,7 +17,7 @@ use crate::sync::link::{Answer, LinkError, Upstream};
 use crate::sync::site::Site;
 use crate::sync::status::{ConflictNote, LinkState, Status};
 use crate::sync::{ConflictKind, Cursor, OnConflict, ReplicaId};
-use driver::{Command, Shared};
+use driver::{Command, Shared, Waiter};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -154,16 +154,36 @@ impl Control {
 
     /// Returns when our changes up to this revision are upstream and durable there, and where upstream is.
     pub async fn flush(&self, revision: u64) -> Answer<Cursor> {
+        self.ask(|answer| Command::Flush { revision, answer }).await
+    }
+
+    /// Asks the engine for something that it answers when it has come about; where upstream is then.
+    async fn ask(&self, command: impl FnOnce(Waiter) -> Command) -> Answer<Cursor> {
         let Some(driver) = &self.to else {
             return Err(LinkError::Refused("there is no upstream: set UPSTREAM_URL".to_owned()));
         };
         let (answer, done) = oneshot::channel();
-        self.tell(Command::Flush { revision, answer });
+        self.tell(command(answer));
         match done.await {
             Ok(Ok(())) => Ok(driver.shared.upstream()),
             Ok(Err(reason)) => Err(LinkError::Failed(reason)),
             Err(_) => Err(LinkError::Failed("the workspace is shutting down".to_owned())),
         }
+    }
+
+    /// Whether there is an upstream.
+    pub fn has_upstream(&self) -> bool {
+        self.to.is_some()
+    }
+
+    /// What went wrong last with the upstream, if nothing has gone well since.
+    pub fn link_error(&self) -> Option<String> {
+        self.to.as_ref().and_then(|driver| driver.shared.status().last_error)
+    }
+
+    /// Returns when all that upstream has at this moment is here.
+    pub async fn catch_up(&self) -> Answer<()> {
+        self.ask(|answer| Command::Catch { answer }).await.map(drop)
     }
 
     /// Leaves the upstream alone until [`Control::resume`].

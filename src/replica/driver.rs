@@ -22,13 +22,25 @@ use tokio::task::JoinSet;
 /// Lives of the store that a hub is told of.
 const LIVES: usize = 256;
 
+/// Who waits for the engine.
+pub(super) type Waiter = oneshot::Sender<Result<(), String>>;
+
 /// What the rest of the daemon wants.
 pub(super) enum Command {
     Event(Event),
-    Flush { revision: Revision, answer: oneshot::Sender<Result<(), String>> },
+    Flush {
+        revision: Revision,
+        answer: Waiter,
+    },
+    /// Pull what upstream has now.
+    Catch {
+        answer: Waiter,
+    },
     Pause,
     Resume,
-    Join { merge: bool },
+    Join {
+        merge: bool,
+    },
     Stop,
 }
 
@@ -171,7 +183,7 @@ struct Loop<D: Dial> {
     commands: mpsc::UnboundedSender<Command>,
     /// What needs the connection.
     tasks: JoinSet<()>,
-    waiters: HashMap<u64, oneshot::Sender<Result<(), String>>>,
+    waiters: HashMap<u64, Waiter>,
     next_waiter: u64,
     links: mpsc::UnboundedSender<(Call, u64, D::Link, Event)>,
 }
@@ -264,13 +276,24 @@ impl<D: Dial> Loop<D> {
                 Event::Resume
             }
             Command::Flush { revision, answer } => {
-                self.next_waiter += 1;
-                self.waiters.insert(self.next_waiter, answer);
                 let revision = revision.min(self.shared.site.revision());
-                Event::Flush { waiter: self.next_waiter, revision }
+                Event::Flush { waiter: self.waits(answer), revision }
             }
+            Command::Catch { answer } => Event::Catch { waiter: self.waits(answer) },
         };
         self.hear(event)
+    }
+
+    /// Somebody waits, under a number. Those that have stopped to are forgotten.
+    fn waits(&mut self, answer: Waiter) -> u64 {
+        let gone: Vec<u64> =
+            self.waiters.extract_if(|_, answer| answer.is_closed()).map(|(it, _)| it).collect();
+        for waiter in gone {
+            self.hear(Event::Unflush { waiter });
+        }
+        self.next_waiter += 1;
+        self.waiters.insert(self.next_waiter, answer);
+        self.next_waiter
     }
 
     fn hear(&mut self, event: Event) -> bool {

@@ -14,6 +14,8 @@
 //! A push that is refused means that upstream has something that is not known here yet: all news are pulled and applied,
 //! and if there were none, the nodes in question are read. Then it is pushed again, and with it what the refusal named.
 
+#[cfg(test)]
+mod tests;
 mod words;
 mod work;
 
@@ -137,6 +139,8 @@ pub struct Engine {
     pushed: Revision,
     revision: Revision,
     waiters: BTreeMap<u64, Revision>,
+    /// Who wants to catch up with upstream, and whether upstream was asked since they came.
+    catchers: BTreeMap<u64, bool>,
     stopping: bool,
     stopped: bool,
     lost: u32,
@@ -166,6 +170,7 @@ impl Engine {
             pushed: 0,
             revision: 0,
             waiters: BTreeMap::new(),
+            catchers: BTreeMap::new(),
             stopping: false,
             stopped: false,
             lost: 0,
@@ -258,7 +263,11 @@ impl Engine {
                 self.revision = self.revision.max(revision);
                 self.waiters.insert(waiter, revision);
             }
-            Event::Unflush { waiter } => drop(self.waiters.remove(&waiter)),
+            Event::Catch { waiter } => self.catch_up(waiter),
+            Event::Unflush { waiter } => {
+                self.waiters.remove(&waiter);
+                self.catchers.remove(&waiter);
+            }
             Event::Pause => self.leave(Link::Paused),
             Event::Resume if self.link != Link::Up && self.link != Link::Off => {
                 self.hang_up();

@@ -74,6 +74,9 @@ pub enum Event {
     LocalChanged { revision: Revision },
     /// Somebody wants to know when this revision is upstream; answered once with [`Effect::Release`].
     Flush { waiter: u64, revision: Revision },
+    /// Somebody wants to know when all that upstream has at this moment is here; answered once with
+    /// [`Effect::Release`].
+    Catch { waiter: u64 },
     /// That one does not want to know any more.
     Unflush { waiter: u64 },
     /// Leave the upstream alone.
@@ -125,7 +128,7 @@ pub enum Effect {
     /// any more; when it is refused, it is forgotten. A node that has gone since, and is not remembered, is remembered then as
     /// gone, with that base, and counts as changed.
     Push { call: Call, up_to: Revision, also: Vec<NodeId> },
-    /// Tell who waits for a flush: all is upstream, or why it won't be.
+    /// Tell who waits for a flush that all is upstream, or who wants to catch up that all is here; or why it won't be.
     Release { waiter: u64, outcome: Result<(), String> },
     /// Everything that could be pushed is, or there is no use waiting: the end.
     Stopped,

@@ -20,7 +20,8 @@ impl Engine {
         if self.stopping && (hopeless || (self.pushed >= self.revision && self.work == Work::Idle)) {
             self.hang_up();
             self.stopped = true;
-            for waiter in std::mem::take(&mut self.waiters).into_keys() {
+            let catchers = std::mem::take(&mut self.catchers).into_keys();
+            for waiter in std::mem::take(&mut self.waiters).into_keys().chain(catchers) {
                 let outcome = Err("the workspace is shutting down".to_owned());
                 self.effects.push(Effect::Release { waiter, outcome });
             }
@@ -44,6 +45,20 @@ impl Engine {
                 _ => Ok(()),
             };
             self.effects.push(Effect::Release { waiter, outcome });
+        }
+        if let Some(reason) = never {
+            for waiter in std::mem::take(&mut self.catchers).into_keys() {
+                self.effects.push(Effect::Release { waiter, outcome: Err(reason.clone()) });
+            }
+        }
+    }
+
+    /// Somebody wants all that upstream has now. What was asked for before may be less: it is asked for anew.
+    pub(super) fn catch_up(&mut self, waiter: u64) {
+        self.catchers.insert(waiter, false);
+        self.caught_up = false;
+        if matches!(self.pull, Pull::Asked(_)) {
+            self.distrust();
         }
     }
 
@@ -96,6 +111,7 @@ impl Engine {
 
     fn ask(&mut self) {
         let call = self.call();
+        self.catchers.values_mut().for_each(|asked| *asked = true);
         self.pull = Pull::Asked(call);
         let wait = self.caught_up.then_some(self.timing.poll);
         self.effects.push(Effect::Pull { call, after: self.cursor, wait });
@@ -129,7 +145,12 @@ impl Engine {
             return;
         }
         self.pull = Pull::Idle;
-        self.caught_up = !more;
+        self.caught_up = !more && self.catchers.values().all(|asked| *asked);
+        if !more {
+            for (waiter, _) in self.catchers.extract_if(.., |_, asked| *asked) {
+                self.effects.push(Effect::Release { waiter, outcome: Ok(()) });
+            }
+        }
         if let Some(refused) = &mut self.refused {
             refused.news |= entries > 0;
             // News most often are what was in the way. If it is refused again, the nodes are read.

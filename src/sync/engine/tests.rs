@@ -1,0 +1,99 @@
+use super::*;
+use crate::sync::Author;
+use crate::sync::entry::ReplicaId;
+
+fn at(revision: Revision) -> Cursor {
+    Cursor { life: Author([1; 16]), revision, listed: 0 }
+}
+
+/// The number of the question for changes among the effects, and whether it may be held.
+fn asked(effects: &[Effect]) -> Option<(Call, bool)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Pull { call, wait, .. } => Some((*call, wait.is_some())),
+        _ => None,
+    })
+}
+
+fn released(effects: &[Effect]) -> Vec<(u64, bool)> {
+    let released = |effect: &Effect| match effect {
+        Effect::Release { waiter, outcome } => Some((*waiter, outcome.is_ok())),
+        _ => None,
+    };
+    effects.iter().filter_map(released).collect()
+}
+
+/// An engine that has been told of everything, and its question that the hub holds.
+fn up() -> (Engine, Call) {
+    let mut engine = Engine::new(Timing::default());
+    let began = Event::Began { cursor: Some(at(5)), known: true, unanswered: false, pushed: 9, revision: 9 };
+    let effects = engine.on(began);
+    let Some(Effect::Dial { call, .. }) = effects.first() else { panic!("{effects:?}") };
+    let welcome = Welcome {
+        workspace: "w".into(),
+        hub: ReplicaId([2; 16]),
+        current: at(5),
+        resumes: true,
+        stale: false,
+    };
+    let (call, held) = asked(&engine.on(Event::Welcomed { call: *call, welcome })).unwrap();
+    assert!(!held);
+    let effects = tell(&mut engine, call, 5, 0, false);
+    let (call, held) = asked(&effects).unwrap();
+    assert!(held && engine.is_caught_up());
+    (engine, call)
+}
+
+/// A portion comes and is applied.
+fn tell(engine: &mut Engine, call: Call, up_to: Revision, entries: u64, more: bool) -> Vec<Effect> {
+    let portion = Event::Pulled { call, up_to: at(up_to), more, reset: false, entries, bytes: 0 };
+    let effects = engine.on(portion);
+    let apply = effects.iter().find_map(|effect| match effect {
+        Effect::Apply { call, .. } => Some(*call),
+        _ => None,
+    });
+    engine.on(Event::Applied { call: apply.unwrap(), conflicts: 0 })
+}
+
+#[test]
+fn who_catches_up_waits_for_the_answer_to_a_new_question() {
+    let (mut engine, held) = up();
+    let effects = engine.on(Event::Catch { waiter: 1 });
+    let (call, may_be_held) = asked(&effects).unwrap();
+    assert!(!may_be_held && released(&effects).is_empty() && call != held);
+    assert!(
+        engine
+            .on(Event::Pulled { call: held, up_to: at(5), more: false, reset: false, entries: 0, bytes: 0 })
+            .is_empty()
+    );
+    // All portions of it, not the first one.
+    let effects = tell(&mut engine, call, 7, 3, true);
+    assert!(released(&effects).is_empty() && !engine.is_caught_up());
+    let effects = tell(&mut engine, asked(&effects).unwrap().0, 8, 1, false);
+    assert_eq!(released(&effects), [(1, true)]);
+    assert!(engine.is_caught_up() && asked(&effects).unwrap().1);
+}
+
+#[test]
+fn what_is_in_hand_was_asked_for_before() {
+    let (mut engine, held) = up();
+    let portion = Event::Pulled { call: held, up_to: at(6), more: false, reset: false, entries: 1, bytes: 0 };
+    let effects = engine.on(portion);
+    let Some(Effect::Apply { call, .. }) = effects.first() else { panic!("{effects:?}") };
+    assert!(engine.on(Event::Catch { waiter: 1 }).is_empty());
+    let effects = engine.on(Event::Applied { call: *call, conflicts: 0 });
+    assert!(released(&effects).is_empty());
+    let effects = tell(&mut engine, asked(&effects).unwrap().0, 6, 0, false);
+    assert_eq!(released(&effects), [(1, true)]);
+}
+
+#[test]
+fn who_catches_up_hears_when_there_is_no_use_waiting_and_waits_through_a_cut() {
+    let (mut engine, _) = up();
+    let call = asked(&engine.on(Event::Catch { waiter: 1 })).unwrap().0;
+    let effects = engine.on(Event::Lost { call, error: "gone".into(), random: 0 });
+    assert!(released(&effects).is_empty());
+    engine.on(Event::Catch { waiter: 2 });
+    engine.on(Event::Unflush { waiter: 2 });
+    assert_eq!(released(&engine.on(Event::Pause)), [(1, false)]);
+    assert_eq!(released(&engine.on(Event::Catch { waiter: 3 })), [(3, false)]);
+}
