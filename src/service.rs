@@ -33,7 +33,7 @@ pub use touched::{Tracker, change_of};
 pub use tree::{Copied, Stopped};
 pub use watch::{View, Watch};
 
-use crate::vfs::{Caller, Origin, Vfs};
+use crate::vfs::{Author, Caller, Origin, Vfs};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ impl Files {
         let names = mount_point.as_os_str().as_bytes().split(|byte| *byte == b'/');
         let prefix = names.filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Self { vfs, prefix, caller: Caller { uid, gid, origin: Origin::Direct } }
+        Self { vfs, prefix, caller: Caller { uid, gid, origin: Origin::Direct, by: Author::Direct } }
     }
 
     /// The live tree.

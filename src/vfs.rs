@@ -49,8 +49,8 @@ use parking_lot::{Mutex, RwLock};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use space::Space;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use table::NodeTable;
 use upkeep::{Memory, Upkeep};
 
@@ -99,7 +99,11 @@ pub struct Vfs {
     /// Held by a rename between directories.
     moves: Mutex<()>,
     invalidator: RwLock<Option<Arc<dyn Invalidator>>>,
+    authors: OnceLock<Authors>,
 }
+
+/// Says whose a process is.
+type Authors = Box<dyn Fn(u32) -> Author + Send + Sync>;
 
 #[derive(Clone, Copy, Debug)]
 struct ByLength;
@@ -159,6 +163,7 @@ impl Vfs {
             dirty_limit: quarter * 2,
             moves: Mutex::new(()),
             invalidator: RwLock::new(None),
+            authors: OnceLock::new(),
         });
         vfs.start_upkeep()?;
         Ok(vfs)
@@ -167,6 +172,17 @@ impl Vfs {
     /// From now on the kernel is told of what does not come through it; `None`: no longer.
     pub fn set_invalidator(&self, invalidator: Option<Arc<dyn Invalidator>>) {
         *self.invalidator.write() = invalidator;
+    }
+
+    /// From now on `authors` says whose a process or thread is that the mount names. Holds up who asks, and must not wait
+    /// for what a program does in the mount.
+    pub fn set_authors(&self, authors: impl Fn(u32) -> Author + Send + Sync + 'static) {
+        let _ = self.authors.set(Box::new(authors));
+    }
+
+    /// Whose a process or thread is.
+    pub fn author(&self, process: u32) -> Author {
+        self.authors.get().map_or(Author::Program, |authors| authors(process))
     }
 
     /// Tells the kernel, unless the change came from it. Called with no lock held.

@@ -9,7 +9,7 @@ use super::reflect::{Act, Reflected};
 use super::seeker::Seeker;
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{CHUNK, Kind, ROOT};
-use crate::vfs::{Attr, NewNode, RenameMode, SetAttr, Vfs};
+use crate::vfs::{Attr, Author, Caller, NewNode, RenameMode, SetAttr, Vfs};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
     InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
@@ -69,8 +69,18 @@ impl Adapter {
         Self { vfs, seeker, reflected, told_of_ioctl: AtomicBool::new(false) }
     }
 
+    /// Who changes something.
+    fn caller(&self, request: &Request) -> Caller {
+        let by = match self.vfs.author(request.pid()) {
+            // The kernel changes nothing of itself but what it held.
+            Author::Unknown => Author::Program,
+            by => by,
+        };
+        caller(request, by)
+    }
+
     fn create_node(&self, request: &Request, parent: INodeNo, name: &OsStr, new: NewNode) -> FsResult<Attr> {
-        self.vfs.create(caller(request), parent.0, name.as_bytes(), new)
+        self.vfs.create(self.caller(request), parent.0, name.as_bytes(), new)
     }
 }
 
@@ -142,7 +152,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.vfs.lookup(caller(request), parent.0, name.as_bytes()) {
+        match self.vfs.lookup(caller(request, Author::Unknown), parent.0, name.as_bytes()) {
             Err(FsError::NotFound) => reply.entry(&TTL, &no_entry(), GENERATION),
             result => entry(reply, result),
         }
@@ -186,7 +196,11 @@ impl Filesystem for Adapter {
             mtime: mtime.map(set_time),
             ctime: ctime.map(time_in),
         };
-        attributes(reply, self.vfs.setattr(caller(request), ino.0, &set));
+        // The kernel writes back the times of a file in the name of whoever closes it, or in nobody's.
+        let writes_back = ctime.is_some() && mtime.is_some() && atime.is_none() && size.is_none();
+        let caller =
+            if writes_back { caller(request, self.vfs.author(request.pid())) } else { self.caller(request) };
+        attributes(reply, self.vfs.setattr(caller, ino.0, &set));
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
@@ -230,16 +244,16 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.vfs.unlink(caller(request), parent.0, name.as_bytes()));
+        empty(reply, self.vfs.unlink(self.caller(request), parent.0, name.as_bytes()));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.vfs.rmdir(caller(request), parent.0, name.as_bytes()));
+        empty(reply, self.vfs.rmdir(self.caller(request), parent.0, name.as_bytes()));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
-        entry(reply, self.vfs.symlink(caller(request), parent.0, name.as_bytes(), target));
+        entry(reply, self.vfs.symlink(self.caller(request), parent.0, name.as_bytes(), target));
     }
 
     fn rename(
@@ -259,11 +273,11 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (from, to) = ((parent.0, name.as_bytes()), (new_parent.0, new_name.as_bytes()));
-        empty(reply, self.vfs.rename(caller(request), from, to, mode));
+        empty(reply, self.vfs.rename(self.caller(request), from, to, mode));
     }
 
     fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(reply, self.vfs.link(caller(request), ino.0, parent.0, name.as_bytes()));
+        entry(reply, self.vfs.link(self.caller(request), ino.0, parent.0, name.as_bytes()));
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -311,7 +325,7 @@ impl Filesystem for Adapter {
         let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             self.vfs.write_pages(ino.0, offset, data, unprivileged)
         } else {
-            self.vfs.write(caller(request), ino.0, offset, data, unprivileged)
+            self.vfs.write(self.caller(request), ino.0, offset, data, unprivileged)
         };
         match written {
             Ok(()) => reply.written(data.len() as u32),
@@ -349,10 +363,11 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.vfs.readdir_plus(caller(request), ino.0, offset, &mut |entry, found| {
-            let name = OsStr::from_bytes(&entry.name);
-            !reply.add(INodeNo(entry.ino), entry.cookie, name, &TTL, &attr(found), GENERATION)
-        });
+        let result =
+            self.vfs.readdir_plus(caller(request, Author::Unknown), ino.0, offset, &mut |entry, found| {
+                let name = OsStr::from_bytes(&entry.name);
+                !reply.add(INodeNo(entry.ino), entry.cookie, name, &TTL, &attr(found), GENERATION)
+            });
         match result {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(&error)),
@@ -383,7 +398,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let Some(how) = set_xattr(flags) else { return reply.error(Errno::EINVAL) };
-        empty(reply, self.vfs.setxattr(caller(request), ino.0, name.as_bytes(), value, how));
+        empty(reply, self.vfs.setxattr(self.caller(request), ino.0, name.as_bytes(), value, how));
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -400,7 +415,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.vfs.removexattr(caller(request), ino.0, name.as_bytes()));
+        empty(reply, self.vfs.removexattr(self.caller(request), ino.0, name.as_bytes()));
     }
 
     fn fallocate(
@@ -414,7 +429,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let Some(what) = fallocate(mode) else { return reply.error(Errno::EOPNOTSUPP) };
-        empty(reply, self.vfs.fallocate(caller(request), ino.0, what, offset, length));
+        empty(reply, self.vfs.fallocate(self.caller(request), ino.0, what, offset, length));
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -439,7 +454,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let len = len.min(MAX_COPY);
-        match self.vfs.copy_range(caller(request), (from.0, from_offset), (to.0, to_offset), len) {
+        match self.vfs.copy_range(self.caller(request), (from.0, from_offset), (to.0, to_offset), len) {
             Ok(copied) => reply.written(copied as u32),
             Err(error) => reply.error(errno(&error)),
         }

@@ -3,12 +3,12 @@
 use crate::clock::Timestamp;
 use crate::error::FsError;
 use crate::store::rows::Kind;
-use crate::vfs::{Attr, Caller, Fallocate, Origin, Seek, SetTime, SetXattr};
+use crate::vfs::{Attr, Author, Caller, Fallocate, Origin, Seek, SetTime, SetXattr};
 use fuser::{Errno, FileAttr, FileType, INodeNo, Request, TimeOrNow};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(super) fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), origin: Origin::Kernel }
+pub(super) fn caller(request: &Request, by: Author) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), origin: Origin::Kernel, by }
 }
 
 pub(super) fn errno(error: &FsError) -> Errno {

@@ -29,7 +29,7 @@ impl Vfs {
         let dir = self.dir(parent)?;
         self.admit()?;
         let defaults = self.load_xattrs(&dir)?;
-        let op = self.begin();
+        let op = self.begin(caller.by);
         let mut entries = self.vacant(&dir, &name)?;
         let node = self.make(&op, caller, &dir, new, &defaults);
         self.enter(&op, &dir, &mut entries, name.clone(), &node);
@@ -44,7 +44,7 @@ impl Vfs {
         let dir = self.dir(parent)?;
         self.admit()?;
         let defaults = self.load_xattrs(&dir)?;
-        let op = self.begin();
+        let op = self.begin(caller.by);
         let node = self.make(&op, caller, &dir, NewNode { kind: Kind::File, ..new }, &defaults);
         match caller.origin {
             Origin::Kernel => self.nodes.pin(node.ino),
@@ -67,7 +67,7 @@ impl Vfs {
         let dir = self.dir(parent)?;
         self.admit()?;
         self.space.check(target.len() as u64)?;
-        let op = self.begin();
+        let op = self.begin(caller.by);
         let mut entries = self.vacant(&dir, &name)?;
         let new = NewNode { kind: Kind::Symlink, mode: 0o777, umask: 0, rdev: 0 };
         let node = self.make(&op, caller, &dir, new, &Xattrs::new());
@@ -91,7 +91,7 @@ impl Vfs {
             return Err(FsError::NotPermitted);
         }
         self.admit()?;
-        let op = self.begin();
+        let op = self.begin(caller.by);
         let mut entries = self.vacant(&dir, &name)?;
         {
             let mut meta = node.meta.write();

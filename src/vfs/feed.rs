@@ -7,6 +7,7 @@
 
 use super::Vfs;
 use super::node::Node;
+use super::types::Author;
 use crate::store::rows::{Ino, Kind, Name, ROOT, Revision};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, VecDeque};
@@ -51,6 +52,7 @@ pub struct Change {
     pub path: Arc<[u8]>,
     /// Of a rename: where it was.
     pub from: Option<Arc<[u8]>>,
+    pub by: Author,
 }
 
 impl Change {
@@ -180,6 +182,7 @@ impl State {
                     if change.kind == ChangeKind::Modified
                         && last.kind == ChangeKind::Modified
                         && last.ino == change.ino
+                        && last.by == change.by
                         && last.path == change.path =>
                 {
                     last.revision = change.revision;
@@ -220,13 +223,13 @@ impl Vfs {
     }
 
     /// Puts what an operation said of itself into the feed.
-    pub(super) fn publish(&self, revision: Revision, noted: Vec<Noted>) {
-        let changes = noted.into_iter().filter_map(|noted| self.change(revision, noted)).collect();
+    pub(super) fn publish(&self, revision: Revision, by: Author, noted: Vec<Noted>) {
+        let changes = noted.into_iter().filter_map(|noted| self.change(revision, by, noted)).collect();
         self.feed.publish(revision, changes);
     }
 
     /// A change with its paths; `None` when it happened to what has no place in the tree any more.
-    fn change(&self, revision: Revision, noted: Noted) -> Option<Change> {
+    fn change(&self, revision: Revision, by: Author, noted: Noted) -> Option<Change> {
         let (kind, (ino, node), path, from) = match noted {
             Noted::Named { kind, node, at } => (kind, node, self.path_in(&at.0, &at.1)?, None),
             Noted::Moved { node, from, to } => {
@@ -235,7 +238,7 @@ impl Vfs {
             }
             Noted::Of { kind, node } => {
                 if let (ChangeKind::Modified, Some(last)) = (kind, self.feed.goes_with_last(node.ino)) {
-                    return Some(Change { revision, ..last });
+                    return Some(Change { revision, by, ..last });
                 }
                 // What has no name any more (the kernel still stamps it) would be looked for in the store.
                 if node.meta.read().row.nlink == 0 {
@@ -245,7 +248,7 @@ impl Vfs {
                 (kind, (node.ino, node.kind), path, None)
             }
         };
-        Some(Change { revision, kind, ino, node, path, from })
+        Some(Change { revision, kind, ino, node, path, from, by })
     }
 
     fn path_in(&self, dir: &Arc<Node>, name: &[u8]) -> Option<Arc<[u8]>> {
@@ -277,7 +280,7 @@ mod tests {
 
     fn change(revision: Revision, kind: ChangeKind, ino: Ino) -> Change {
         let path = format!("f{ino}").into_bytes().into();
-        Change { revision, kind, ino, node: Kind::File, path, from: None }
+        Change { revision, kind, ino, node: Kind::File, path, from: None, by: Author::Direct }
     }
 
     fn revisions(changes: &Changes) -> Vec<Revision> {

@@ -14,7 +14,7 @@ use super::journal::Op;
 use super::lookup::names_in;
 use super::node::{Node, blank};
 use super::remove::remember;
-use super::types::{Caller, Origin};
+use super::types::{Author, Caller, Origin};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
@@ -113,7 +113,7 @@ impl Ground {
 impl Vfs {
     /// A number for a node that is to be made.
     pub fn new_ino(&self) -> Ino {
-        self.begin().new_ino()
+        self.begin(Author::Direct).new_ino()
     }
 
     /// Carries out a graft, and notes with it what sync knows from then on; that is told the revision, and which revision
@@ -162,7 +162,7 @@ impl Vfs {
 
     /// Only notes what sync knows.
     pub fn note_sync(&self, change: SyncChange) {
-        self.begin().sync(change);
+        self.begin(Author::Direct).sync(change);
     }
 
     /// Brings into memory all that the graft needs; nodes that are to be made are made, without a name.

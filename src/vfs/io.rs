@@ -4,7 +4,7 @@ use super::content::{Fetched, Piece, Source, chunks_of};
 use super::feed::ChangeKind;
 use super::node::{Meta, Node};
 use super::setattr::drop_privileges;
-use super::types::{Attr, Caller};
+use super::types::{Attr, Author, Caller};
 use super::{MAX_FILE_SIZE, Vfs};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
@@ -128,7 +128,7 @@ impl Vfs {
         if !stale(&node.meta.read(), Timestamp::now()) {
             return;
         }
-        let op = self.begin();
+        let op = self.begin(Author::Unknown);
         let mut meta = node.meta.write();
         if !meta.removed && op.now > meta.row.atime && stale(&meta, op.now) {
             meta.row.atime = op.now;
@@ -148,7 +148,7 @@ impl Vfs {
         let node = self.node(ino)?;
         check_file(&node)?;
         self.pull_for(caller, ino);
-        let size = self.write_content(&node, offset, data, unprivileged)?;
+        let size = self.write_content(caller.by, &node, offset, data, unprivileged)?;
         self.tell(caller, |kernel| kernel.content(ino, size));
         Ok(())
     }
@@ -158,7 +158,7 @@ impl Vfs {
     pub fn write_pages(&self, ino: Ino, offset: u64, data: &[u8], unprivileged: bool) -> FsResult<()> {
         let node = self.node(ino)?;
         check_file(&node)?;
-        self.write_at(&node, At::Cached(offset), data, unprivileged)?;
+        self.write_at(Author::Unknown, &node, At::Cached(offset), data, unprivileged)?;
         Ok(())
     }
 
@@ -167,30 +167,38 @@ impl Vfs {
         let node = self.node(ino)?;
         check_file(&node)?;
         self.pull_for(caller, ino);
-        let size = self.write_at(&node, At::End, data, caller.uid != 0)?;
+        let size = self.write_at(caller.by, &node, At::End, data, caller.uid != 0)?;
         self.tell(caller, |kernel| kernel.content(ino, size));
         self.getattr(ino)
     }
 
     pub(super) fn write_content(
         &self,
+        by: Author,
         node: &Arc<Node>,
         offset: u64,
         data: &[u8],
         unprivileged: bool,
     ) -> FsResult<u64> {
-        self.write_at(node, At::Offset(offset), data, unprivileged)
+        self.write_at(by, node, At::Offset(offset), data, unprivileged)
     }
 
     /// Returns the size of the file after the write.
-    fn write_at(&self, node: &Arc<Node>, at: At, data: &[u8], unprivileged: bool) -> FsResult<u64> {
+    fn write_at(
+        &self,
+        by: Author,
+        node: &Arc<Node>,
+        at: At,
+        data: &[u8],
+        unprivileged: bool,
+    ) -> FsResult<u64> {
         self.admit()?;
         self.load_content(node)?;
         self.load_xattrs(node)?;
         loop {
             let range = at.range(node.meta.read().row.size, data.len())?;
             let fetched = self.fetch_bases(node, &range)?;
-            let op = self.begin();
+            let op = self.begin(by);
             let mut meta = node.meta.write();
             if meta.removed {
                 return Err(FsError::Stale);

@@ -15,6 +15,7 @@
 use super::Vfs;
 use super::feed::{ChangeKind, Noted};
 use super::node::{Meta, Node};
+use super::types::Author;
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
 use crate::store::Checkpoint;
@@ -80,6 +81,8 @@ pub(super) struct Op<'a> {
     revision: Cell<Option<Revision>>,
     /// The time of the operation.
     pub(super) now: Timestamp,
+    /// Whose it is.
+    by: Author,
     /// What it did, for the feed.
     noted: RefCell<Vec<Noted>>,
     _gate: Gate<'a>,
@@ -274,27 +277,28 @@ impl Drop for Op<'_> {
     /// Every revision reaches the feed. The operation has let go of its locks by now, and no cut can be made yet.
     fn drop(&mut self) {
         if let Some(revision) = self.revision.get() {
-            self.vfs.publish(revision, self.noted.take());
+            self.vfs.publish(revision, self.by, self.noted.take());
         }
     }
 }
 
 impl Vfs {
     /// Begins an operation. Everything it needs from the store must be in memory.
-    pub(super) fn begin(&self) -> Op<'_> {
-        self.op(Gate::Shared(self.journal.gate.read()))
+    pub(super) fn begin(&self, by: Author) -> Op<'_> {
+        self.op(by, Gate::Shared(self.journal.gate.read()))
     }
 
     /// Begins an operation that is alone for as long as it lasts, which must not be long.
     pub(super) fn begin_alone(&self) -> Op<'_> {
-        self.op(Gate::Exclusive(self.journal.gate.write()))
+        self.op(Author::Direct, Gate::Exclusive(self.journal.gate.write()))
     }
 
-    fn op<'a>(&'a self, gate: Gate<'a>) -> Op<'a> {
+    fn op<'a>(&'a self, by: Author, gate: Gate<'a>) -> Op<'a> {
         Op {
             vfs: self,
             revision: Cell::new(None),
             now: Timestamp::now(),
+            by,
             noted: RefCell::default(),
             _gate: gate,
         }

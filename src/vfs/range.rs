@@ -5,7 +5,7 @@ use super::content::{CHUNK_BYTES, Fetched, Slot, Source};
 use super::feed::ChangeKind;
 use super::io::check_file;
 use super::node::Node;
-use super::types::{Caller, Fallocate, Seek};
+use super::types::{Author, Caller, Fallocate, Seek};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::Ino;
 use std::ops::Range;
@@ -38,7 +38,7 @@ impl Vfs {
         self.load_content(&node)?;
         let size = loop {
             let fetched = self.fetch_for_hole(&node, what, &range)?;
-            let op = self.begin();
+            let op = self.begin(caller.by);
             let mut meta = node.meta.write();
             if meta.removed {
                 return Err(FsError::Stale);
@@ -121,7 +121,7 @@ impl Vfs {
         if from.0 == to.0 && from.1 < end && to.1 < from.1 + len {
             return Err(FsError::Invalid("the ranges overlap"));
         }
-        let copied = self.copy_some(&source, from.1, &target, to.1, len)?;
+        let copied = self.copy_some(caller.by, &source, from.1, &target, to.1, len)?;
         let size = target.meta.read().row.size;
         self.tell(caller, |kernel| kernel.content(to.0, size));
         Ok(copied)
@@ -129,6 +129,7 @@ impl Vfs {
 
     fn copy_some(
         &self,
+        by: Author,
         source: &Arc<Node>,
         from: u64,
         target: &Arc<Node>,
@@ -136,21 +137,22 @@ impl Vfs {
         len: u64,
     ) -> FsResult<u64> {
         if from % CHUNK_BYTES != to % CHUNK_BYTES {
-            return self.copy_bytes(source, from, target, to, len.min(COPY_BYTES));
+            return self.copy_bytes(by, source, from, target, to, len.min(COPY_BYTES));
         }
         let head = (from.next_multiple_of(CHUNK_BYTES) - from).min(len);
         if head > 0 {
-            return self.copy_bytes(source, from, target, to, head);
+            return self.copy_bytes(by, source, from, target, to, head);
         }
-        let shared = self.share_chunks(source, from, target, to, len)?;
+        let shared = self.share_chunks(by, source, from, target, to, len)?;
         if shared > 0 {
             return Ok(shared);
         }
-        self.copy_bytes(source, from, target, to, len.min(CHUNK_BYTES))
+        self.copy_bytes(by, source, from, target, to, len.min(CHUNK_BYTES))
     }
 
     fn copy_bytes(
         &self,
+        by: Author,
         source: &Arc<Node>,
         from: u64,
         target: &Arc<Node>,
@@ -158,7 +160,7 @@ impl Vfs {
         len: u64,
     ) -> FsResult<u64> {
         let bytes = self.read_content(source, from, len as usize)?;
-        self.write_content(target, to, &bytes, false)?;
+        self.write_content(by, target, to, &bytes, false)?;
         Ok(bytes.len() as u64)
     }
 
@@ -166,13 +168,14 @@ impl Vfs {
     /// cannot be shared because only a part of it is wanted.
     fn share_chunks(
         &self,
+        by: Author,
         source: &Arc<Node>,
         from: u64,
         target: &Arc<Node>,
         to: u64,
         len: u64,
     ) -> FsResult<u64> {
-        let op = self.begin();
+        let op = self.begin(by);
         let target_size = target.meta.read().row.size;
         let (slots, len) = {
             let meta = source.meta.read();

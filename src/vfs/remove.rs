@@ -5,7 +5,7 @@ use super::feed::ChangeKind;
 use super::journal::Op;
 use super::lookup::{check_dir, names_in};
 use super::node::{Dir, Meta, Node};
-use super::types::Caller;
+use super::types::{Author, Caller};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{Ino, Kind};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Vfs {
             if node.kind == Kind::Dir {
                 return Err(FsError::IsDir);
             }
-            let op = self.begin();
+            let op = self.begin(caller.by);
             let mut entries = names_in(&dir)?.write();
             if entries.get(name) != Some(entry) {
                 continue;
@@ -46,7 +46,7 @@ impl Vfs {
             let (entry, node) = self.child(&dir, name)?;
             check_dir(&node)?;
             self.load_dir(&node)?;
-            let op = self.begin();
+            let op = self.begin(caller.by);
             let mut entries = names_in(&dir)?.write();
             if entries.get(name) != Some(entry) {
                 continue;
@@ -93,7 +93,7 @@ impl Vfs {
         if !node.meta.read().is_orphan() || self.nodes.is_pinned(node.ino) {
             return;
         }
-        let op = self.begin();
+        let op = self.begin(Author::Unknown);
         let mut meta = node.meta.write();
         if !meta.is_orphan() || self.nodes.is_pinned(node.ino) {
             return;

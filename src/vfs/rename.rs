@@ -69,7 +69,7 @@ impl Vfs {
             let target = self.place(&target_dir, &target_name)?;
             let Some((_, moved)) = &source.found else { return Err(FsError::NotFound) };
             let Some(there) = self.judge(&source, moved, &target, mode)? else { return Ok(()) };
-            let op = self.begin();
+            let op = self.begin(caller.by);
             let mut names = lock(&source.dir, &target.dir, source_first)?;
             if names.source.get(&source.name) != source.entry()
                 || names.target().get(&target.name) != target.entry()

@@ -9,7 +9,7 @@ use super::feed::ChangeKind;
 use super::io::check_file;
 use super::node::Node;
 use super::setattr::{apply, drop_privileges};
-use super::types::{Attr, Caller, SetAttr};
+use super::types::{Attr, Author, Caller, SetAttr};
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
 use crate::store::rows::{Ino, Revision};
@@ -47,13 +47,16 @@ impl Vfs {
         self.load_content(&source)?;
         self.load_content(&node)?;
         self.load_xattrs(&node)?;
-        let Some(attr) = self.replace_slots(&node, &source, expected, set)? else { return Ok(None) };
+        let Some(attr) = self.replace_slots(caller.by, &node, &source, expected, set)? else {
+            return Ok(None);
+        };
         self.tell(caller, |kernel| kernel.content(target, attr.size));
         Ok(Some(attr))
     }
 
     fn replace_slots(
         &self,
+        by: Author,
         target: &Arc<Node>,
         source: &Arc<Node>,
         expected: Option<Revision>,
@@ -61,7 +64,7 @@ impl Vfs {
     ) -> FsResult<Option<Attr>> {
         let mut inline: Option<(Revision, Vec<u8>)> = None;
         loop {
-            let op = self.begin();
+            let op = self.begin(by);
             let (slots, size, revision) = {
                 let meta = source.meta.read();
                 (meta.content.all_slots(), meta.row.size, meta.row.revision)

@@ -29,7 +29,7 @@ impl Vfs {
         self.load_xattrs(&node)?;
         let attr = loop {
             let fetched = self.fetch_for_cut(&node, set.size)?;
-            let op = self.begin();
+            let op = self.begin(caller.by);
             let mut meta = node.meta.write();
             if meta.removed {
                 return Err(FsError::Stale);

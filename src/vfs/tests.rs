@@ -14,8 +14,9 @@ pub(super) struct Fixture {
     pub(super) vfs: Arc<Vfs>,
 }
 
-pub(super) const ME: Caller = Caller { uid: 1000, gid: 1000, origin: Origin::Direct };
-pub(super) const KERNEL: Caller = Caller { uid: 1000, gid: 1000, origin: Origin::Kernel };
+pub(super) const ME: Caller = Caller { uid: 1000, gid: 1000, origin: Origin::Direct, by: Author::Direct };
+pub(super) const KERNEL: Caller =
+    Caller { uid: 1000, gid: 1000, origin: Origin::Kernel, by: Author::Program };
 
 impl Fixture {
     pub(super) fn new() -> Self {

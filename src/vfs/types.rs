@@ -12,6 +12,22 @@ pub struct Caller {
     pub gid: u32,
     /// Where the operation came from.
     pub origin: Origin,
+    /// Whose it is.
+    pub by: Author,
+}
+
+/// Whose a change is, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// Of a program that nothing names: pages that the kernel writes back carry no process, and neither does what a
+    /// directory without FUSE brings in.
+    Unknown,
+    /// Of a caller from outside, or of the daemon itself.
+    Direct,
+    /// Of a program that belongs to no command.
+    Program,
+    /// Of a command, by the number of its first process.
+    Command(u32),
 }
 
 /// Where an operation came from.
@@ -26,7 +42,7 @@ pub enum Origin {
 
 impl Caller {
     /// The daemon itself, as root.
-    pub const DAEMON: Self = Self { uid: 0, gid: 0, origin: Origin::Direct };
+    pub const DAEMON: Self = Self { uid: 0, gid: 0, origin: Origin::Direct, by: Author::Direct };
 }
 
 /// A node's attributes, as `stat(2)` has them.

@@ -46,7 +46,7 @@ impl Vfs {
         let node = self.node(ino)?;
         self.admit()?;
         self.load_xattrs(&node)?;
-        let op = self.begin();
+        let op = self.begin(caller.by);
         let mut meta = node.meta.write();
         let present = meta.xattrs.clone().unwrap_or_default();
         match (how, present.contains_key(name)) {
@@ -75,7 +75,7 @@ impl Vfs {
         check_name(name)?;
         let node = self.node(ino)?;
         self.load_xattrs(&node)?;
-        let op = self.begin();
+        let op = self.begin(caller.by);
         let mut meta = node.meta.write();
         if !meta.remove_xattr(name) {
             return Err(FsError::NoAttribute);

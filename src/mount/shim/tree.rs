@@ -6,7 +6,7 @@
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{Ino, Kind as NodeKind, Revision};
-use crate::vfs::{Attr, Caller, NewNode, Origin, RenameMode, SetAttr, SetTime, Vfs};
+use crate::vfs::{Attr, Author, Caller, NewNode, Origin, RenameMode, SetAttr, SetTime, Vfs};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,7 +75,7 @@ impl Workspace {
     pub(super) fn new(vfs: Arc<Vfs>) -> Self {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let cursor = Mutex::new(vfs.revision());
-        let caller = Caller { uid, gid, origin: Origin::Direct };
+        let caller = Caller { uid, gid, origin: Origin::Direct, by: Author::Unknown };
         Self { vfs, caller, cursor, counter: AtomicU64::new(0) }
     }
 
