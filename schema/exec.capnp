@@ -12,7 +12,8 @@ using Change = import "fs.capnp".Change;
 interface Exec {
   run @0 (command :Command) -> (error :Error, id :Text, pid :UInt32, events :Events, stdin :Stdin);
   # Starts a command. ENOENT, EACCES, ENOTDIR (with the path) when the program or the directory is not there;
-  # EEXEC_BUSY when the id is in use; ENOTSUP when the workspace is not mounted.
+  # EEXEC_BUSY when the id is in use; ENOTSUP when the workspace is not mounted; ENOTCONN when it was to `pull` and could
+  # not: it was not started then.
 
   attach @1 (id :Text, after :UInt64 = 0) -> (error :Error, info :Info, events :Events, stdin :Stdin);
   # The events of a command after a sequence number; 0: from the first. 0xffffffffffffffff: only what is to come.
@@ -32,8 +33,19 @@ interface Exec {
   # The size of its pseudo-terminal. ENOTTY when it has none.
 
   changes @6 (id :Text) -> (error :Error, changes :List(Change), complete :Bool);
-  # What changed in the workspace between its start and its end (or now). Commands that ran at the same time, and
-  # callers of `Fs`, have their part in it. `complete` is false when there was more than the daemon keeps.
+  # What it changed in the workspace between its start and its end (or now). What other commands, other programs and
+  # callers of `Fs` changed meanwhile is not in it. `complete` is false when there was more than the daemon keeps.
+  #
+  # Names, attributes, sizes, and bytes written past the kernel's cache (O_DIRECT, copy_file_range, fallocate) are exactly
+  # those of its processes. Bytes written through the cache (write, mmap) reach the daemon without a process; when a
+  # process closes or unmaps the file, the kernel writes them and the file's times back in its name. So of a file that
+  # several have open at once, whoever closes it while it has such bytes is told to have changed it, a reader too. What is
+  # written back in nobody's name is told of each command that ran then, unless others have changed the same file through
+  # the mount meanwhile, and that command has not. Without FUSE (`shim`) nobody is known: only what callers of `Fs` did is
+  # left out.
+  #
+  # A process is the command's if it has its session, or descends from its first process; one that has begun a session
+  # of its own and lost its parent, if it is in the command's control group (see docs/operations.md).
 }
 
 struct Command {
@@ -67,6 +79,16 @@ struct Command {
   # they say nothing.
   detach @12 :Bool;
   # What the command leaves running in the background is left alone at its end.
+  pull @13 :Bool;
+  # It is started when all that the upstream had at the time of the call is here. If that does not come to be within
+  # `syncTimeoutMs`, it is not started: ENOTCONN, and why. Without an upstream there is nothing to wait for.
+  push @14 :Bool;
+  # Its exit event comes when the workspace, as it was at its end, is upstream and durable there; without an upstream, when
+  # it is durable here. If that does not come to be within `syncTimeoutMs`, the exit event comes without it and says so
+  # (`notUpstream`). Until then the command counts as running; `kill` ends the wait, as the end of the daemon does.
+  # What is not upstream then is pushed as soon as it can be, as all that changes here is.
+  syncTimeoutMs @15 :UInt64 = 60000;
+  # How long each of the two may take. 0: as long as it takes. `timeoutMs` does not count these.
 }
 
 struct Variable {
@@ -80,7 +102,8 @@ struct Terminal {
 }
 
 struct Limits {
-  # As setrlimit(2) has them; 0: as the daemon's.
+  # As setrlimit(2) has them; 0: as the daemon's. They hold from the program's first instruction. One beyond the daemon's
+  # own hard limit is EPROTOCOL, unless the daemon is root's.
   cpuSeconds @0 :UInt64;
   memoryBytes @1 :UInt64;
   # Of address space, for each process.
@@ -130,6 +153,9 @@ struct Exit {
   # It was ended because of `timeoutMs`.
   outputCut @4 :Bool;
   # Processes that it left behind held its output open when the grace period was over: there may have been more.
+  notUpstream @5 :Text;
+  # With `push`: why what it did is not known to be upstream. Empty when it is, and without `push`. How the command itself
+  # ended is said above, whatever this says; of a `lost` one nothing is known.
 }
 
 enum State {

@@ -26,8 +26,10 @@ mod trees;
 mod watch;
 
 use crate::config::{Config, Defaults, Flags};
+use crate::exec::{LIMIT, become_limited};
 use crate::{mount, telemetry};
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,6 +73,14 @@ const USAGE: u8 = 2;
 
 /// Runs the command line; what it returns is the process's exit code.
 pub fn main() -> ExitCode {
+    // Before the environment is looked at: it is that of the program to come.
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let [_, stage, limits, _, program @ ..] = &words[..]
+        && stage == LIMIT
+    {
+        let (error, code) = become_limited(&limits.to_string_lossy(), program);
+        return complain(error, code);
+    }
     let cli = Cli::parse();
     match cli.command {
         None => serve::serve(&cli.serve),

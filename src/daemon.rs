@@ -1,15 +1,16 @@
 //! The daemon: builds the rooms in order, and drains them in reverse.
 
+mod around;
 mod descriptors;
 mod signals;
 
 use crate::config::Config;
 use crate::error::plain;
-use crate::exec::{Changed, Execs, Settings, Touched};
+use crate::exec::{self, Execs, Settings};
 use crate::http;
 use crate::metrics;
+use crate::mount::Backend;
 use crate::mount::guard::Guard;
-use crate::mount::{Backend, Directory};
 use crate::outbound::Outbound;
 use crate::replica::{self, Control, Replica};
 use crate::rpc::{About, Host, Pool, Syncing};
@@ -20,6 +21,7 @@ use crate::sync::ignore::Ignore;
 use crate::sync::site::Site;
 use crate::upstream;
 use crate::workspace::{Workspace, WorkspaceError};
+use around::Around;
 use signals::Signals;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -121,11 +123,11 @@ impl Daemon {
             features: http::FEATURES,
         };
         let files = Files::new(Arc::clone(&opened.vfs), &state.config.mount_point);
+        let (sync, replica) = sync_of(&state.config, &opened, &runtime)?;
         let execs = match backend {
             Backend::None => None,
-            Backend::Fuse | Backend::Shim => Some(execs_of(&state.config, &opened, &files, &runtime)?),
+            Backend::Fuse | Backend::Shim => Some(execs_of(&state.config, &opened, &files, &sync, &runtime)?),
         };
-        let (sync, replica) = sync_of(&state.config, &opened, &runtime)?;
         let host = Host::new(files, execs, sync, about).map_err(DaemonError::Threads)?;
         let _ = state.host.set(Arc::new(host));
         let _ = state.workspace.set(opened);
@@ -221,43 +223,28 @@ fn execs_of(
     config: &Config,
     workspace: &Workspace,
     files: &Files,
+    sync: &Syncing,
     runtime: &Runtime,
 ) -> Result<Arc<Execs>, WorkspaceError> {
     let settings = Settings {
         mount_point: config.mount_point.clone(),
         env: config.exec_env.clone(),
         log_bytes: config.exec_log_bytes,
+        remembered: exec::REMEMBERED,
+        age: exec::AGE,
+        // Whatever has become of the file that it was started from.
+        limiter: "/proc/self/exe".into(),
     };
-    let tracker = Arc::new(Followed { tracker: Tracker(files.clone()), directory: workspace.directory() });
-    Ok(Execs::open(settings, Arc::clone(&workspace.store), tracker, runtime.handle().clone())?)
-}
-
-/// What commands change, in a directory that may have to be brought in step before and after them.
-struct Followed {
-    tracker: Tracker,
-    directory: Option<Directory>,
-}
-
-impl Touched for Followed {
-    fn settle_out(&self) {
-        if let Some(directory) = &self.directory {
-            directory.settle_out();
-        }
-    }
-
-    fn settle_in(&self) {
-        if let Some(directory) = &self.directory {
-            directory.settle_in();
-        }
-    }
-
-    fn revision(&self) -> u64 {
-        self.tracker.revision()
-    }
-
-    fn changes(&self, after: u64, up_to: u64) -> (Vec<Changed>, bool) {
-        self.tracker.changes(after, up_to)
-    }
+    let tracker = Tracker(files.clone());
+    let around = Around {
+        tracker: tracker.clone(),
+        directory: workspace.directory(),
+        control: Arc::clone(&sync.control),
+    };
+    let store = Arc::clone(&workspace.store);
+    let execs = Execs::open(settings, store, Arc::new(around), runtime.handle().clone())?;
+    tracker.follow(execs.lineage());
+    Ok(execs)
 }
 
 /// Somebody who ends the mount when we cannot. A mount without one works; it may be left hanging by a kill.

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(super) struct PsArgs {
     #[command(flatten)]
     pub(super) remote: ClientFlags,
-    /// What changed in the workspace while this command ran
+    /// What this command changed in the workspace
     #[arg(long, value_name = "ID")]
     changes: Option<String>,
     /// Print a JSON object a line

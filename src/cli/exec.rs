@@ -54,6 +54,24 @@ pub(super) struct ExecArgs {
     /// Most bytes of address space of each of its processes
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     limit_memory: u64,
+    /// Most processes and threads of the user, these among them
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    limit_processes: u64,
+    /// Most bytes of each file that it writes
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    limit_file: u64,
+    /// Most files that each of its processes has open
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    limit_open: u64,
+    /// Start it when all that upstream has is here; if that cannot be, do not start it
+    #[arg(long)]
+    pull: bool,
+    /// Have it end when what it did is upstream and durable there, or say why it is not
+    #[arg(long)]
+    push: bool,
+    /// Wait for upstream no longer than this, each time; 0: as long as it takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    sync_timeout: f64,
     /// Run one word by /bin/sh -c
     #[arg(short = 'c', long)]
     shell: bool,
@@ -76,6 +94,8 @@ impl ExecArgs {
         }
         let timeout = self.timeout.map(Duration::try_from_secs_f64).transpose();
         let timeout = timeout.map_err(|error| Failure::Usage(format!("--timeout: {error}")))?;
+        let sync_timeout = Duration::try_from_secs_f64(self.sync_timeout)
+            .map_err(|error| Failure::Usage(format!("--sync-timeout: {error}")))?;
         let takes_input = !self.detach;
         Ok(Command {
             cwd: self.cwd.as_bytes().to_vec(),
@@ -87,8 +107,13 @@ impl ExecArgs {
             limits: CommandLimits {
                 cpu_seconds: self.limit_cpu,
                 memory_bytes: self.limit_memory,
-                ..CommandLimits::default()
+                processes: self.limit_processes,
+                file_bytes: self.limit_file,
+                open_files: self.limit_open,
             },
+            pull: self.pull,
+            push: self.push,
+            sync_timeout: (!sync_timeout.is_zero()).then_some(sync_timeout),
             ..Command::new(words)
         })
     }
@@ -161,6 +186,9 @@ pub(super) fn show(out: &mut Out, event: CommandEvent) -> Result<Option<CommandE
                     "wsd: processes that it left behind held its output open; there may have been more"
                 );
             }
+            if let Some(reason) = &exit.not_upstream {
+                eprintln!("wsd: what it did is not upstream: {reason}");
+            }
             return Ok(Some(exit));
         }
     }
@@ -168,7 +196,14 @@ pub(super) fn show(out: &mut Out, event: CommandEvent) -> Result<Option<CommandE
 }
 
 fn lost() -> CommandExit {
-    CommandExit { code: None, signal: None, lost: true, timed_out: false, output_cut: false }
+    CommandExit {
+        code: None,
+        signal: None,
+        lost: true,
+        timed_out: false,
+        output_cut: false,
+        not_upstream: None,
+    }
 }
 
 /// The exit code that says how a command ended, as a shell has it.

@@ -179,7 +179,7 @@ impl Client {
         .await
     }
 
-    /// What changed in the workspace while a command ran, and whether that is all.
+    /// What a command changed in the workspace, and whether that is all.
     pub async fn command_changes(&self, id: &str) -> Result<(Vec<Change>, bool), ClientError> {
         let id = id.to_owned();
         self.ask(Effect::Reads, move |link| {
@@ -396,6 +396,11 @@ fn set_command(mut to: command::Builder<'_>, command: &Command) {
     }
     to.set_id(command.id.as_str());
     to.set_detach(command.detach);
+    to.set_pull(command.pull);
+    to.set_push(command.push);
+    to.set_sync_timeout_ms(
+        command.sync_timeout.map_or(0, |limit| limit.as_millis().try_into().unwrap_or(u64::MAX)),
+    );
     to.set_output_grace_ms(command.output_grace.as_millis().try_into().unwrap_or(u32::MAX));
     let mut limits: wire::limits::Builder<'_> = to.init_limits();
     limits.set_cpu_seconds(command.limits.cpu_seconds);

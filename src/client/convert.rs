@@ -178,6 +178,7 @@ pub(super) fn command_exit(exit: exec_capnp::exit::Reader<'_>) -> Result<Command
         lost: false,
         timed_out: exit.get_timed_out(),
         output_cut: exit.get_output_cut(),
+        not_upstream: Some(exit.get_not_upstream()?.to_string()?).filter(|reason| !reason.is_empty()),
     };
     match exit.which()? {
         exec_capnp::exit::Code(code) => told.code = Some(code),

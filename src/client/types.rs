@@ -354,6 +354,12 @@ pub struct Command {
     pub output_grace: std::time::Duration,
     /// Limits of its processes; 0: none.
     pub limits: CommandLimits,
+    /// It is started when all that upstream has is here.
+    pub pull: bool,
+    /// Its exit comes when what it did is upstream and durable there, or says why it is not.
+    pub push: bool,
+    /// How long each of the two may take; none: as long as it takes.
+    pub sync_timeout: Option<std::time::Duration>,
 }
 
 /// Limits as in setrlimit(2); 0: none.
@@ -381,6 +387,9 @@ impl Command {
             detach: false,
             output_grace: std::time::Duration::from_secs(5),
             limits: CommandLimits::default(),
+            pull: false,
+            push: false,
+            sync_timeout: Some(std::time::Duration::from_secs(60)),
         }
     }
 
@@ -404,6 +413,8 @@ pub struct CommandExit {
     pub timed_out: bool,
     /// There may have been more output.
     pub output_cut: bool,
+    /// Why what it did is not known to be upstream, though it was to be.
+    pub not_upstream: Option<String>,
 }
 
 /// A command that the daemon knows.

@@ -74,6 +74,14 @@ impl Drop for Group {
     }
 }
 
+/// The id of the command in whose group a process is.
+pub(super) fn command_of(process: u32) -> Option<String> {
+    let groups = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let (_, below) = path.split_once(&format!("/wsd-{}/", std::process::id()))?;
+    below.split('/').next().map(str::to_owned)
+}
+
 /// Removes a group with the groups in it, as far as no process is in them.
 fn remove(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {

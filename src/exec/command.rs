@@ -4,7 +4,7 @@
 //! hold it open have said nothing for the grace period; and nothing that it left behind runs any more, unless it was
 //! to be left alone. Output is taken from the pipe only as fast as the slowest reader takes it from us.
 
-use super::keeper::Touched;
+use super::keeper::Surroundings;
 use super::log::{Event, Exit, How, Log, Said, Truncated};
 use super::process::Family;
 use super::spawn::{Input, Spawned, Stream};
@@ -64,6 +64,12 @@ pub struct Running {
     said: AtomicU64,
     /// A pump waits for a reader.
     held_up: AtomicBool,
+    /// It has ended, and what it did is being brought upstream.
+    is_pushing: AtomicBool,
+    /// That is not to be waited for any longer.
+    enough: Notify,
+    /// Held while it is written to the store; true when it was disposed of.
+    pub(super) gone: Mutex<bool>,
     /// No process is left that could say more than what is in the pipes: nothing needs to be held up.
     is_over: AtomicBool,
 }
@@ -118,6 +124,9 @@ impl Running {
             timed_out: AtomicBool::new(false),
             said: AtomicU64::new(0),
             held_up: AtomicBool::new(false),
+            is_pushing: AtomicBool::new(false),
+            enough: Notify::new(),
+            gone: Mutex::new(false),
             is_over: AtomicBool::new(false),
         }
     }
@@ -212,7 +221,7 @@ impl Running {
     }
 
     /// Sees the command through to its exit event.
-    pub(super) async fn drive(self: Arc<Self>, spec: Spec, spawned: Parts, touched: Arc<dyn Touched>) {
+    pub(super) async fn drive(self: Arc<Self>, spec: Spec, spawned: Parts, around: Arc<dyn Surroundings>) {
         let Parts { mut ended, outputs } = spawned;
         let pumps = join_all(outputs.into_iter().map(|(stream, output)| self.pump(stream, output)));
         tokio::pin!(pumps);
@@ -255,11 +264,40 @@ impl Running {
             // What was in the pipe when its last holder ended.
             let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
         }
+        let inside = Arc::clone(&around);
         let revision = tokio::task::spawn_blocking(move || {
-            touched.settle_in();
-            touched.revision()
+            inside.settle_in();
+            inside.revision()
         });
-        self.finish(status, cut, revision.await.unwrap_or(self.start_revision));
+        let revision = revision.await.unwrap_or(self.start_revision);
+        let mut not_upstream = None;
+        if spec.push {
+            not_upstream = self.push(&*around, revision, spec.sync_timeout).await.err();
+        }
+        self.finish(status, (cut, not_upstream), revision);
+    }
+
+    /// Returns when the workspace is upstream up to this revision, or why that was not waited for any longer.
+    async fn push(
+        &self,
+        around: &dyn Surroundings,
+        revision: u64,
+        limit: Option<Duration>,
+    ) -> Result<(), String> {
+        self.is_pushing.store(true, Ordering::Relaxed);
+        let pushed = tokio::select! {
+            pushed = around.push(revision, limit) => pushed,
+            () = self.enough.notified() => Err("it was ended while it waited for its upstream".to_owned()),
+        };
+        self.is_pushing.store(false, Ordering::Relaxed);
+        pushed
+    }
+
+    /// If it only waits for its upstream: has it wait no longer.
+    pub(super) fn give_up(&self) {
+        if self.is_pushing.load(Ordering::Relaxed) {
+            self.enough.notify_one();
+        }
     }
 
     async fn see_whether_over(&self) {
@@ -269,7 +307,12 @@ impl Running {
         }
     }
 
-    fn finish(&self, status: std::io::Result<ExitStatus>, output_cut: bool, revision: u64) {
+    fn finish(
+        &self,
+        status: std::io::Result<ExitStatus>,
+        (output_cut, not_upstream): (bool, Option<String>),
+        revision: u64,
+    ) {
         let how = match status {
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => How::Code(code),
@@ -286,7 +329,7 @@ impl Running {
             let mut state = self.state.lock();
             state.end_revision = revision;
             state.ended = Some(Timestamp::now());
-            state.log.push(Said::Exit(Exit { how, timed_out, output_cut }));
+            state.log.push(Said::Exit(Exit { how, timed_out, output_cut, not_upstream }));
         }
         self.changed.notify_waiters();
         tracing::debug!(id = self.id, ?how, timed_out, output_cut, "a command has ended");

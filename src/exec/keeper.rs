@@ -1,8 +1,9 @@
 //! All commands: those that run, and those that are remembered, in memory and in the store.
 
 use super::cgroup::Groups;
-use super::command::{Parts, Reader, Running, State};
-use super::log::{Event, Exit, How, Log, Said};
+use super::command::{Parts, Reader, Running};
+use super::lineage::Lineage;
+use super::log::Log;
 use super::process::Family;
 use super::spawn::{self, Input};
 use super::spec::{Spec, Stdin};
@@ -10,13 +11,10 @@ use super::{ExecError, Settings, process};
 use crate::clock::Timestamp;
 use crate::store::Store;
 use crate::store::error::StoreResult;
-use crate::store::execs::{ExecEventRow, ExecRow};
-use bytes::Bytes;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rustix::process::Signal;
 use std::collections::{BTreeMap, HashSet};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,48 +22,45 @@ use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-/// Commands that have ended and are remembered, and for how long.
-const REMEMBERED: usize = 1000;
-const AGE: i64 = 24 * 3600 * 1_000_000_000;
-
-/// How long new events wait for others before they go to the store.
-const GATHER: Duration = Duration::from_millis(200);
-
 /// How often children that nobody waits for are looked for.
 const BURIAL: Duration = Duration::from_secs(1);
-
-/// How events are told apart in the store.
-const STDOUT: i64 = 1;
-const STDERR: i64 = 2;
-const EXIT: i64 = 3;
 
 /// A change that happened while a command ran.
 pub type Changed = crate::store::execs::ExecChangeRow;
 
-/// Who knows what changed in the workspace; implemented by what serves the filesystem.
-pub trait Touched: Send + Sync {
+/// The workspace around commands: what they wait for before and after they run, and what changed in it meanwhile. Implemented
+/// by what serves the filesystem.
+pub trait Surroundings: Send + Sync {
     /// Returns when the directory that commands run in has what the workspace has.
     fn settle_out(&self);
     /// Returns when the workspace has what is in the directory that commands run in.
     fn settle_in(&self);
+    /// Ready when the workspace has all that its upstream had when this was called; without an upstream at once. After
+    /// `limit`, or when that won't come to be: why not.
+    fn pull(&self, limit: Option<Duration>) -> BoxFuture<'static, Result<(), String>>;
+    /// Ready when the workspace is durable upstream up to this revision; without an upstream: when it is durable here.
+    /// After `limit`, or when that won't come to be: why not.
+    fn push(&self, revision: u64, limit: Option<Duration>) -> BoxFuture<'static, Result<(), String>>;
     /// The last revision.
     fn revision(&self) -> u64;
-    /// The changes after one revision up to another, and whether that is all of them.
-    fn changes(&self, after: u64, up_to: u64) -> (Vec<Changed>, bool);
+    /// The changes after one revision up to another that are of the command with this first process, or of nobody that is
+    /// known, and whether that is all of them.
+    fn changes(&self, command: u32, after: u64, up_to: u64) -> (Vec<Changed>, bool);
 }
 
 /// All commands of a workspace.
 pub struct Execs {
-    settings: Settings,
-    store: Arc<Store>,
-    touched: Arc<dyn Touched>,
+    pub(super) settings: Settings,
+    pub(super) store: Arc<Store>,
+    pub(super) around: Arc<dyn Surroundings>,
     runtime: Handle,
     groups: Option<Groups>,
-    commands: Mutex<BTreeMap<String, Arc<Running>>>,
+    lineage: Arc<Lineage>,
+    pub(super) commands: Mutex<BTreeMap<String, Arc<Running>>>,
     /// Ids of commands that are being started.
     starting: Mutex<HashSet<String>>,
-    news: Notify,
-    closing: AtomicBool,
+    pub(super) news: Notify,
+    pub(super) closing: AtomicBool,
     counter: AtomicU64,
 }
 
@@ -73,6 +68,25 @@ pub struct Execs {
 struct Starting<'a> {
     execs: &'a Execs,
     id: String,
+}
+
+/// A command of whose processes it is known whose they are.
+struct Watched {
+    lineage: Arc<Lineage>,
+    id: String,
+}
+
+impl Watched {
+    fn begin(lineage: &Arc<Lineage>, id: &str) -> Self {
+        lineage.begin();
+        Self { lineage: Arc::clone(lineage), id: id.to_owned() }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.lineage.end(&self.id);
+    }
 }
 
 impl Drop for Starting<'_> {
@@ -87,15 +101,16 @@ impl Execs {
     pub fn open(
         settings: Settings,
         store: Arc<Store>,
-        touched: Arc<dyn Touched>,
+        around: Arc<dyn Surroundings>,
         runtime: Handle,
     ) -> StoreResult<Arc<Self>> {
         let execs = Arc::new(Self {
             settings,
             store,
-            touched,
+            around,
             runtime,
             groups: Groups::open(),
+            lineage: Arc::default(),
             commands: Mutex::default(),
             starting: Mutex::default(),
             news: Notify::new(),
@@ -114,29 +129,6 @@ impl Execs {
         Ok(execs)
     }
 
-    fn restore(&self, row: ExecRow) -> StoreResult<Running> {
-        let rows = self.store.exec_events(self.store.workspace(), &row.id)?;
-        let events = rows.into_iter().filter_map(event_of);
-        let mut log = Log::restored(self.settings.log_bytes, row.first_seq, events);
-        let stored = log.last();
-        let is_whole = log.exit().is_some();
-        if !is_whole {
-            log.push(Said::Exit(Exit { how: How::Lost, timed_out: false, output_cut: false }));
-        }
-        let mut state = State::of(log);
-        (state.stored, state.is_stored) = (stored, is_whole);
-        state.ended = Some(row.ended.map_or_else(Timestamp::now, Timestamp));
-        state.end_revision = row.end_revision.max(row.start_revision);
-        let cwd = PathBuf::from(std::ffi::OsString::from_vec(row.cwd));
-        let family = Family { leader: row.pid, id: row.id.clone(), group: None };
-        Ok(Running::with(
-            (row.id, row.command, cwd),
-            (family, Timestamp(row.started), row.start_revision),
-            Input::Pipe(None),
-            state,
-        ))
-    }
-
     /// Starts a command, with somebody who reads it from its first event.
     pub async fn run(self: &Arc<Self>, spec: Spec) -> Result<(Arc<Running>, Reader), ExecError> {
         spec.check()?;
@@ -145,10 +137,14 @@ impl Execs {
         }
         let id = if spec.id.is_empty() { self.new_id() } else { spec.id.clone() };
         let _starting = self.reserve(&id)?;
+        if spec.pull {
+            self.around.pull(spec.sync_timeout).await.map_err(ExecError::Behind)?;
+        }
+        let watched = Watched::begin(&self.lineage, &id);
         let (execs, wanted, its_id) = (Arc::clone(self), spec.clone(), id.clone());
         let spawned = tokio::task::spawn_blocking(move || {
-            execs.touched.settle_out();
-            let start_revision = execs.touched.revision();
+            execs.around.settle_out();
+            let start_revision = execs.around.revision();
             spawn::spawn(&wanted, &its_id, &execs.settings).map(|spawned| (spawned, start_revision))
         });
         let (spawned, start_revision) = spawned.await.map_err(|_| ExecError::Closing)??;
@@ -156,6 +152,9 @@ impl Execs {
         let cwd = spawn::directory(&spec, &self.settings.mount_point);
         let log = Log::new(self.settings.log_bytes);
         let group = self.groups.as_ref().and_then(|groups| groups.with(&id, pid));
+        if group.is_some() {
+            self.lineage.grouped(&id, pid);
+        }
         let family = Family { leader: pid, id: id.clone(), group };
         let command = Running::new(id.clone(), &spec, cwd, (family, input), log, start_revision);
         self.commands.lock().insert(id.clone(), Arc::clone(&command));
@@ -167,9 +166,10 @@ impl Execs {
                 command.close_input().await;
             });
         }
-        let (driven, touched, execs) = (Arc::clone(&command), Arc::clone(&self.touched), Arc::clone(self));
+        let (driven, around, execs) = (Arc::clone(&command), Arc::clone(&self.around), Arc::clone(self));
         self.runtime.spawn(async move {
-            driven.drive(spec, parts, touched).await;
+            driven.drive(spec, parts, around).await;
+            drop(watched);
             execs.news.notify_one();
         });
         if self.closing.load(Ordering::Relaxed) {
@@ -229,6 +229,7 @@ impl Execs {
         if command.exit().is_some() {
             return Ok(false);
         }
+        command.give_up();
         command.signal(signal).await;
         if let Some(grace) = grace {
             self.runtime.spawn(async move {
@@ -242,18 +243,24 @@ impl Execs {
 
     /// Forgets a command that has ended.
     pub async fn dispose(self: &Arc<Self>, id: &str) -> Result<(), ExecError> {
-        if self.get(id)?.exit().is_none() {
+        let command = self.get(id)?;
+        if command.exit().is_none() {
             return Err(ExecError::Runs(id.to_owned()));
         }
-        self.commands.lock().remove(id);
-        let (execs, id) = (Arc::clone(self), id.to_owned());
-        let removed = tokio::task::spawn_blocking(move || {
-            execs.store.remove_execs(execs.store.workspace(), std::slice::from_ref(&id))
-        });
-        Ok(removed.await.map_err(|_| ExecError::Closing)??)
+        let execs = Arc::clone(self);
+        let forgotten = tokio::task::spawn_blocking(move || execs.forget(&command));
+        if forgotten.await.map_err(|_| ExecError::Closing)?? {
+            return Ok(());
+        }
+        Err(ExecError::Unknown(id.to_owned()))
     }
 
-    /// What changed in the workspace while a command ran, and whether that is all. May wait for the store.
+    /// Says whose a process is, as long as commands run.
+    pub fn lineage(&self) -> Arc<Lineage> {
+        Arc::clone(&self.lineage)
+    }
+
+    /// What a command changed in the workspace, and whether that is all. May wait for the store.
     pub fn changes(&self, id: &str) -> Result<(Vec<Changed>, bool), ExecError> {
         let command = self.get(id)?;
         let (is_stored, end) = {
@@ -261,8 +268,8 @@ impl Execs {
             (state.is_stored, state.ended.map(|_| state.end_revision))
         };
         if !is_stored {
-            let up_to = end.unwrap_or_else(|| self.touched.revision());
-            return Ok(self.touched.changes(command.start_revision, up_to));
+            let up_to = end.unwrap_or_else(|| self.around.revision());
+            return Ok(self.around.changes(command.pid, command.start_revision, up_to));
         }
         let rows = self.store.execs(self.store.workspace())?;
         let complete = rows.iter().any(|row| row.id == id && row.complete);
@@ -274,102 +281,13 @@ impl Execs {
         self.closing.store(true, Ordering::Relaxed);
         let running: Vec<_> = self.list().into_iter().filter(|command| command.exit().is_none()).collect();
         let ends = running.iter().map(|command| async {
+            command.give_up();
             command.end(super::command::GRACE).await;
             // Its output ends with its processes.
             let _ = tokio::time::timeout(2 * super::command::GRACE, command.wait()).await;
         });
         futures::future::join_all(ends).await;
         self.store_news().await;
-    }
-
-    /// Stores what is new, as it comes.
-    async fn keep(self: Arc<Self>) {
-        while !self.closing.load(Ordering::Relaxed) {
-            let runs = self.commands.lock().values().any(|command| command.exit().is_none());
-            if runs {
-                let _ = tokio::time::timeout(GATHER, self.news.notified()).await;
-            } else {
-                self.news.notified().await;
-            }
-            self.store_news().await;
-            tokio::time::sleep(GATHER / 4).await;
-        }
-    }
-
-    async fn store_news(self: &Arc<Self>) {
-        let execs = Arc::clone(self);
-        let stored = tokio::task::spawn_blocking(move || {
-            for command in execs.list() {
-                execs.store_one(&command)?;
-            }
-            execs.forget_old()
-        });
-        match stored.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::error!(%error, "what commands said cannot be stored; it is tried again")
-            }
-            Err(error) => tracing::error!(%error, "what commands said was not stored"),
-        }
-    }
-
-    fn store_one(&self, command: &Running) -> StoreResult<()> {
-        let (events, row, last, has_ended) = {
-            let state = command.state.lock();
-            if state.is_stored || (state.stored == state.log.last() && state.stored > 0) {
-                return Ok(());
-            }
-            let from = state.stored.max(state.log.first() - 1);
-            let events = state.log.after(from, usize::MAX, usize::MAX).unwrap_or_default();
-            let row = ExecRow {
-                id: command.id.clone(),
-                command: command.shown.clone(),
-                cwd: command.cwd.as_os_str().as_bytes().to_vec(),
-                pid: command.pid,
-                started: command.started.0,
-                ended: state.ended.map(|ended| ended.0),
-                start_revision: command.start_revision,
-                end_revision: state.end_revision,
-                first_seq: state.log.first(),
-                complete: false,
-            };
-            (events, row, state.log.last(), state.ended.is_some())
-        };
-        let rows: Vec<ExecEventRow> = events.iter().map(row_of).collect();
-        let changes = has_ended.then(|| self.touched.changes(command.start_revision, row.end_revision));
-        let complete = changes.as_ref().is_some_and(|(_, complete)| *complete);
-        let row = ExecRow { complete, ..row };
-        let changes = changes.as_ref().map(|(changes, _)| &changes[..]);
-        self.store.put_exec(self.store.workspace(), &row, &rows, changes)?;
-        let mut state = command.state.lock();
-        state.stored = last;
-        state.is_stored = has_ended;
-        Ok(())
-    }
-
-    /// Forgets the oldest of those that have ended.
-    fn forget_old(&self) -> StoreResult<()> {
-        let oldest = Timestamp::now().0.saturating_sub(AGE);
-        let ended: Vec<_> = self
-            .list()
-            .into_iter()
-            .filter_map(|command| {
-                let ended = command.state.lock().ended?;
-                Some((ended, command.id.clone()))
-            })
-            .collect();
-        let excess = ended.len().saturating_sub(REMEMBERED);
-        let old: Vec<String> = ended
-            .into_iter()
-            .enumerate()
-            .filter(|(at, (ended, _))| *at < excess || ended.0 < oldest)
-            .map(|(_, (_, id))| id)
-            .collect();
-        if old.is_empty() {
-            return Ok(());
-        }
-        self.commands.lock().retain(|id, _| !old.contains(id));
-        self.store.remove_execs(self.store.workspace(), &old)
     }
 
     /// Waits for processes that lost their parents.
@@ -431,42 +349,4 @@ impl Running {
         let state = self.state.lock();
         (state.log.first(), state.log.last())
     }
-}
-
-fn row_of(event: &Event) -> ExecEventRow {
-    let (kind, data) = match &event.said {
-        Said::Stdout(bytes) => (STDOUT, bytes.to_vec()),
-        Said::Stderr(bytes) => (STDERR, bytes.to_vec()),
-        Said::Exit(exit) => {
-            let (how, value) = match exit.how {
-                How::Code(code) => (1u8, code),
-                How::Signal(signal) => (2, signal),
-                How::Lost => (3, 0),
-            };
-            let mut data = vec![how, exit.timed_out.into(), exit.output_cut.into()];
-            data.extend(value.to_le_bytes());
-            (EXIT, data)
-        }
-    };
-    ExecEventRow { seq: event.seq, kind, data }
-}
-
-/// `None` for what no version of wsd has written.
-fn event_of(row: ExecEventRow) -> Option<Event> {
-    let said = match row.kind {
-        STDOUT => Said::Stdout(Bytes::from(row.data)),
-        STDERR => Said::Stderr(Bytes::from(row.data)),
-        EXIT => {
-            let (head, value) = row.data.split_first_chunk::<3>()?;
-            let value = i32::from_le_bytes(value.try_into().ok()?);
-            let how = match head[0] {
-                1 => How::Code(value),
-                2 => How::Signal(value),
-                _ => How::Lost,
-            };
-            Said::Exit(Exit { how, timed_out: head[1] != 0, output_cut: head[2] != 0 })
-        }
-        _ => return None,
-    };
-    Some(Event { seq: row.seq, said })
 }

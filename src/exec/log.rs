@@ -29,6 +29,15 @@ pub struct Exit {
     pub timed_out: bool,
     /// There may have been more output.
     pub output_cut: bool,
+    /// Why its results are not known to be upstream, though they were to be.
+    pub not_upstream: Option<String>,
+}
+
+impl Exit {
+    /// An exit with nothing special about it.
+    pub(super) fn of(how: How) -> Self {
+        Self { how, timed_out: false, output_cut: false, not_upstream: None }
+    }
 }
 
 /// What ended a command.
@@ -177,7 +186,7 @@ mod tests {
         for text in ["aaaa", "bbbb", "cccc"] {
             log.push(out(text));
         }
-        log.push(Said::Exit(Exit { how: How::Code(0), timed_out: false, output_cut: false }));
+        log.push(Said::Exit(Exit::of(How::Code(0))));
         assert_eq!((log.first(), log.last()), (2, 4));
         assert_eq!(log.after(0, 9, 99), Err(Truncated { resume: 1 }));
         let seqs = |events: Vec<Event>| events.iter().map(|event| event.seq).collect::<Vec<_>>();

@@ -31,6 +31,33 @@ fn process(pid: u32) -> Option<Process> {
     Some(Process { pid, group, session, is_zombie: matches!(state, "Z" | "X") })
 }
 
+/// What tells whose a process or thread is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kin {
+    pub(super) parent: u32,
+    pub(super) session: u32,
+    /// It is a thread of the kernel.
+    pub(super) is_kernel: bool,
+}
+
+/// `PF_KTHREAD` of the kernel's `sched.h`.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+impl Kin {
+    pub(super) fn of(thread: u32) -> Option<Self> {
+        let line = fs::read_to_string(format!("/proc/{thread}/stat")).ok()?;
+        let mut fields = line.rsplit_once(')')?.1.split_ascii_whitespace().skip(1);
+        let (parent, _group) = (fields.next()?.parse().ok()?, fields.next()?);
+        let (session, flags) = (fields.next()?.parse().ok()?, fields.nth(2)?.parse::<u32>().ok()?);
+        Some(Self { parent, session, is_kernel: flags & KERNEL_THREAD != 0 })
+    }
+}
+
+/// Whether it is this process, or a thread of it.
+pub(super) fn is_own(thread: u32) -> bool {
+    thread == std::process::id() || fs::exists(format!("/proc/self/task/{thread}")).unwrap_or(false)
+}
+
 /// The children of a process.
 fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -59,11 +86,15 @@ impl Family {
     /// Sends a signal to all of them; how many there were.
     pub(super) fn signal(&self, signal: Signal) -> usize {
         let members = self.members();
-        for member in &members {
-            if let Some(pid) = Pid::from_raw(*member as i32) {
-                // It may have ended meanwhile.
-                let _ = rustix::process::kill_process(pid, signal);
-            }
+        let is_in_group = |pid: &u32| process(*pid).is_some_and(|process| process.group == self.leader);
+        let (together, apart): (Vec<u32>, Vec<u32>) = members.iter().partition(|pid| is_in_group(pid));
+        // Those of its process group at once: one that has lost its child by this must not get on before its own comes.
+        if let (false, Some(group)) = (together.is_empty(), Pid::from_raw(self.leader as i32)) {
+            let _ = rustix::process::kill_process_group(group, signal);
+        }
+        for pid in apart.into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {
+            // It may have ended meanwhile.
+            let _ = rustix::process::kill_process(pid, signal);
         }
         if signal == Signal::KILL
             && let Some(group) = &self.group

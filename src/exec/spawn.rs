@@ -1,13 +1,13 @@
 //! Starting the first process of a command.
 
+use super::limit::LIMIT;
 use super::process::MARK;
-use super::spec::{Limits, Spec};
+use super::spec::Spec;
 use super::{ExecError, Settings};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use process_wrap::tokio::{CommandWrap, ProcessSession};
 use pty_process::{OwnedWritePty, Size};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -59,18 +59,45 @@ pub(super) fn spawn(spec: &Spec, id: &str, settings: &Settings) -> Result<Spawne
     if !is_dir {
         return Err(at(&cwd)(io::ErrorKind::NotADirectory.into()));
     }
-    let argv: Vec<OsString> = spec.argv().into_iter().map(OsString::from_vec).collect();
+    let mut argv: Vec<OsString> = spec.argv().into_iter().map(OsString::from_vec).collect();
+    let env = environment(spec, id, settings);
+    let wanted = argv.first().cloned().unwrap_or_default();
+    if spec.limits.any() {
+        spec.limits.check().map_err(ExecError::Spec)?;
+        look_for(&wanted, &cwd, &env).map_err(at(Path::new(&wanted)))?;
+        let stage = [settings.limiter.clone().into(), LIMIT.into(), spec.limits.words(), "--".into()];
+        argv.splice(0..0, stage);
+    }
     let Some((program, arguments)) = argv.split_first() else {
         return Err(ExecError::Spec("there is no program to run".into()));
     };
-    let env = environment(spec, id, settings);
     let spawned = match spec.terminal {
         Some(size) => in_terminal(program, arguments, &cwd, env, size),
         None => with_pipes(program, arguments, &cwd, env, spec),
     };
-    let spawned = spawned.map_err(at(Path::new(program)))?;
-    limit(spawned.pid, &spec.limits);
-    Ok(spawned)
+    spawned.map_err(at(Path::new(&wanted)))
+}
+
+/// Fails as the start of a program would that is not there, or may not be run.
+fn look_for(program: &OsStr, cwd: &Path, env: &[(OsString, OsString)]) -> io::Result<()> {
+    let runs = |path: &Path| {
+        let meta = std::fs::metadata(path)?;
+        let may_run = rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+        if meta.is_file() && may_run { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    };
+    if program.as_bytes().contains(&b'/') {
+        return runs(&cwd.join(program));
+    }
+    let paths = env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, paths)| paths.clone());
+    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    for place in std::env::split_paths(&paths.unwrap_or_default()) {
+        match runs(&cwd.join(place).join(program)) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => failure = error,
+            Err(_) => {}
+        }
+    }
+    Err(failure)
 }
 
 fn with_pipes(
@@ -136,22 +163,4 @@ fn environment(spec: &Spec, id: &str, settings: &Settings) -> Vec<(OsString, OsS
     env.extend(given.map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value))));
     env.push((MARK.into(), id.into()));
     env
-}
-
-/// Limits the process, and so those it starts. It may have begun to run; what it has started by then is not limited.
-fn limit(pid: u32, limits: &Limits) {
-    let all = [
-        (Resource::Cpu, limits.cpu_seconds),
-        (Resource::As, limits.memory_bytes),
-        (Resource::Nproc, limits.processes),
-        (Resource::Fsize, limits.file_bytes),
-        (Resource::Nofile, limits.open_files),
-    ];
-    let pid = Pid::from_raw(pid as i32);
-    for (resource, limit) in all {
-        let Some(limit) = limit else { continue };
-        if let Err(error) = prlimit(pid, resource, Rlimit { current: Some(limit), maximum: Some(limit) }) {
-            tracing::warn!(?resource, limit, %error, "a limit of a command could not be set");
-        }
-    }
 }

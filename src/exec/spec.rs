@@ -58,6 +58,17 @@ pub struct Spec {
     pub limits: Limits,
     pub output_grace: Duration,
     pub detach: bool,
+    pub pull: bool,
+    pub push: bool,
+    /// How long upstream is waited for; `None`: as long as it takes.
+    pub sync_timeout: Option<Duration>,
+}
+
+impl Limits {
+    /// Whether there are any.
+    pub(super) fn any(&self) -> bool {
+        *self != Self::default()
+    }
 }
 
 impl Spec {
@@ -74,6 +85,9 @@ impl Spec {
             limits: Limits::default(),
             output_grace: Duration::from_secs(5),
             detach: false,
+            pull: false,
+            push: false,
+            sync_timeout: Some(Duration::from_secs(60)),
         }
     }
 

@@ -70,6 +70,7 @@ fn failure(error: ExecError) -> Failure {
         ExecError::Signal(_) => Failure::new("EINVAL", text),
         ExecError::NoTerminal(_) => Failure::new("ENOTTY", text),
         ExecError::NoInput(_) => Failure::new("EPIPE", text),
+        ExecError::Behind(_) => Failure::new("ENOTCONN", text),
         ExecError::Closing => Failure::new("ESHUTDOWN", text),
         ExecError::Store(_) => Failure::new("EIO", text),
     }
@@ -257,6 +258,9 @@ fn spec(from: command::Reader<'_>) -> Result<Outcome<Spec>, Error> {
             },
             output_grace: Duration::from_millis(from.get_output_grace_ms().into()),
             detach: from.get_detach(),
+            pull: from.get_pull(),
+            push: from.get_push(),
+            sync_timeout: some(from.get_sync_timeout_ms()).map(Duration::from_millis),
         })
         .map(|spec| from.get_cwd().map(|cwd| Spec { cwd: cwd.to_vec(), ..spec }))
         .and_then(|spec| spec.map_err(|error| Failure::protocol(error.to_string()))))
@@ -271,6 +275,9 @@ fn set_exit(to: wire::exit::Builder<'_>, exit: &Exit) {
     }
     to.set_timed_out(exit.timed_out);
     to.set_output_cut(exit.output_cut);
+    if let Some(reason) = &exit.not_upstream {
+        to.set_not_upstream(reason.as_str());
+    }
 }
 
 fn set_info(mut to: info::Builder<'_>, command: &Running) {

@@ -188,6 +188,10 @@ fn words(command: &Running) -> Option<String> {
     if exit.output_cut {
         words.push_str(", output may be missing");
     }
+    if let Some(reason) = &exit.not_upstream {
+        words.push_str(", not upstream: ");
+        words.push_str(reason);
+    }
     Some(words)
 }
 

@@ -1,8 +1,14 @@
-//! What changed while a command ran.
+//! What changed while a command ran, and what of it is the command's.
+//!
+//! Most changes come with whose they are. Pages that the kernel writes back do not, so the bytes of a file, as long as they
+//! were in its cache, are told by what is known of the file: who else did something to it through the mount.
 
 use super::Files;
-use crate::exec::Changed;
-use crate::vfs::{Change, ChangeKind};
+use crate::exec::{Changed, Lineage, Whose};
+use crate::store::rows::Ino;
+use crate::vfs::{Author, Change, ChangeKind};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Changes that are kept of one command.
 const MAX_CHANGES: usize = 10_000;
@@ -11,6 +17,7 @@ const MAX_CHANGES: usize = 10_000;
 const PORTION: usize = 1000;
 
 /// Knows the changes of a workspace.
+#[derive(Clone)]
 pub struct Tracker(pub Files);
 
 impl Tracker {
@@ -19,19 +26,51 @@ impl Tracker {
         self.0.vfs().revision()
     }
 
-    /// The changes after one revision up to another, and whether that is all of them.
+    /// From now on changes that come through the mount carry which command they are of.
+    pub fn follow(&self, lineage: Arc<Lineage>) {
+        self.0.vfs().set_authors(move |process| match lineage.whose(process) {
+            Whose::Nobody => Author::Unknown,
+            Whose::Others => Author::Program,
+            Whose::Command(first) => Author::Command(first),
+        });
+    }
+
+    /// All changes after one revision up to another, and whether that is all of them.
     pub fn changes(&self, after: u64, up_to: u64) -> (Vec<Changed>, bool) {
+        let (changes, complete) = self.between(after, up_to, &|_| true);
+        (changes.into_iter().map(|change| self.row(change)).collect(), complete)
+    }
+
+    /// The changes after one revision up to another of the command with this first process, and whether that is all of
+    /// them. What is of nobody that is known is the command's too, unless others have done something to the same node
+    /// through the mount and the command has not.
+    pub fn changes_of(&self, command: u32, after: u64, up_to: u64) -> (Vec<Changed>, bool) {
+        let may_be = |change: &Change| change.by != Author::Direct;
+        let (mut changes, complete) = self.between(after, up_to, &may_be);
+        let own = Author::Command(command);
+        // Of each node that somebody has touched: whether the command has.
+        let mut touched: HashMap<Ino, bool> = HashMap::new();
+        for change in changes.iter().filter(|change| change.by != Author::Unknown) {
+            *touched.entry(change.ino).or_default() |= change.by == own;
+        }
+        changes.retain(|change| match change.by {
+            Author::Unknown => touched.get(&change.ino).copied().unwrap_or(true),
+            by => by == own,
+        });
+        let all = complete && changes.len() <= MAX_CHANGES;
+        changes.truncate(MAX_CHANGES);
+        (changes.into_iter().map(|change| self.row(change)).collect(), all)
+    }
+
+    fn between(&self, after: u64, up_to: u64, wanted: &dyn Fn(&Change) -> bool) -> (Vec<Change>, bool) {
         let (mut changes, mut cursor) = (Vec::new(), after);
         while cursor < up_to {
-            let found = self.0.vfs().changes(cursor, &|change| change.revision <= up_to, PORTION);
+            let wanted = |change: &Change| change.revision <= up_to && wanted(change);
+            let found = self.0.vfs().changes(cursor, &wanted, PORTION);
             if found.dropped {
                 return (changes, false);
             }
-            changes.extend(found.changes.into_iter().map(|change| self.row(change)));
-            if changes.len() > MAX_CHANGES {
-                changes.truncate(MAX_CHANGES);
-                return (changes, false);
-            }
+            changes.extend(found.changes);
             cursor = found.up_to;
         }
         (changes, true)

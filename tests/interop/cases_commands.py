@@ -118,6 +118,37 @@ async def what_a_command_changed_is_known(case):
     assert answer.complete
 
 
+async def of_two_at_once_each_is_told_its_own(case):
+    commands = case.workspace.exec().exec
+    line = b"echo x > $ME; until [ -e stop ]; do sleep 0.01; done; echo y >> $ME"
+    both = []
+    for me in (b"a", b"b"):
+        command = {"shell": line, "cwd": case.root, "env": [{"name": b"ME", "value": me}]}
+        both.append(check(await commands.run(command)))
+    await case.put(b"stop", b"")
+    for me, run in zip((b"a", b"b"), both):
+        await hear(run.events)
+        answer = check(await commands.changes(run.id))
+        assert {change.path for change in answer.changes} == {case.path(me)}, answer.changes
+
+
+async def a_command_waits_for_upstream_before_and_after(case):
+    # There is none here: nothing to wait for before, and the disk of this workspace after.
+    commands = case.workspace.exec().exec
+    command = {"shell": b"echo x > f; exit 3", "cwd": case.root, "pull": True, "push": True, "syncTimeoutMs": 20000}
+    _, _, exit = await hear(check(await commands.run(command)).events)
+    assert (exit.which(), exit.code, exit.notUpstream) == ("code", 3, "")
+    assert await case.get(b"f") == b"x\n"
+
+
+async def limits_hold_from_the_start(case):
+    commands = case.workspace.exec().exec
+    command = {"shell": b"ulimit -n; ulimit -t", "limits": {"openFiles": 99, "cpuSeconds": 7}}
+    out, _, exit = await hear(check(await commands.run(command)).events)
+    assert (out, exit.code) == (b"99\n7\n", 0), out
+    await refused(commands.run({"argv": [b"no-such-program"], "limits": {"openFiles": 99}}), "ENOENT")
+
+
 async def what_is_no_longer_kept_is_said(case):
     commands = case.workspace.exec().exec
     run = check(await commands.run({"shell": b"head -c 4000000 /dev/zero; echo end"}))
@@ -134,5 +165,8 @@ CASES = [
     another_session_attaches_kills_and_disposes,
     a_terminal_has_a_size_that_changes,
     what_a_command_changed_is_known,
+    of_two_at_once_each_is_told_its_own,
+    a_command_waits_for_upstream_before_and_after,
+    limits_hold_from_the_start,
     what_is_no_longer_kept_is_said,
 ]

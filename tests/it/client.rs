@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wsd::client::{
-    Applied, ChangeKind, Client, ClientError, ClientOptions, FindOptions, GrepOptions, IfExists, Kind,
-    RenameMode, SetTime, WriteOptions, XattrMode,
+    Applied, ChangeKind, Client, ClientError, ClientOptions, Command, CommandEvent, FindOptions, GrepOptions,
+    IfExists, Kind, RenameMode, SetTime, WriteOptions, XattrMode,
 };
 
 const NO_MOUNT: &[(&str, &str)] = &[("FUSE_MOUNT", "none")];
@@ -257,6 +257,39 @@ fn a_read_goes_on_over_cut_connections() {
     });
     daemon.stop();
     place.check();
+}
+
+/// The log keeps all of it, so wherever the cut is, nothing is missing and nothing comes twice.
+#[test]
+fn a_command_is_followed_over_cut_connections() {
+    if !crate::support::has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve_with(&[("EXEC_LOG_MAX_BYTES", "16M")]);
+    let proxy = Proxy::new(daemon.port);
+    run(async {
+        let client = proxy.client().await;
+        for after in [100_000, 700_000, 1_200_000] {
+            let line = "seq 1 200000; echo end >&2; exit 5";
+            proxy.left.store(after, Ordering::SeqCst);
+            let mut command = client.exec(Command::shell(line)).await.unwrap();
+            let (mut said, mut end, mut exits) = (Vec::new(), Vec::new(), Vec::new());
+            while let Some(event) = command.next().await {
+                match event.unwrap() {
+                    CommandEvent::Stdout(bytes) => said.extend_from_slice(&bytes),
+                    CommandEvent::Stderr(bytes) => end.extend_from_slice(&bytes),
+                    CommandEvent::Exit(exit) => exits.push(exit.code),
+                    CommandEvent::Dropped(seq) => panic!("up to {seq} is gone"),
+                }
+            }
+            let whole: String = (1..=200_000).map(|line| format!("{line}\n")).collect();
+            assert!(said == whole.as_bytes(), "cut after {after}: {} bytes", said.len());
+            assert_eq!((&end[..], &exits[..]), (&b"end\n"[..], &[Some(5)][..]));
+            assert!(proxy.left.load(Ordering::SeqCst) > u64::MAX / 2, "it was cut");
+        }
+    });
+    daemon.stop();
 }
 
 #[test]

@@ -228,3 +228,62 @@ fn as_process_one_it_leaves_no_zombies() {
     eventually("the burial of all orphans", || zombies() == 0);
     served.says(&["exec", "-c", "--", "kill -0 1"], 0);
 }
+
+/// The limits are there before the program is: one that was set from outside, after the start, came too late now and then.
+#[test]
+fn a_program_has_its_limits_from_its_first_instruction() {
+    let Some(served) = Served::new() else { return };
+    let all = ["--limit-cpu", "7", "--limit-file", "1024", "--limit-open", "99", "--limit-processes", "5000"];
+    let memory = ["--limit-memory", "1073741824"];
+    let run = [&["exec"][..], &all[..], &memory[..], &["--"]].concat();
+    let say = "grep -E 'cpu time|file size|open files|processes|address space' /proc/self/limits";
+    let said = served.says(&[&run[..], &["sh", "-c", say]].concat(), 0);
+    for (name, limit) in [
+        ("Max cpu time", "7"),
+        ("Max file size", "1024"),
+        ("Max open files", "99"),
+        ("Max processes", "5000"),
+        ("Max address space", "1073741824"),
+    ] {
+        let line = said.lines().find(|line| line.starts_with(name)).unwrap();
+        let words: Vec<&str> = line[name.len()..].split_whitespace().collect();
+        assert_eq!(words[..2], [limit, limit], "{line}");
+    }
+    let many = "for i in $(seq 100); do wsd exec --limit-open 99 -- sh -c 'ulimit -n'; done | sort | uniq -c";
+    let many = many.replace("wsd", WSD);
+    let url = format!("ws://127.0.0.1:{}/ws", served.port);
+    let counted = crate::support::sh_output(&served.place.point, &many, &[("WSD_URL", url.as_ref())]);
+    assert_eq!(text(&counted.stdout).split_whitespace().collect::<Vec<_>>(), ["100", "99"]);
+    assert_eq!(served.says(&["exec", "--limit-cpu", "1", "-c", "--", "while :; do :; done"], 137), "");
+    let cut = "head -c 5000 /dev/zero > big; wc -c < big";
+    assert_eq!(served.says(&["exec", "--limit-file", "1000", "-c", "--", cut], 0).trim(), "1000");
+    // What cannot be started is told as without limits, and the environment is the caller's.
+    let missing = served.wsd(&["exec", "--limit-cpu", "7", "--", "no-such-program"]);
+    assert!(missing.status.code() == Some(1) && text(&missing.stderr).contains("ENOENT"));
+    let denied = served.wsd(&["exec", "--limit-cpu", "7", "--", "/etc/passwd"]);
+    assert!(denied.status.code() == Some(1) && text(&denied.stderr).contains("EACCES"));
+    let env = ["exec", "-e", "PORT=nonsense", "--limit-cpu", "7", "--", "sh", "-c", "echo $PORT $0; exit 6"];
+    assert_eq!(served.says(&env, 6), "nonsense sh\n");
+}
+
+/// Whoever does not read holds up the one command that it does not read.
+#[test]
+fn a_reader_that_is_stuck_holds_up_nobody_else() {
+    let Some(served) = Served::new() else { return };
+    let much = "head -c 100000000 /dev/zero; touch over";
+    let mut stuck: Vec<Child> = (0..4).map(|_| served.start(&["exec", "-c", "--", much])).collect();
+    eventually("all have begun", || served.says(&["ps"], 0).matches("running").count() == 4);
+    for number in 0..20 {
+        let begun = std::time::Instant::now();
+        assert_eq!(served.says(&["exec", "--", "echo", &number.to_string()], 0), format!("{number}\n"));
+        served.says(&["ls", "."], 0);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+    assert!(!served.place.point.join("over").exists(), "they are held up");
+    for child in &mut stuck {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    eventually("without a reader they go on", || !served.says(&["ps"], 0).contains("running"));
+    assert!(served.place.point.join("over").exists());
+}
