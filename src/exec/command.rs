@@ -143,7 +143,7 @@ impl Running {
 
     fn say(&self, said: Said) {
         self.said.fetch_add(1, Ordering::Relaxed);
-        self.state.lock().log.push(said);
+        self.state.lock().push(said);
         self.changed.notify_waiters();
     }
 
@@ -329,7 +329,7 @@ impl Running {
             let mut state = self.state.lock();
             state.end_revision = revision;
             state.ended = Some(Timestamp::now());
-            state.log.push(Said::Exit(Exit { how, timed_out, output_cut, not_upstream }));
+            state.push(Said::Exit(Exit { how, timed_out, output_cut, not_upstream }));
         }
         self.changed.notify_waiters();
         tracing::debug!(id = self.id, ?how, timed_out, output_cut, "a command has ended");
@@ -350,6 +350,20 @@ impl Running {
 }
 
 impl State {
+    fn push(&mut self, said: Said) {
+        self.log.push_for(said, self.slowest());
+    }
+
+    /// The last event that all readers have taken.
+    fn slowest(&self) -> u64 {
+        self.readers.values().min().copied().unwrap_or(u64::MAX)
+    }
+
+    /// A reader has taken something, or has gone: what was kept for it need not be.
+    fn trim(&mut self) {
+        self.log.trim(self.slowest());
+    }
+
     pub(super) fn of(log: Log) -> Self {
         Self {
             log,
@@ -385,7 +399,10 @@ pub struct Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.command.state.lock().readers.remove(&self.key);
+        let mut state = self.command.state.lock();
+        state.readers.remove(&self.key);
+        state.trim();
+        drop(state);
         self.command.changed.notify_waiters();
     }
 }
@@ -422,6 +439,7 @@ impl Reader {
             None => return Ok(None),
         };
         state.readers.insert(self.key, self.at);
+        state.trim();
         drop(state);
         self.command.changed.notify_waiters();
         Ok(Some((events, end)))

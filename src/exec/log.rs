@@ -1,6 +1,7 @@
 //! What a command said, in order, as much of it as is kept.
 //!
-//! Events are numbered from 1 without gaps. Bytes beyond the limit push the oldest events out; the exit stays. Every
+//! Events are numbered from 1 without gaps. Bytes beyond the limit push the oldest events out, but none that somebody who
+//! is attached has not read; the exit stays. Every
 //! event counts for a few bytes more than it says, so that many small ones are bounded too.
 
 use bytes::Bytes;
@@ -127,12 +128,23 @@ impl Log {
         }
     }
 
-    /// Adds an event.
+    /// Adds an event, with nobody there who reads.
     pub(super) fn push(&mut self, said: Said) {
+        self.push_for(said, u64::MAX);
+    }
+
+    /// Adds an event. Of those before it, what the slowest reader has not taken yet stays, whatever the limit: readers hold
+    /// the command up before that is much.
+    pub(super) fn push_for(&mut self, said: Said, slowest: u64) {
         let event = Event { seq: self.last() + 1, said };
         let cost = self.cost() + event.cost();
         self.events.push_back((event, cost));
-        while self.cost() - self.gone > self.limit && self.events.len() > 1 {
+        self.trim(slowest);
+    }
+
+    /// Drops what is beyond the limit and was taken by the slowest reader.
+    pub(super) fn trim(&mut self, slowest: u64) {
+        while self.cost() - self.gone > self.limit && self.events.len() > 1 && self.first <= slowest {
             let Some((_, gone)) = self.events.pop_front() else { break };
             self.gone = gone;
             self.first += 1;
@@ -198,6 +210,19 @@ mod tests {
         assert!(log.exit().is_some());
         let kept = Log::restored(99, log.first(), log.after(1, 9, 99).unwrap());
         assert_eq!((kept.first(), kept.last(), kept.unread(2)), (2, 4, each));
+    }
+
+    /// A reader that was there all the time missed the end of a command: what was left in its pipes came at once, and there
+    /// was more of that than the log keeps.
+    #[test]
+    fn what_a_reader_has_not_taken_stays() {
+        let mut log = Log::new(2 * (4 + OVERHEAD));
+        for text in ["aaaa", "bbbb", "cccc", "dddd"] {
+            log.push_for(out(text), 1);
+        }
+        assert_eq!((log.first(), log.after(1, 9, usize::MAX).unwrap().len()), (2, 3));
+        log.trim(4);
+        assert_eq!(log.first(), 3, "and goes when it has");
     }
 
     #[test]
