@@ -114,7 +114,10 @@ impl Family {
     }
 }
 
-/// The processes below the daemon that are of a session or group, or have a mark.
+/// The processes below the daemon that are of a session or group, have a mark, or descend from one that does.
+///
+/// What loses its parent while this looks moves up to the daemon, past what was seen already: so the daemon's own children
+/// are looked at again.
 fn descendants(leader: u32, id: &str) -> Vec<Process> {
     let mark = format!("{MARK}={id}");
     let is_marked = |pid: u32| {
@@ -122,15 +125,18 @@ fn descendants(leader: u32, id: &str) -> Vec<Process> {
         environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
     };
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
-    let mut ahead = children(std::process::id());
-    while let Some(pid) = ahead.pop() {
-        if !seen.insert(pid) {
-            continue;
-        }
-        ahead.extend(children(pid));
-        let Some(process) = process(pid).filter(|process| !process.is_zombie) else { continue };
-        if process.session == leader || process.group == leader || is_marked(pid) {
-            found.push(process);
+    for _ in 0..2 {
+        let ours = children(std::process::id()).into_iter().filter(|pid| !seen.contains(pid));
+        let mut ahead: Vec<(u32, bool)> = ours.map(|pid| (pid, false)).collect();
+        while let Some((pid, parent_is_one)) = ahead.pop() {
+            if !seen.insert(pid) {
+                continue;
+            }
+            let process = process(pid);
+            let has_sign = |it: Process| it.session == leader || it.group == leader;
+            let is_one = parent_is_one || process.is_some_and(has_sign) || is_marked(pid);
+            ahead.extend(children(pid).into_iter().map(|child| (child, is_one)));
+            found.extend(process.filter(|process| is_one && !process.is_zombie));
         }
     }
     found

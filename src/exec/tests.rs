@@ -142,7 +142,11 @@ impl Place {
 
 fn lives(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    // It is dead, or dying and past the end of its program (PF_EXITING).
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| {
+        let flags: u32 = rest.split(' ').nth(6).unwrap().parse().unwrap();
+        !rest.starts_with('Z') && flags & 4 == 0
+    })
 }
 
 #[test]
