@@ -39,7 +39,8 @@ interface Exec {
   # Names, attributes, sizes, and bytes written past the kernel's cache (O_DIRECT, copy_file_range, fallocate) are exactly
   # those of its processes. Bytes written through the cache (write, mmap) reach the daemon without a process; when a
   # process closes or unmaps the file, the kernel writes them and the file's times back in its name. So of a file that
-  # several have open at once, whoever closes it while it has such bytes is told to have changed it, a reader too. What is
+  # several have open at once, whoever closes it first while it has such bytes is told to have changed it, be it a reader;
+  # and the writer is not, if it writes nothing after that and has done nothing else to the file. What is
   # written back in nobody's name is told of each command that ran then, unless others have changed the same file through
   # the mount meanwhile, and that command has not. Without FUSE (`shim`) nobody is known: only what callers of `Fs` did is
   # left out.
