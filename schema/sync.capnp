@@ -36,12 +36,12 @@ interface Sync {
   fetchChanges @1 (after :Cursor, ignore :List(Text), waitMs :UInt32 = 0) -> (error :Error, portion :Portion);
   # What changed after a cursor; null: everything that there is. To ask with a cursor is to say that everything up to it
   # has been applied for good. With `waitMs` (never more than 60000) an answer that would be empty waits for something.
-  # `ignore`: patterns in the syntax of .gitignore, from the root, of what is to be left out; at most 1024 patterns, 64
-  # KiB in all.
+  # `ignore`: patterns in the syntax of .gitignore, from the root, of what the replica leaves out: it is told of that too,
+  # but without the bytes; at most 1024 patterns, 64 KiB in all.
 
-  readEntries @2 (ids :List(NodeId)) -> (error :Error, entries :Parcel);
+  readEntries @2 (ids :List(NodeId)) -> (error :Error, entries :Parcel, at :Cursor);
   # These nodes as they are, each, in the order asked for (an `Entries`); at most 1024. One that is not there is gone. If
-  # they are more than fit an answer, fewer come: ask for the rest. At least one comes.
+  # they are more than fit an answer, fewer come: ask for the rest. At least one comes. `at`: where the hub is.
 
   hasObjects @3 (hashes :Data) -> (error :Error, lacks :Data);
   # Which of these, at most 1024, the hub does not have.
@@ -126,6 +126,9 @@ struct Hello {
   # What its store has lived through, newest first, at most 1024: older ones may be left out.
   zstd @7 :Bool;
   # It reads zstd. Otherwise what it is sent is plain.
+  heard @8 :Cursor;
+  # Where the hub was when it told the replica something last that the replica has applied (`Portion.now`,
+  # `readEntries`), or took something (`Pushed.taken`), whichever is later; null: it never did.
 }
 
 struct Life {
@@ -147,6 +150,10 @@ struct Welcome {
   stale @4 :Bool;
   # The hub has had more from this replica than the replica knows of: it is a copy of an old state. It must take a new
   # `replica`, and say hello again.
+  restored @5 :Bool;
+  # The hub has never been where the replica has seen it (`cursor`, `heard`): it is a copy of an old state, or another
+  # hub. What the replica believes the hub to have may not be so: it must forget all of that, and begin without a cursor
+  # as one that has never met the hub.
 }
 
 # -- What a node is ----------------------------------------------------------------------------------------------
@@ -256,6 +263,8 @@ struct Portion {
   # There is more at once.
   reset @3 :Bool;
   # The hub does not go on from this cursor: begin without one, as when `Welcome.resumes` is false.
+  now @4 :UInt64;
+  # The hub's last revision: what is told may be as new as that.
 }
 
 struct Object {

@@ -170,15 +170,16 @@ impl Upstream for Link {
             Some(parcel) => self.entries(parcel).await?,
             None => Vec::new(),
         };
-        Ok(Portion { entries, up_to: told.up_to, more: told.more, reset: told.reset })
+        Ok(Portion { entries, up_to: told.up_to, more: told.more, reset: told.reset, now: told.now })
     }
 
-    async fn read_entries(&self, ids: Vec<NodeId>) -> Answer<Vec<Told<Entry>>> {
-        let mut found = Vec::with_capacity(ids.len());
+    async fn read_entries(&self, ids: Vec<NodeId>) -> Answer<(Vec<Told<Entry>>, Cursor)> {
+        let (mut found, mut latest) = (Vec::with_capacity(ids.len()), Cursor::default());
         while found.len() < ids.len() {
             let rest = &ids[found.len()..];
             let asked = rest[..rest.len().min(crate::sync::link::BATCH_ENTRIES)].to_vec();
-            let parcel = self.client.read_entries(asked.clone()).await.map_err(judge)?;
+            let (parcel, at) = self.client.read_entries(asked.clone()).await.map_err(judge)?;
+            latest = at;
             let some = self.entries(parcel).await?;
             let answers = some.iter().zip(&asked).all(|(told, id)| told.what.id == *id);
             if some.is_empty() || some.len() > asked.len() || !answers {
@@ -188,7 +189,7 @@ impl Upstream for Link {
             }
             found.extend(some);
         }
-        Ok(found)
+        Ok((found, latest))
     }
 
     async fn lacks(&self, hashes: Vec<Hash>) -> Answer<Vec<Hash>> {

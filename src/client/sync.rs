@@ -58,8 +58,8 @@ impl Client {
         .await
     }
 
-    /// These nodes as the hub has them: the first of them, at least one.
-    pub async fn read_entries(&self, ids: Vec<NodeId>) -> Result<Parcel, ClientError> {
+    /// These nodes as the hub has them: the first of them, at least one; and where the hub is.
+    pub async fn read_entries(&self, ids: Vec<NodeId>) -> Result<(Parcel, Cursor), ClientError> {
         self.ask(Reads, move |link| {
             let mut request = link.sync().read_entries_request();
             let list = request.get().init_ids(u32::try_from(ids.len()).unwrap_or(u32::MAX));
@@ -69,7 +69,7 @@ impl Client {
                 let answer = asked.await?;
                 let answer = answer.get()?;
                 check(answer.get_error())?;
-                Ok(Parcel::read(answer.get_entries()?)?)
+                Ok((Parcel::read(answer.get_entries()?)?, parcel::read_cursor(answer.get_at()?)?))
             }
         })
         .await

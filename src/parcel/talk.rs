@@ -77,6 +77,9 @@ pub fn write_hello(mut to: hello::Builder<'_>, hello: &Hello) {
     if let Some(cursor) = hello.cursor {
         write_cursor(to.reborrow().init_cursor(), cursor);
     }
+    if let Some(heard) = hello.heard {
+        write_cursor(to.reborrow().init_heard(), heard);
+    }
     let told = &hello.lives[..hello.lives.len().min(LIVES_MAX)];
     let mut lives = to.init_lives(count(told));
     for (index, (life, since)) in (0..).zip(told) {
@@ -97,6 +100,7 @@ pub fn read_hello(from: hello::Reader<'_>) -> Result<Hello, Wrong> {
         empty: from.get_empty(),
         merge: from.get_merge(),
         cursor: if from.has_cursor() { Some(read_cursor(from.get_cursor()?)?) } else { None },
+        heard: if from.has_heard() { Some(read_cursor(from.get_heard()?)?) } else { None },
         lives: lives
             .iter()
             .map(|told| Ok((read_life(told.get_life()?)?, told.get_since())))
@@ -110,6 +114,7 @@ pub fn write_welcome(mut to: welcome::Builder<'_>, welcome: &Welcome) {
     to.set_hub(&welcome.hub.0);
     to.set_resumes(welcome.resumes);
     to.set_stale(welcome.stale);
+    to.set_restored(welcome.restored);
     write_cursor(to.init_current(), welcome.current);
 }
 
@@ -121,6 +126,7 @@ pub fn read_welcome(from: welcome::Reader<'_>) -> Result<Welcome, Wrong> {
         current: read_cursor(from.get_current()?)?,
         resumes: from.get_resumes(),
         stale: from.get_stale(),
+        restored: from.get_restored(),
     })
 }
 
@@ -135,14 +141,16 @@ pub struct PackedPortion {
     pub more: bool,
     /// The hub does not go on from the cursor.
     pub reset: bool,
+    /// The hub's last revision.
+    pub now: crate::store::rows::Revision,
 }
 
 impl PackedPortion {
     /// Packs a portion.
     pub fn pack(portion: &Portion, wanted: Encoding) -> Result<Self, Wrong> {
-        let Portion { entries, up_to, more, reset } = portion;
+        let Portion { entries, up_to, more, reset, now } = portion;
         let packed = if entries.is_empty() { None } else { Some(pack_entries(entries, wanted)?) };
-        Ok(Self { entries: packed, up_to: *up_to, more: *more, reset: *reset })
+        Ok(Self { entries: packed, up_to: *up_to, more: *more, reset: *reset, now: *now })
     }
 
     /// Whether there is anything to tell.
@@ -157,6 +165,7 @@ impl PackedPortion {
         }
         to.set_more(self.more);
         to.set_reset(self.reset);
+        to.set_now(self.now);
         write_cursor(to.init_up_to(), self.up_to);
     }
 
@@ -167,6 +176,7 @@ impl PackedPortion {
             up_to: read_cursor(from.get_up_to()?)?,
             more: from.get_more(),
             reset: from.get_reset(),
+            now: from.get_now(),
         })
     }
 }

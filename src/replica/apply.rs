@@ -52,7 +52,8 @@ impl Shared {
         wait: Option<Duration>,
     ) -> Answer<Event> {
         let portion = link.changes(after, self.settings.ignore.patterns().to_vec(), wait).await?;
-        self.heard((portion.up_to.life != crate::sync::Author::default()).then_some(portion.up_to));
+        let at = Cursor { revision: portion.now.max(portion.up_to.revision), ..portion.up_to };
+        self.heard((at.life != crate::sync::Author::default()).then_some(at));
         let size = |told: &Told<Entry>| {
             let content = told.what.state.as_ref().and_then(|state| state.content);
             content.map_or(0, |content| content.size)
@@ -85,6 +86,13 @@ impl Shared {
         Ok(event)
     }
 
+    /// These nodes as upstream has them.
+    async fn entries<L: Upstream>(&self, link: &L, ids: Vec<NodeId>) -> Answer<Vec<Told<Entry>>> {
+        let (told, at) = link.read_entries(ids).await?;
+        self.heard((!told.is_empty()).then_some(at));
+        Ok(told)
+    }
+
     /// Reads single nodes and applies them.
     pub(super) async fn read<L: Upstream>(
         self: Arc<Self>,
@@ -92,14 +100,14 @@ impl Shared {
         call: Call,
         ids: Vec<NodeId>,
     ) -> Answer<Event> {
-        let told = link.read_entries(ids).await?;
+        let told = self.entries(&*link, ids).await?;
         self.take_in(&*link, call, told, None).await
     }
 
     /// Finds out what became of offers that were not answered.
     pub(super) async fn recover<L: Upstream>(self: Arc<Self>, link: Arc<L>, call: Call) -> Answer<Event> {
         let ids: Vec<NodeId> = self.unanswered.lock().iter().map(|offer| offer.id).collect();
-        let told = link.read_entries(ids).await?;
+        let told = self.entries(&*link, ids).await?;
         let event = self.take_in(&*link, call, told, None).await?;
         if matches!(event, Event::Applied { .. }) {
             let shared = Arc::clone(&self);
@@ -129,7 +137,7 @@ impl Shared {
                 blocking(move || shared.untold(after)).await?
             };
             let done = last.is_none();
-            let told = if ids.is_empty() { Vec::new() } else { link.read_entries(ids).await? };
+            let told = if ids.is_empty() { Vec::new() } else { self.entries(&*link, ids).await? };
             match self.take_in(&*link, call, told, done.then_some(cursor)).await? {
                 Event::Applied { conflicts: more, .. } => conflicts += more,
                 other => return Ok(other),
@@ -192,7 +200,7 @@ impl Shared {
 
     async fn read_more<L: Upstream>(&self, link: &L, ids: Vec<NodeId>, batch: &mut Batch) -> Answer<()> {
         for some in ids.chunks(BATCH_ENTRIES) {
-            let told = link.read_entries(some.to_vec()).await?;
+            let told = self.entries(link, some.to_vec()).await?;
             batch.entries.extend(take_bytes(told, &mut batch.stock));
         }
         Ok(())
@@ -256,7 +264,8 @@ impl Shared {
             return Ok(Attempt::Contents(missing));
         }
         let conflicts = describe(&tree, &plan)?;
-        match site.carry(tree, &plan, stock, Marks { cursor, ..Marks::default() })? {
+        let marks = Marks { cursor, heard: self.latest(), ..Marks::default() };
+        match site.carry(tree, &plan, stock, marks)? {
             Carried::Done(revision) => {
                 self.note_conflicts(&conflicts, revision)?;
                 Ok(Attempt::Done { conflicts: conflicts.len() as u64 })

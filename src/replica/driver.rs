@@ -120,6 +120,12 @@ impl Shared {
         }
     }
 
+    /// Where upstream was when it was heard of last.
+    pub(super) fn latest(&self) -> Option<Cursor> {
+        let latest = *self.upstream.lock();
+        (latest.life != crate::sync::Author::default()).then_some(latest)
+    }
+
     /// A few digits that tell this replica from others, for names.
     pub(super) fn short_name(&self) -> FsResult<String> {
         Ok(self.site.replica()?.to_string().chars().take(8).collect())
@@ -135,6 +141,11 @@ impl Shared {
             empty: site.is_fresh()?,
             merge: self.merge.load(Ordering::Relaxed),
             cursor,
+            heard: site.state()?.heard.map(|(life, revision)| Cursor {
+                life: crate::sync::Author(life),
+                revision,
+                listed: 0,
+            }),
             lives,
         })
     }
@@ -346,6 +357,21 @@ impl<D: Dial> Loop<D> {
                 let shared = Arc::clone(&self.shared);
                 self.answer(call, async move {
                     blocking(move || shared.site.renew()).await?;
+                    Ok(Event::Renewed { call })
+                });
+            }
+            Effect::Forget { call } => {
+                tracing::warn!(
+                    "the upstream is a copy of an older state of itself: everything is compared with it, and what it lost is offered anew"
+                );
+                let shared = Arc::clone(&self.shared);
+                self.answer(call, async move {
+                    blocking(move || {
+                        shared.site.forget_agreement()?;
+                        shared.unanswered.lock().clear();
+                        Ok(())
+                    })
+                    .await?;
                     Ok(Event::Renewed { call })
                 });
             }

@@ -266,7 +266,8 @@ impl Shared {
         }
         let site = &self.site;
         let tree = site.look(&self.settings.ignore)?;
-        let mut change = SyncChange::default();
+        let mut change =
+            SyncChange { heard: self.latest().map(|at| (at.life.0, at.revision)), ..SyncChange::default() };
         for (told, seen) in parcel.offers.iter().zip(&parcel.seen) {
             let Some((ino, revision)) = seen else { continue };
             let mut row = tree.snapshot().sync_node(*ino)?.unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Replicas and a hub over real trees, without a wire between them.
 
 mod ignored;
+mod restored;
 
 use super::{Control, Dial, Replica, Settings};
 use crate::store::rows::{Ino, Kind, ROOT, Revision};
@@ -93,7 +94,7 @@ impl Upstream for Link {
             }
         }
     }
-    async fn read_entries(&self, ids: Vec<NodeId>) -> Answer<Vec<Told<Entry>>> {
+    async fn read_entries(&self, ids: Vec<NodeId>) -> Answer<(Vec<Told<Entry>>, Cursor)> {
         self.ask(move |hub, _| hub.read_entries(&ids)).await
     }
     async fn lacks(&self, hashes: Vec<Hash>) -> Answer<Vec<Hash>> {

@@ -204,12 +204,17 @@ impl sync::Server for SyncObject {
             (_, Err(failure)) => Err(failure),
             (Ok(ids), Ok(_turn)) => {
                 let ask = move |hub: &Hub, _, encoding| {
-                    Ok(parcel::pack_entries(&hub.read_entries(&ids)?, encoding)?)
+                    let (entries, at) = hub.read_entries(&ids)?;
+                    Ok((parcel::pack_entries(&entries, encoding)?, at))
                 };
                 self.as_replica("sync.readEntries", ask).await
             }
         };
-        answer!(results, outcome, |entries| entries.write(results.get().init_entries()));
+        answer!(results, outcome, |told| {
+            let (entries, at) = told;
+            entries.write(results.get().init_entries());
+            parcel::write_cursor(results.get().init_at(), at);
+        });
         Ok(())
     }
 

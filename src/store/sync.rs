@@ -62,6 +62,8 @@ pub struct SyncChange {
     pub gone: BTreeMap<Ino, Revision>,
     /// The upstream's changes are applied up to here.
     pub cursor: Option<CursorRow>,
+    /// Where the upstream was when it took something of ours: its life and revision.
+    pub heard: Option<([u8; 16], Revision)>,
 }
 
 /// Where a replica is with its upstream.
@@ -71,6 +73,7 @@ pub struct SyncState {
     pub replica: [u8; 16],
     pub upstream: Option<[u8; 16]>,
     pub cursor: Option<CursorRow>,
+    pub heard: Option<([u8; 16], Revision)>,
     pub offers: Option<Vec<u8>>,
     pub pushed: Revision,
     pub floor: Revision,
@@ -100,7 +103,7 @@ pub struct PieceRow {
 impl SyncChange {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty() && self.gone.is_empty() && self.cursor.is_none()
+        self.nodes.is_empty() && self.gone.is_empty() && self.cursor.is_none() && self.heard.is_none()
     }
 
     /// Adds a later change to this one.
@@ -108,6 +111,7 @@ impl SyncChange {
         self.nodes.extend(later.nodes);
         self.gone.extend(later.gone);
         self.cursor = later.cursor.or(self.cursor);
+        self.heard = later.heard.or(self.heard);
     }
 }
 
@@ -140,6 +144,12 @@ impl Batch<'_> {
             self.run(
                 "UPDATE sync SET cursor_life = ?2, cursor_revision = ?3, cursor_listed = ?4 WHERE ws = ?1",
                 params![self.ws, cursor.life, cursor.revision as i64, cursor.listed as i64],
+            )?;
+        }
+        if let Some((life, revision)) = &change.heard {
+            self.run(
+                "UPDATE sync SET heard_life = ?2, heard_revision = ?3 WHERE ws = ?1",
+                params![self.ws, life, *revision as i64],
             )?;
         }
         Ok(())
@@ -183,7 +193,9 @@ fn state_row(row: &Row<'_>) -> rusqlite::Result<SyncState> {
     let life: Option<[u8; 16]> = row.get(2)?;
     let unsigned = |at: usize| row.get::<_, i64>(at).map(|value| value as u64);
     let (revision, listed) = (unsigned(3)?, unsigned(4)?);
+    let (heard_life, heard_revision): (Option<[u8; 16]>, Revision) = (row.get(9)?, unsigned(10)?);
     Ok(SyncState {
+        heard: heard_life.map(|life| (life, heard_revision)),
         replica: row.get(0)?,
         upstream: row.get(1)?,
         cursor: life.map(|life| CursorRow { life, revision, listed }),
@@ -303,7 +315,8 @@ impl Store {
     /// Where this replica is with its upstream.
     pub fn sync_state(&self, ws: WorkspaceId) -> StoreResult<SyncState> {
         self.with_reader(|reader| {
-            let sql = "SELECT replica, upstream, cursor_life, cursor_revision, cursor_listed, offers, pushed, floor, conflicts
+            let sql = "SELECT replica, upstream, cursor_life, cursor_revision, cursor_listed, offers, pushed, floor, conflicts,
+                              heard_life, heard_revision
                        FROM sync WHERE ws = ?1";
             Ok(reader.query_row(sql, [ws], state_row)?)
         })
@@ -331,6 +344,20 @@ impl Store {
     pub fn ignored(&self, ws: WorkspaceId) -> StoreResult<Option<String>> {
         self.with_reader(|reader| {
             Ok(reader.query_row("SELECT ignored FROM sync WHERE ws = ?1", [ws], |row| row.get(0))?)
+        })
+    }
+
+    /// Nothing is agreed on with anybody any more: everything has to be told of anew, at both ends.
+    pub fn forget_bases(&self, ws: WorkspaceId) -> StoreResult<()> {
+        self.noting(|tx| {
+            tx.execute("UPDATE sync_node SET base = NULL, settled = 0 WHERE ws = ?1", [ws])?;
+            tx.execute(
+                "UPDATE sync SET cursor_life = NULL, cursor_revision = 0, cursor_listed = 0, offers = NULL,
+                        pushed = 0, heard_life = NULL, heard_revision = 0
+                 WHERE ws = ?1",
+                [ws],
+            )?;
+            Ok(())
         })
     }
 

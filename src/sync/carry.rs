@@ -29,6 +29,8 @@ pub struct Marks {
     pub by_replica: i64,
     /// Upstream's changes are applied up to here with it.
     pub cursor: Option<Cursor>,
+    /// Upstream was here when it told of it.
+    pub heard: Option<Cursor>,
     /// All nodes of the plan count as changed.
     pub touch: bool,
 }
@@ -97,13 +99,14 @@ impl Site {
             revision: cursor.revision,
             listed: cursor.listed,
         });
+        let heard = marks.heard.map(|heard| (heard.life.0, heard.revision));
         let nothing = scions.is_empty() && gone.is_empty();
         let note = |revision: Revision, before: &dyn Fn(Ino) -> Option<Revision>| {
             let gone = gone.into_iter().map(|ino| (ino, revision)).collect();
             let unchanged = parents.into_iter().filter(|parent| before(parent.ino) == Some(parent.revision));
             let parents = unchanged.map(|parent| (parent.ino, SyncNode { settled: revision, ..parent.row }));
             let nodes = notes.into_iter().map(|note| (note.ino, note.at(revision, marks.by_replica)));
-            SyncChange { nodes: parents.chain(nodes).collect(), gone, cursor }
+            SyncChange { nodes: parents.chain(nodes).collect(), gone, cursor, heard }
         };
         if nothing {
             let change = note(present, &|_| None);

@@ -334,6 +334,15 @@ impl Engine {
             self.effects.push(Effect::Renew { call });
             return;
         }
+        if welcome.restored {
+            self.hang_up();
+            (self.cursor, self.known, self.unanswered, self.pushed) = (None, false, false, 0);
+            self.listing = false;
+            let call = self.call();
+            self.link = Link::Renewing(call);
+            self.effects.push(Effect::Forget { call });
+            return;
+        }
         self.link = Link::Up;
         self.effects.push(Effect::Join { workspace: welcome.workspace, hub: welcome.hub });
         if !welcome.resumes || self.cursor.is_none() {

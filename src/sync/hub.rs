@@ -79,8 +79,11 @@ impl Hub {
         }
         let known = self.known(hello.replica)?;
         let stale = known.as_ref().is_some_and(|row| !knows_of(hello, row));
+        let (now, _) = site.store.position(site.ws).map_err(FsError::from)?;
+        let never = |seen: &Cursor| !site.lives.was_at(seen.life, seen.revision, now);
+        let restored = hello.workspace == own && hello.cursor.iter().chain(&hello.heard).any(never);
         let resumes = match hello.cursor {
-            _ if hello.workspace != own => false,
+            _ if hello.workspace != own || restored => false,
             None => false,
             Some(cursor) => self.can_resume(cursor)?,
         };
@@ -101,7 +104,7 @@ impl Hub {
             *visit += 1;
             *visit
         };
-        let welcome = Welcome { workspace: own, hub, current: self.cursor()?, resumes, stale };
+        let welcome = Welcome { workspace: own, hub, current: self.cursor()?, resumes, stale, restored };
         Ok((welcome, Peer { id: hello.replica, visit }))
     }
 
@@ -136,7 +139,7 @@ impl Hub {
         let (entries, up_to) = teller.tell(&changed, up_to)?;
         tree.end()?;
         let up_to = Cursor { life: self.site.life(), revision: up_to, listed };
-        Ok(Portion { entries, up_to, more: up_to.revision < now, reset: false })
+        Ok(Portion { entries, up_to, more: up_to.revision < now, reset: false, now })
     }
 
     fn can_resume(&self, cursor: Cursor) -> FsResult<bool> {
@@ -156,8 +159,8 @@ impl Hub {
         Ok(())
     }
 
-    /// These nodes as they are now.
-    pub fn read_entries(&self, ids: &[NodeId]) -> Answer<Vec<Told<Entry>>> {
+    /// These nodes as they are now, and where the hub is.
+    pub fn read_entries(&self, ids: &[NodeId]) -> Answer<(Vec<Told<Entry>>, Cursor)> {
         let ignore = Ignore::default();
         self.site.gather(ids.iter().copied(), &ignore)?;
         let tree = LocalTree::now(&self.site.store, &self.site.lives, &ignore)?;
@@ -170,8 +173,9 @@ impl Hub {
             let (state, bytes) = seen.map_or((None, None), |seen| (Some(seen.state), seen.bytes));
             entries.push(Told { what: Entry { id: *id, state }, bytes });
         }
+        let at = Cursor { life: self.site.life(), revision: tree.snapshot().revision(), listed: 0 };
         tree.end()?;
-        Ok(entries)
+        Ok((entries, at))
     }
 
     /// Which of these objects are not here.

@@ -44,6 +44,8 @@ pub struct Hello {
     pub merge: bool,
     /// The last answer of the hub that it has applied.
     pub cursor: Option<Cursor>,
+    /// Where the hub was when it told the replica something last, or took something.
+    pub heard: Option<Cursor>,
     /// What its store has lived through, newest first: each life, and the revision at which it began.
     pub lives: Vec<(Author, Revision)>,
 }
@@ -63,6 +65,9 @@ pub struct Welcome {
     /// The hub has had more from this replica than the replica knows of: the replica is a copy of an old state, and
     /// must take a new [`ReplicaId`].
     pub stale: bool,
+    /// The hub has never been where the replica has seen it: the hub is a copy of an old state, or another one. Nothing
+    /// that the two agreed on holds.
+    pub restored: bool,
 }
 
 /// An entry, with the bytes of its content if they are few and the replica may lack them.
@@ -85,6 +90,8 @@ pub struct Portion {
     pub more: bool,
     /// The cursor is too old or of another life: begin at 0 (see [`Welcome::resumes`]).
     pub reset: bool,
+    /// The hub's last revision when it told this: what it tells may be as new as that.
+    pub now: Revision,
 }
 
 /// An object and its bytes.
@@ -152,8 +159,11 @@ pub trait Upstream: Send + Sync + 'static {
         ignore: Vec<String>,
         wait: Option<Duration>,
     ) -> impl Future<Output = Answer<Portion>> + Send;
-    /// These nodes as they are now, in the order asked for.
-    fn read_entries(&self, ids: Vec<super::NodeId>) -> impl Future<Output = Answer<Vec<Told<Entry>>>> + Send;
+    /// These nodes as they are now, in the order asked for, and where the hub is.
+    fn read_entries(
+        &self,
+        ids: Vec<super::NodeId>,
+    ) -> impl Future<Output = Answer<(Vec<Told<Entry>>, Cursor)>> + Send;
     /// Which of these objects the hub lacks.
     fn lacks(&self, hashes: Vec<Hash>) -> impl Future<Output = Answer<Vec<Hash>>> + Send;
     /// The first of these objects, as many as fit an answer, in order; those that the hub does not have are left out,

@@ -51,13 +51,15 @@ impl Lives {
         own.map(|life| (Author(life.author), life.first_revision)).collect()
     }
 
-    /// Whether this store was at a revision in a life of its own.
+    /// Whether this store was at a revision in a life of its own, or before it: what is told from the beginning is told in
+    /// portions that end at revisions of earlier lives.
     pub fn was_at(&self, life: Author, revision: Revision, now: Revision) -> bool {
         let all = self.all.read();
         let mut own = all.iter().filter(|life| life.own).skip_while(|own| own.author != life.0);
-        let Some(life) = own.next() else { return false };
-        let end = own.next().map_or(now, |next| next.first_revision);
-        (life.first_revision..=end).contains(&revision)
+        if own.next().is_none() {
+            return false;
+        }
+        revision <= own.next().map_or(now, |next| next.first_revision)
     }
 
     /// The number of a life, which is noted if it is not known.

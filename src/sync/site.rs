@@ -127,6 +127,12 @@ impl Site {
         Ok(())
     }
 
+    /// Forgets what was agreed on with the upstream, which does not know of it any more.
+    pub fn forget_agreement(&self) -> FsResult<()> {
+        self.commit()?;
+        Ok(self.store.forget_bases(self.ws)?)
+    }
+
     /// Nodes and bytes of files that have changed here after a revision and are not upstream.
     pub fn pending(&self, pushed: Revision) -> FsResult<(u64, u64)> {
         Ok(self.store.pending(self.ws, pushed)?)

@@ -41,6 +41,7 @@ fn hello(replica: u8) -> Hello {
         empty: true,
         merge: false,
         cursor: None,
+        heard: None,
         lives: vec![(Author([replica; 16]), 0)],
     }
 }
@@ -138,7 +139,7 @@ fn what_one_replica_pushes_another_fetches() {
         assert_eq!(fetched, objects);
         let ids: Vec<_> = (2..1000).map(|ino| NodeId { author: Author([1; 16]), ino }).collect();
         let read = two.read_entries(ids.clone()).await.unwrap();
-        assert!(read.iter().map(|told| told.what.id).eq(ids));
+        assert!(read.0.iter().map(|told| told.what.id).eq(ids));
         assert_eq!(two.flush(now.revision).await.unwrap().life, now.life);
         let marks = two.watermarks().await.unwrap();
         let one = marks.iter().find(|mark| mark.replica == ReplicaId([1; 16])).unwrap();

@@ -34,6 +34,7 @@ fn up() -> (Engine, Call) {
         current: at(5),
         resumes: true,
         stale: false,
+        restored: false,
     };
     let (call, held) = asked(&engine.on(Event::Welcomed { call: *call, welcome })).unwrap();
     assert!(!held);

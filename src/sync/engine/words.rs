@@ -31,7 +31,7 @@ pub enum Event {
     Woke { call: Call },
     /// The hub has answered to hello.
     Welcomed { call: Call, welcome: Welcome },
-    /// The replica has a new identity, and has stored it.
+    /// The replica has a new identity, or has forgotten what it believed of the upstream, and has stored that.
     Renewed { call: Call },
     /// There is no connection (any more). May answer any effect that needs one; one such answer is enough.
     Lost {
@@ -101,6 +101,9 @@ pub enum Effect {
     Join { workspace: String, hub: ReplicaId },
     /// Take a new identity as a replica, and store it: `Renewed`, `Failed`.
     Renew { call: Call },
+    /// The upstream is an old copy of itself: forget what was agreed on with it, offers, cursor and what was pushed, durably:
+    /// `Renewed`, `Failed`.
+    Forget { call: Call },
     /// Wait: `Woke`.
     Wake { call: Call, after: Duration },
     /// Ask for changes after the cursor; with `wait`, for that long: `Pulled`, `Lost`, `TurnedAway`, `Failed`. If another

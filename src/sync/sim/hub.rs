@@ -11,30 +11,43 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 pub(super) enum Request {
-    Hello { replica: ReplicaId, cursor: Option<Cursor>, lives: Vec<(Author, Revision)> },
-    Changes { after: Option<Cursor>, wait: bool },
+    Hello {
+        replica: ReplicaId,
+        cursor: Option<Cursor>,
+        heard: Option<Cursor>,
+        lives: Vec<(Author, Revision)>,
+    },
+    Changes {
+        after: Option<Cursor>,
+        wait: bool,
+    },
     Entries(Vec<NodeId>),
-    Push { offers: Vec<Offer>, up_to: Revision, life: Author },
+    Push {
+        offers: Vec<Offer>,
+        up_to: Revision,
+        life: Author,
+    },
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Response {
     Welcome(Welcome),
-    Portion { entries: Vec<Entry>, up_to: Cursor, more: bool, reset: bool },
-    Entries(Vec<Entry>),
+    Portion { entries: Vec<Entry>, up_to: Cursor, more: bool, reset: bool, now: Revision },
+    Entries(Vec<Entry>, Cursor),
     Pushed(Pushed),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Memory {
     connection: u64,
     pushed: Option<(Author, Revision)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Hub {
     pub(super) tree: Model,
-    pub(super) life: Author,
+    /// Its lives, each with the revision at which it began.
+    lives: Vec<(Author, Revision)>,
     /// Whose change was the last one of a node.
     last: BTreeMap<NodeId, ReplicaId>,
     gone: BTreeMap<NodeId, Revision>,
@@ -50,7 +63,7 @@ impl Hub {
         let life = Author([200; 16]);
         Self {
             tree: Model::new(life),
-            life,
+            lives: vec![(life, 0)],
             last: BTreeMap::new(),
             gone: BTreeMap::new(),
             pruned: 0,
@@ -60,7 +73,8 @@ impl Hub {
     }
 
     pub(super) fn current(&self) -> Cursor {
-        Cursor { life: self.life, revision: self.tree.revision, listed: 0 }
+        let life = self.lives.last().map(|(life, _)| *life).unwrap();
+        Cursor { life, revision: self.tree.revision, listed: 0 }
     }
 
     /// Takes note of what somebody has changed.
@@ -85,6 +99,20 @@ impl Hub {
         }
     }
 
+    fn was_at(&self, seen: Cursor) -> bool {
+        let Some(at) = self.lives.iter().position(|(life, _)| *life == seen.life) else { return false };
+        seen.revision <= self.lives.get(at + 1).map_or(self.tree.revision, |(_, began)| *began)
+    }
+
+    /// Begins another life, as a copy of what it was.
+    pub(super) fn restored(mut self, number: u8) -> Self {
+        let life = Author([201 + number; 16]);
+        self.tree.author = life;
+        self.lives.push((life, self.tree.revision));
+        self.connections.clear();
+        self
+    }
+
     /// Forgets what is gone.
     pub(super) fn prune(&mut self) {
         self.pruned = self.tree.revision;
@@ -94,8 +122,8 @@ impl Hub {
     /// Answers; `None`: when there is something to tell.
     pub(super) fn answer(&mut self, connection: u64, request: &Request, dice: &mut Dice) -> Option<Response> {
         match request {
-            Request::Hello { replica, cursor, lives } => {
-                Some(Response::Welcome(self.welcome(connection, *replica, *cursor, lives)))
+            Request::Hello { replica, cursor, heard, lives } => {
+                Some(Response::Welcome(self.welcome(connection, *replica, (*cursor, *heard), lives)))
             }
             Request::Changes { after, wait } => {
                 let replica = *self.connections.get(&connection)?;
@@ -103,7 +131,7 @@ impl Hub {
             }
             Request::Entries(ids) => {
                 let entry = |id: &NodeId| Entry { id: *id, state: self.tree.state(*id).cloned() };
-                Some(Response::Entries(ids.iter().map(entry).collect()))
+                Some(Response::Entries(ids.iter().map(entry).collect(), self.current()))
             }
             Request::Push { offers, up_to, life } => self.push(connection, offers, (*life, *up_to)),
         }
@@ -113,7 +141,7 @@ impl Hub {
         &mut self,
         connection: u64,
         replica: ReplicaId,
-        cursor: Option<Cursor>,
+        (cursor, heard): (Option<Cursor>, Option<Cursor>),
         lives: &[(Author, Revision)],
     ) -> Welcome {
         let memory = self.replicas.entry(replica).or_insert(Memory { connection, pushed: None });
@@ -124,14 +152,14 @@ impl Hub {
             let end = |at: usize| if at == 0 { Revision::MAX } else { lives[at - 1].1 };
             position.is_none_or(|at| end(at) < up_to)
         });
+        let restored = cursor.iter().chain(&heard).any(|seen| !self.was_at(*seen));
         let resumes = cursor.is_none_or(|cursor| self.knows(cursor));
-        Welcome { workspace: "w".into(), hub: ReplicaId([9; 16]), current: self.current(), resumes, stale }
+        let current = self.current();
+        Welcome { workspace: "w".into(), hub: ReplicaId([9; 16]), current, resumes, stale, restored }
     }
 
     fn knows(&self, cursor: Cursor) -> bool {
-        cursor.life == self.life
-            && cursor.revision <= self.tree.revision
-            && cursor.revision.max(cursor.listed) >= self.pruned
+        self.was_at(cursor) && cursor.revision.max(cursor.listed) >= self.pruned
     }
 
     fn portion(
@@ -143,7 +171,13 @@ impl Hub {
     ) -> Option<Response> {
         if after.is_some_and(|after| !self.knows(after)) {
             let up_to = self.current();
-            return Some(Response::Portion { entries: Vec::new(), up_to, more: false, reset: true });
+            return Some(Response::Portion {
+                entries: Vec::new(),
+                up_to,
+                more: false,
+                reset: true,
+                now: up_to.revision,
+            });
         }
         let is_new = |revision: Revision| after.is_none_or(|after| revision > after.revision);
         let live = self.tree.live().map(|(id, _)| (self.tree.nodes[&id].revision, id));
@@ -166,7 +200,13 @@ impl Hub {
         };
         all.retain(|(revision, _)| *revision <= up_to.revision);
         let entries = all.iter().map(|(_, id)| Entry { id: *id, state: self.tree.state(*id).cloned() });
-        Some(Response::Portion { entries: entries.collect(), up_to, more, reset: false })
+        Some(Response::Portion {
+            entries: entries.collect(),
+            up_to,
+            more,
+            reset: false,
+            now: self.tree.revision,
+        })
     }
 
     fn push(&mut self, connection: u64, offers: &[Offer], up_to: (Author, Revision)) -> Option<Response> {

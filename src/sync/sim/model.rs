@@ -92,6 +92,11 @@ impl Model {
         self.nodes.iter().filter_map(|(id, local)| Some((*id, local.state.as_ref()?)))
     }
 
+    /// All contents that are there, by their numbers.
+    pub(super) fn contents(&self) -> impl Iterator<Item = u64> {
+        self.live().filter_map(|(_, state)| state.content).map(|content| content.size)
+    }
+
     /// Sets what a node is, at the current revision.
     pub(super) fn set(&mut self, id: NodeId, state: Option<State>) {
         let old = self.nodes.remove(&id);

@@ -20,6 +20,7 @@ pub(super) struct Disk {
     pub(super) tree: Model,
     pub(super) cursor: Option<Cursor>,
     pub(super) pushed: Revision,
+    heard: Option<Cursor>,
     unanswered: Vec<Offer>,
     id: ReplicaId,
     lives: Vec<(Author, Revision)>,
@@ -96,6 +97,8 @@ pub(super) struct Replica {
     held: Vec<Entry>,
     told: BTreeSet<NodeId>,
     task: Option<Task>,
+    /// Where the hub was when it was heard of last.
+    latest: Option<Cursor>,
     pub(super) events: VecDeque<Event>,
     pub(super) timers: Vec<(u64, Call)>,
     pub(super) outbox: Vec<Question>,
@@ -110,7 +113,15 @@ impl Replica {
         let mut tree = Model::new(Author([number + 1; 16]));
         tree.ignores = ignores;
         let id = ReplicaId([number + 1; 16]);
-        let disk = Disk { tree, cursor: None, pushed: 0, unanswered: Vec::new(), id, lives: Vec::new() };
+        let disk = Disk {
+            tree,
+            cursor: None,
+            pushed: 0,
+            heard: None,
+            unanswered: Vec::new(),
+            id,
+            lives: Vec::new(),
+        };
         let mut replica = Self {
             number,
             live: disk.clone(),
@@ -125,6 +136,7 @@ impl Replica {
             held: Vec::new(),
             told: BTreeSet::new(),
             task: None,
+            latest: None,
             events: VecDeque::new(),
             timers: Vec::new(),
             outbox: Vec::new(),
@@ -151,6 +163,7 @@ impl Replica {
         self.held.clear();
         self.told.clear();
         self.task = None;
+        self.latest = None;
         self.events.clear();
         self.timers.clear();
         self.outbox.clear();
@@ -221,8 +234,8 @@ impl Replica {
             Effect::Dial { call, cursor } => {
                 self.asks += 1;
                 self.connection = Some(u64::from(self.lives) << 40 | self.asks << 8 | u64::from(self.number));
-                let (replica, lives) = (self.live.id, self.live.lives.clone());
-                self.ask(call, Asked::Hello, Request::Hello { replica, cursor, lives }, dice);
+                let (replica, lives, heard) = (self.live.id, self.live.lives.clone(), self.live.heard);
+                self.ask(call, Asked::Hello, Request::Hello { replica, cursor, heard, lives }, dice);
             }
             Effect::HangUp => {
                 self.connection = None;
@@ -235,6 +248,17 @@ impl Replica {
                 self.ids += 1;
                 self.live.id.0[1] = self.ids;
                 self.live.id.0[2] = self.lives;
+                self.save();
+                self.events.push_back(Event::Renewed { call });
+            }
+            Effect::Forget { call } => {
+                let known: Vec<NodeId> = self.live.tree.nodes.keys().copied().collect();
+                for id in known {
+                    self.live.tree.set_base(id, None);
+                }
+                (self.live.cursor, self.live.heard, self.live.pushed) = (None, None, 0);
+                self.latest = None;
+                self.live.unanswered.clear();
                 self.save();
                 self.events.push_back(Event::Renewed { call });
             }
@@ -328,6 +352,7 @@ impl Replica {
         if cursor.is_some() {
             self.live.cursor = cursor;
         }
+        self.live.heard = self.latest.or(self.live.heard);
         self.save();
         self.events.push_back(Event::LocalChanged { revision: self.live.tree.revision });
         self.events.push_back(Event::Applied { call, conflicts: plan.conflicts.len() as u64 });
@@ -397,6 +422,8 @@ impl Replica {
         match answer {
             Pushed::Taken(cursor) => {
                 *taken = Some(cursor);
+                self.latest = Some(cursor);
+                self.live.heard = Some(cursor);
                 for offer in sent {
                     let tree = &mut self.live.tree;
                     if !tree.nodes.contains_key(&offer.id) && offer.state.is_some() {
@@ -422,6 +449,12 @@ impl Replica {
         }
     }
 
+    fn hear_of(&mut self, at: Cursor) {
+        if self.latest.is_none_or(|latest| latest.life != at.life || at.revision > latest.revision) {
+            self.latest = Some(at);
+        }
+    }
+
     /// Hears from the hub.
     pub(super) fn hear(&mut self, connection: u64, ask: u64, response: Response, dice: &mut Dice) {
         if self.connection != Some(connection) {
@@ -430,13 +463,15 @@ impl Replica {
         let Some((call, asked)) = self.outstanding.remove(&ask) else { return };
         match response {
             Response::Welcome(welcome) => self.events.push_back(Event::Welcomed { call, welcome }),
-            Response::Portion { entries, up_to, more, reset } => {
+            Response::Portion { entries, up_to, more, reset, now } => {
+                self.hear_of(Cursor { revision: now, ..up_to });
                 assert_eq!(asked, Asked::Pull);
                 let count = entries.len() as u64;
                 self.held = entries;
                 self.events.push_back(Event::Pulled { call, up_to, more, reset, entries: count, bytes: 0 });
             }
-            Response::Entries(read) => {
+            Response::Entries(read, at) => {
+                self.hear_of(at);
                 if let Some(Task::Plan { entries, .. }) = &mut self.task {
                     entries.extend(read);
                     self.plan(dice);

@@ -61,6 +61,11 @@ fn and_so_it_does_when_replicas_change_their_minds_about_what_they_leave_out() {
 }
 
 #[test]
+fn and_so_it_does_when_the_hub_is_an_old_copy_of_itself() {
+    run(World::forgetful, seeds());
+}
+
+#[test]
 fn what_was_found_once_is_not_found_again() {
     run(World::new, REGRESSIONS.iter().map(|(seed, _)| *seed));
 }

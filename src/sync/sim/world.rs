@@ -34,6 +34,10 @@ pub(super) struct World {
     dice: Dice,
     /// Decides when a replica begins to leave things out, or ends it; none: that never happens.
     whims: Option<Dice>,
+    /// Decides when the hub is copied, and when the copy is restored; none: that never happens.
+    fate: Option<Dice>,
+    hub_copy: Option<Hub>,
+    restored: u8,
     hub: Hub,
     replicas: Vec<Replica>,
     /// Who is cut off.
@@ -71,6 +75,9 @@ impl World {
         Self {
             dice,
             whims: None,
+            fate: None,
+            hub_copy: None,
+            restored: 0,
             hub: Hub::new(),
             copies: replicas.iter().map(|_| None).collect(),
             replicas,
@@ -88,6 +95,11 @@ impl World {
     /// The same, but what replicas leave out changes from time to time.
     pub(super) fn fickle(seed: u64) -> Self {
         Self { whims: Some(Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 1)), ..Self::new(seed) }
+    }
+
+    /// The same, but the hub is an old copy of itself from time to time.
+    pub(super) fn forgetful(seed: u64) -> Self {
+        Self { fate: Some(Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 2)), ..Self::new(seed) }
     }
 
     /// Lets it go wild, then lets it come to rest, and looks at what has come of it.
@@ -120,6 +132,7 @@ impl World {
             self.restart(at, disk);
         }
         self.disturb_rarely(at);
+        self.disturb_hub();
     }
 
     fn disturb_rarely(&mut self, at: usize) {
@@ -144,6 +157,27 @@ impl World {
             }
             40..50 => self.time_out(),
             _ => {}
+        }
+    }
+
+    fn disturb_hub(&mut self) {
+        let Some(fate) = &mut self.fate else { return };
+        if fate.one_in(150) {
+            self.hub_copy = Some(self.hub.clone());
+        }
+        if fate.one_in(300)
+            && let Some(copy) = self.hub_copy.take()
+        {
+            let held: BTreeSet<u64> =
+                self.replicas.iter().flat_map(|replica| replica.live.tree.contents()).collect();
+            // What nobody else has yet is nowhere any more.
+            let lost = self.hub.tree.contents().filter(|content| !held.contains(content));
+            self.ledger.excused.extend(lost);
+            self.restored += 1;
+            self.hub = copy.restored(self.restored);
+            for replica in &mut self.replicas {
+                replica.cut(&mut self.dice);
+            }
         }
     }
 

@@ -1,0 +1,65 @@
+//! A hub that was stopped, and one that is an old copy of itself.
+
+use super::*;
+
+/// The hub of a store's file.
+fn hub_at(path: &Path) -> Arc<Site> {
+    site(&Location::File(path.to_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_of_several_portions_is_told_by_a_hub_that_was_restarted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hub.db");
+    let hub = hub_at(&path);
+    let many = crate::sync::link::BATCH_ENTRIES * 2 + 10;
+    for number in 0..many {
+        Tree(&hub).write(&format!("f{number}"), b"x");
+    }
+    hub.vfs.shutdown().unwrap();
+    drop(hub);
+    let (hub, a) = (hub_at(&path), site(&Location::Memory));
+    let ra = replica(&a, &Way::to(&hub));
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    assert!(Tree(&a).has(&format!("f{}", many - 1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_hub_lost_that_was_restored_is_brought_back_by_its_replicas() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("hub.db"), dir.path().join("copy.db"));
+    let (a, b) = (site(&Location::Memory), site(&Location::Memory));
+    let hub = hub_at(&path);
+    let way = Way::to(&hub);
+    let (ra, rb) = (replica(&a, &way), replica(&b, &way));
+    Tree(&a).write("old", b"as it was");
+    Tree(&a).write("same", b"never changed");
+    in_step(&[&hub, &a, &b], &[&ra.control(), &rb.control()]).await;
+    hub.commit().unwrap();
+    for suffix in ["", "-wal"] {
+        std::fs::copy(
+            dir.path().join(format!("hub.db{suffix}")),
+            dir.path().join(format!("copy.db{suffix}")),
+        )
+        .unwrap();
+    }
+    Tree(&a).write("new", b"made after the copy");
+    Tree(&a).write("old", b"changed after the copy");
+    in_step(&[&hub, &a, &b], &[&ra.control(), &rb.control()]).await;
+    ra.stop(Duration::from_secs(5)).await;
+    rb.stop(Duration::from_secs(5)).await;
+    drop((way, hub));
+
+    let hub = hub_at(&copy);
+    assert!(!Tree(&hub).has("new"));
+    let way = Way::to(&hub);
+    let (ra, rb) = (replica(&a, &way), replica(&b, &way));
+    in_step(&[&hub, &a, &b], &[&ra.control(), &rb.control()]).await;
+    let th = Tree(&hub);
+    assert_eq!(th.read("new"), b"made after the copy");
+    let contents: Vec<Vec<u8>> =
+        th.dump().keys().filter(|path| path.starts_with("/old")).map(|path| th.read(&path[1..])).collect();
+    assert!(contents.contains(&b"changed after the copy".to_vec()), "{contents:?}");
+    let conflicts = th.dump().keys().filter(|path| path.contains("same.conflict")).count();
+    assert_eq!(conflicts, 0, "what is the same on both sides is no conflict");
+}
