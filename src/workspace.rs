@@ -39,7 +39,7 @@ impl Workspace {
             events: config.shim.events,
             adopt: config.shim.adopt,
             shadow: shadow_of(store.location()),
-            identity: store.uuid(store.workspace())?,
+            identity: store.created(store.workspace())?.to_string(),
         };
         let mount = match Mount::start(&vfs, &config.mount_point, config.mount, &shim) {
             Ok(mount) => mount,

@@ -25,7 +25,7 @@ pub struct ShimSettings {
     pub adopt: bool,
     /// Where what both sides agreed on is kept; `None`: nowhere.
     pub shadow: Option<PathBuf>,
-    /// Which workspace it is.
+    /// Which store it is: what was agreed on is about its nodes.
     pub identity: String,
 }
 

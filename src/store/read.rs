@@ -35,7 +35,14 @@ pub struct Counts {
 }
 
 impl Store {
-    /// The workspace's id, the same for ever.
+    /// When the workspace was made here, nanoseconds since the epoch: it stays when the id becomes that of an upstream.
+    pub fn created(&self, ws: WorkspaceId) -> StoreResult<i64> {
+        self.with_reader(|reader| {
+            Ok(reader.query_row("SELECT created FROM workspace WHERE id = ?1", [ws], |row| row.get(0))?)
+        })
+    }
+
+    /// The workspace's id. Joining an upstream gives it that of the upstream.
     pub fn uuid(&self, ws: WorkspaceId) -> StoreResult<String> {
         self.with_reader(|reader| {
             Ok(reader.query_row("SELECT uuid FROM workspace WHERE id = ?1", [ws], |row| row.get(0))?)
