@@ -7,6 +7,7 @@
 //! beside. Files are written under a name of our own and get theirs when they are whole (`place`); what a crash leaves
 //! of those is cleared away at the start (`leftovers`).
 
+mod along;
 mod leftovers;
 mod place;
 mod resolve;
@@ -218,6 +219,17 @@ impl Tree for Disk {
             return Ok(None);
         }
         Ok(found)
+    }
+
+    fn look_along<'a>(
+        &self,
+        places: &mut dyn Iterator<Item = (&'a Path, &'a Facts)>,
+        each: &mut dyn FnMut(&'a Path, &'a Facts, Outcome<Option<Facts>>),
+    ) {
+        let mut way = along::Way::new(self);
+        for (path, expected) in places {
+            each(path, expected, way.look(path));
+        }
     }
 
     fn read(

@@ -4,10 +4,12 @@
 //! at again in the next pass. What cannot be done now is on the agenda with a time; what one side cannot have is left
 //! out, and listed.
 //!
-//! `sight`: looking. `act`: doing one step. `copy`: a file, in portions. `scan`: looking around without being told.
+//! `sight`: looking. `act`: doing one step. `copy`: a file, in portions. `links`: which names
+//! are meant. `scan`: looking around without being told.
 
 mod act;
 mod copy;
+mod links;
 mod scan;
 mod sight;
 

@@ -1,7 +1,8 @@
 //! Passes, for as long as the workspace is in service.
 //!
 //! A thread waits for either side to say that something changed, for what is on the agenda, and for the time to look
-//! around. Another one keeps what was agreed on, because bringing things to the disk takes its time. Who needs the two to be in step right now makes a pass in their own thread, between two of its.
+//! around. Another one keeps what was agreed on, because bringing things to the disk takes its time.
+//! Who needs the two to be in step right now makes a pass in their own thread, between two of its.
 
 use crate::disk::Disk;
 use crate::engine::{Engine, Forget, Haste, Stats};
@@ -22,9 +23,11 @@ const KEEP: Duration = Duration::from_secs(1);
 /// How often to look around where events come.
 const EASY: Duration = Duration::from_secs(1);
 
-/// The part of the time that looking around may take, in thousandths; and for how long more after something happened.
-const SHARE: u32 = 4;
-const BUSY_SHARE: u32 = 30;
+/// The part of a processor's time that looking around may take, in tenths of a thousandth: where events come, where none
+/// do, and for some time after something happened.
+const EASY_SHARE: u32 = 40;
+const SHARE: u32 = 75;
+const BUSY_SHARE: u32 = 300;
 const BUSY: Duration = Duration::from_secs(10);
 
 /// How long somebody may be held up until both sides are in step.
@@ -245,7 +248,8 @@ impl Shared {
     }
 
     fn run(&self) {
-        let step = if self.disk.has_events() { EASY.max(self.poll) } else { self.poll };
+        let told = self.disk.has_events();
+        let (step, quiet) = if told { (EASY.max(self.poll), EASY_SHARE) } else { (self.poll, SHARE) };
         let mut next_look = Instant::now() + step;
         let mut busy_until = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
@@ -258,8 +262,8 @@ impl Shared {
             let progress = {
                 let mut engine = self.engine.lock();
                 if looks {
-                    let share = if busy_until > Instant::now() { BUSY_SHARE } else { SHARE };
-                    engine.look_around(step * share / 1000);
+                    let share = if busy_until > Instant::now() { BUSY_SHARE } else { quiet };
+                    engine.look_around(step * share / 10_000);
                     next_look = Instant::now() + step;
                 }
                 engine.pass(Haste::Patient)

@@ -8,7 +8,7 @@
 pub mod file;
 
 use crate::path;
-use crate::tree::{Digest, Facts, Path};
+use crate::tree::{Digest, Facts, Kind, Path};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
@@ -68,6 +68,8 @@ pub struct Shadow {
     entries: BTreeMap<Path, Entry>,
     by_work: ById,
     by_host: ById,
+    /// Which of the places are directories of the host.
+    dirs: BTreeSet<Path>,
     /// Places whose entry is another one than in the file.
     unsaved: BTreeSet<Path>,
 }
@@ -76,6 +78,11 @@ impl Shadow {
     /// What was agreed on at a place.
     pub fn get(&self, path: &[u8]) -> Option<&Entry> {
         self.entries.get(path)
+    }
+
+    /// The same, with the place as it is kept here.
+    pub fn get_key_value(&self, path: &[u8]) -> Option<(&Path, &Entry)> {
+        self.entries.get_key_value(path)
     }
 
     /// Places.
@@ -109,9 +116,15 @@ impl Shadow {
         self.entries.range::<[u8], _>((Bound::Included(&from[..]), to.as_ref().map(|to| &to[..])))
     }
 
-    /// The places between bounds, in the order of bytes.
-    pub fn range(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> impl Iterator<Item = (&Path, &Entry)> {
-        self.entries.range::<[u8], _>(bounds)
+    /// The places from one on, that one included, in the order of bytes.
+    pub fn starting_at(&self, place: &[u8]) -> impl Iterator<Item = (&Path, &Entry)> {
+        self.entries.range::<[u8], _>((Bound::Included(place), Bound::Unbounded))
+    }
+
+    /// The directories of the host from a place on, that one included, in the order of bytes.
+    pub fn dirs_starting_at(&self, place: &[u8]) -> impl Iterator<Item = (&Path, &Entry)> {
+        let dirs = self.dirs.range::<[u8], _>((Bound::Included(place), Bound::Unbounded));
+        dirs.filter_map(|dir| self.entries.get_key_value(dir))
     }
 
     /// The names in a directory.
@@ -141,6 +154,9 @@ impl Shadow {
         self.by_work.entry(entry.work.id).or_default().insert(path.clone());
         self.by_host.entry(entry.host.id).or_default().insert(path.clone());
         self.unsaved.insert(path.clone());
+        if entry.host.kind == Kind::Dir {
+            self.dirs.insert(path.clone());
+        }
         self.entries.insert(path, entry);
     }
 
@@ -148,6 +164,7 @@ impl Shadow {
     pub fn remove(&mut self, path: &[u8]) -> Option<Entry> {
         let entry = self.entries.remove(path)?;
         self.unsaved.insert(path.to_vec());
+        self.dirs.remove(path);
         for (index, id) in [(&mut self.by_work, entry.work.id), (&mut self.by_host, entry.host.id)] {
             if let Some(paths) = index.get_mut(&id) {
                 paths.remove(path);
@@ -182,7 +199,6 @@ impl Shadow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Kind;
 
     pub(super) fn entry(id: u64) -> Entry {
         let facts =
@@ -220,5 +236,25 @@ mod tests {
         assert_eq!(shadow.by_id(Side::Work, 2).collect::<Vec<_>>(), [b"e/f/x/y"]);
         assert_eq!(shadow.by_id(Side::Host, 102).count(), 1);
         assert_eq!(shadow.by_id(Side::Host, 2).count(), 0);
+    }
+
+    #[test]
+    fn directories_are_known_as_such_until_they_are_none() {
+        let mut shadow = Shadow::default();
+        let dir = |id| {
+            let Entry { work, host, digest } = entry(id);
+            Entry { work, host: Facts { kind: Kind::Dir, ..host }, digest }
+        };
+        for (at, path) in ["a", "b", "c"].iter().enumerate() {
+            shadow.put(path.as_bytes().to_vec(), dir(at as u64));
+        }
+        shadow.put(b"a/file".to_vec(), entry(7));
+        shadow.put(b"b".to_vec(), entry(8));
+        shadow.rename(b"c", b"d");
+        let dirs =
+            |from: &[u8]| shadow.dirs_starting_at(from).map(|(path, _)| path.clone()).collect::<Vec<_>>();
+        assert_eq!(dirs(b""), [b"a", b"d"]);
+        assert_eq!(dirs(b"d"), [b"d"]);
+        assert_eq!(shadow.starting_at(b"a/file").count(), 3);
     }
 }

@@ -148,6 +148,18 @@ pub trait Tree: Send + Sync {
     /// What is at a path, if anything.
     fn look(&self, path: &[u8]) -> Outcome<Option<Facts>>;
 
+    /// Looks at one place after the other, and passes on what was expected there and what is. Cheaper than
+    /// [`Tree::look`] for each of them, if places that are near each other follow each other.
+    fn look_along<'a>(
+        &self,
+        places: &mut dyn Iterator<Item = (&'a Path, &'a Facts)>,
+        each: &mut dyn FnMut(&'a Path, &'a Facts, Outcome<Option<Facts>>),
+    ) {
+        for (path, expected) in places {
+            each(path, expected, self.look(path));
+        }
+    }
+
     /// Reads a file in portions, and says what is known of the node afterwards. `Changed` if another node is there.
     fn read(
         &self,

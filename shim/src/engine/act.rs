@@ -23,6 +23,7 @@ impl Engine {
         wish: Option<&Wish>,
     ) -> bool {
         let sight = |side: Side| sights[side as usize];
+        let step = self.mind_links(path, step, sights);
         let done = match step {
             Step::Rest => Ok(()),
             Step::Forget => {
@@ -45,6 +46,7 @@ impl Engine {
         self.settled(path);
         match step {
             Step::Copy(Side::Work) | Step::Set(Side::Work) | Step::Remove(Side::Host) => {
+                self.scanner.remember(path);
                 self.stats.to_host += 1;
             }
             Step::Copy(Side::Host) | Step::Set(Side::Host) | Step::Remove(Side::Work) => {

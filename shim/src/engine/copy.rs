@@ -85,7 +85,8 @@ impl Engine {
             seen.change = UNTRUSTED;
         }
         // Written to, or replaced by another one? Only then may other names of the node keep the old bytes.
-        let keep_node = self.shadow.get(path).is_none_or(|entry| entry.facts(from).id == source.id);
+        let is_same = self.shadow.get(path).is_none_or(|entry| entry.facts(from).id == source.id);
+        let keep_node = is_same && there.is_none_or(|there| !self.is_apart(path, from, source, there));
         let attributes = self.attributes(path, from, source, there);
         let copy = stage.place(&attributes, there, keep_node)?;
         let digest = *hasher.finalize().as_bytes();

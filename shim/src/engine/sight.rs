@@ -128,6 +128,9 @@ impl Engine {
                     self.nothing_below(view, side, &path);
                 }
                 if facts.kind == Kind::Dir && (all || !self.was_this_dir(side, &path, facts.id)) {
+                    if side == Side::Host {
+                        self.scanner.lists(&path, &facts);
+                    }
                     ahead.push(path.clone());
                 }
                 listed.insert(path);

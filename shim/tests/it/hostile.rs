@@ -146,7 +146,7 @@ fn a_fifo_in_the_place_of_a_file_holds_nobody_up() {
     assert_eq!(disk.read(b"file", &facts, &mut |_| Ok(())), Err(Fault::Changed));
 }
 
-fn engine(work: &Mem, root: &Path) -> Engine {
+pub(crate) fn engine(work: &Mem, root: &Path) -> Engine {
     let disk = Arc::new(Disk::open(root, false).unwrap());
     Engine::new(Arc::new(work.clone()), disk, Shadow::default(), Box::new(|_| Ok(())))
 }

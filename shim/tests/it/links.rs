@@ -1,0 +1,101 @@
+//! Hard links, where the two sides do not have the same ones: bytes must not go to names that are not meant.
+
+use crate::hostile::engine;
+use crate::mem::Mem;
+use crate::model::{Host, Shown, User, settle};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use wsd_shim::Engine;
+use wsd_shim::shadow::Side;
+
+fn file(bytes: &[u8]) -> Shown {
+    Shown::File(bytes.to_vec(), 0o644)
+}
+
+fn look(engine: &mut Engine) {
+    engine.look_at_all(Side::Host);
+    settle(engine, 0);
+}
+
+fn nodes(work: &Mem) -> usize {
+    work.state().names.values().collect::<BTreeSet<_>>().len()
+}
+
+/// Another file with the same bytes, mode and time.
+fn renew(dir: &Path, name: &str) {
+    let metadata = fs::metadata(dir.join(name)).unwrap();
+    fs::copy(dir.join(name), dir.join("tmp")).unwrap();
+    let copy = fs::File::options().write(true).open(dir.join("tmp")).unwrap();
+    copy.set_modified(metadata.modified().unwrap()).unwrap();
+    fs::rename(dir.join("tmp"), dir.join(name)).unwrap();
+}
+
+/// The edit of one name went to all names that the workspace's node had, and from there back to the host.
+#[test]
+fn a_link_that_was_broken_without_a_change_of_bytes_is_broken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (work, host) = (Mem::default(), Host(dir.path().to_path_buf()));
+    let mut engine = engine(&work, dir.path());
+    work.make(b"a", &file(b"one"));
+    User::link(&work, b"a", b"b");
+    settle(&mut engine, 0);
+    renew(dir.path(), "b");
+    look(&mut engine);
+    assert_eq!(nodes(&work), 2);
+    host.rewrite(b"b", b"other");
+    look(&mut engine);
+    assert_eq!((&work.all()[&b"a"[..]], &work.all()[&b"b"[..]]), (&file(b"one"), &file(b"other")));
+    assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"one");
+}
+
+/// Nothing was agreed on, so nobody saw the link being broken.
+#[test]
+fn what_is_linked_in_the_workspace_only_is_edited_alone() {
+    for attributes in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (work, host) = (Mem::default(), Host(dir.path().to_path_buf()));
+        work.make(b"a", &file(b"same"));
+        User::link(&work, b"a", b"b");
+        host.make(b"a", &file(b"same"));
+        host.make(b"b", &file(b"same"));
+        let mut engine = engine(&work, dir.path());
+        settle(&mut engine, 0);
+        let edited = if attributes {
+            host.chmod(b"b", 0o600);
+            Shown::File(b"same".to_vec(), 0o600)
+        } else {
+            host.rewrite(b"b", b"longer than before");
+            file(b"longer than before")
+        };
+        look(&mut engine);
+        for all in [work.all(), host.all()] {
+            assert_eq!((&all[&b"a"[..]], &all[&b"b"[..]]), (&file(b"same"), &edited));
+        }
+    }
+}
+
+#[test]
+fn links_that_are_made_anew_are_links_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let work = Mem::default();
+    let mut engine = engine(&work, dir.path());
+    work.make(b"a", &file(b"one"));
+    work.make(b"c", &file(b"one"));
+    User::link(&work, b"a", b"b");
+    settle(&mut engine, 0);
+    // A new pair in the place of the old one, with the same bytes.
+    renew(dir.path(), "a");
+    fs::remove_file(dir.path().join("b")).unwrap();
+    fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
+    look(&mut engine);
+    let names = |work: &Mem| work.state().names.clone();
+    assert_eq!(names(&work)[&b"a"[..]], names(&work)[&b"b"[..]]);
+    // And one that had the same bytes all along.
+    fs::remove_file(dir.path().join("c")).unwrap();
+    fs::hard_link(dir.path().join("a"), dir.path().join("c")).unwrap();
+    look(&mut engine);
+    assert_eq!(nodes(&work), 1);
+    assert_eq!(fs::metadata(dir.path().join("c")).unwrap().nlink(), 3);
+}
