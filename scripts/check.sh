@@ -75,12 +75,25 @@ fi
 step "release build, installed"
 cargo install --locked --quiet --path . --root "$target/installed"
 "$target/installed/bin/wsd" --version
+step "the image, and the README's containers"
+containers="not run"
+if [ "$(id -u)" = 0 ] && has podman && has crun && has debootstrap; then
+    scripts/containers.sh "$target/installed/bin/wsd" | tee target/containers.log
+    if reason=$(sed -n 's/^SKIPPED containers: //p' target/containers.log) && [ -n "$reason" ]; then
+        excuse "containers" "$reason"
+    else
+        containers="run with podman"
+    fi
+else
+    excuse "containers" "podman, crun or debootstrap is not installed, or this is not root"
+fi
 step "conformance of the mount (the quick part)"
 WSD="$target/installed/bin/wsd" scripts/conformance.sh --quick | tee target/conformance
 
 step "summary"
 echo "tests:       $tests run, all passed"
 echo "fuzzing:     $fuzzed"
+echo "containers:  $containers"
 echo "conformance: $(sed -n 's/^conformance: //p' target/conformance)"
 if [ -s "$WSD_TEST_SKIPPED" ]; then
     echo "skipped:     $(wc -l < "$WSD_TEST_SKIPPED")"
