@@ -5,12 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// Each block of shell commands, by its first word or two, and who runs it.
+/// Each block of shell commands, by how it begins, and the test that runs it.
 const BLOCKS: &[(&str, &str)] = &[
     ("scripts/demo.sh", "the_main_job_is_done"),
     ("scripts/check.sh", "ci_runs_what_the_readme_says"),
     ("cargo install", "it_is_installed_and_used"),
-    ("wsd serve", "the_workspace_is_driven_from_outside"),
+    ("wsd serve --mount-point", "the_workspace_is_driven_from_outside"),
+    ("wsd serve --port", "a_hub_and_two_replicas"),
+    ("wsd serve --fuse-mount shim", "a_directory_on_a_laptop"),
     ("cargo run --example drive", "the_examples_run"),
     ("docker build", "the_containers_work"),
 ];
@@ -38,11 +40,21 @@ fn port() -> u16 {
 
 /// Pastes into a shell that finds our build as `wsd`.
 fn paste(script: &str, port: u16) -> Output {
+    let script = format!("export PORT={port}\n{script}");
+    shell(&script).current_dir(root()).output().unwrap()
+}
+
+/// The same somewhere else, which is home.
+fn paste_at(script: &str, home: &Path) -> Output {
+    shell(script).current_dir(home).env("HOME", home).output().unwrap()
+}
+
+fn shell(script: &str) -> Command {
     let path = format!("{}:{}", Path::new(WSD).parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("bash");
-    command.args(["-c", &format!("set -e\n{script}")]).current_dir(root()).env("PATH", path);
-    command.env("PORT", port.to_string()).env_remove("WSD_URL").stdin(Stdio::null());
-    command.output().unwrap()
+    command.args(["-c", &format!("set -e\n{script}")]).env("PATH", path);
+    command.env_remove("WSD_URL").stdin(Stdio::null());
+    command
 }
 
 fn said(output: &Output) -> String {
@@ -53,11 +65,20 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn every_block_is_run_by_somebody() {
+    let tests = std::fs::read_to_string(root().join("tests/it/readme.rs")).unwrap();
     for block in blocks() {
-        let runs = BLOCKS.iter().any(|(beginning, _)| block.starts_with(beginning));
-        assert!(runs, "nobody runs this block:\n{block}");
+        let runs = BLOCKS.iter().filter(|(beginning, _)| block.starts_with(beginning)).count();
+        assert_eq!(runs, 1, "so many run this block:\n{block}");
     }
-    BLOCKS.iter().for_each(|(beginning, _)| drop(block(beginning)));
+    for (beginning, test) in BLOCKS {
+        let (_, body) = tests.split_once(&format!("fn {test}()")).unwrap();
+        let body = body.split_once("\n}\n").unwrap().0;
+        let words: Vec<&str> = beginning.split(' ').collect();
+        let named =
+            (1..=words.len()).any(|count| body.contains(&format!("\"{}\"", words[..count].join(" "))));
+        assert!(named, "{test} does not run the block {beginning:?}");
+        drop(block(beginning));
+    }
 }
 
 #[test]
@@ -111,7 +132,7 @@ fn the_workspace_is_driven_from_outside() {
         return;
     }
     let place = Place::new();
-    let block = block("wsd serve")
+    let block = block("wsd serve --mount-point")
         .replace("/tmp/ws.db", place.store.to_str().unwrap())
         .replace("/tmp/ws ", &format!("{} ", place.point.display()));
     // A person takes a moment to type the second line; here somebody has to wait for the daemon.
@@ -144,16 +165,65 @@ fn the_examples_run() {
     daemon.stop();
 }
 
-/// Needs a container runtime and images from the net. `packages` shows the same with what every Linux has.
+#[test]
+fn a_hub_and_two_replicas() {
+    if !(has_fuse() && has("git")) {
+        return;
+    }
+    let place = Place::new();
+    let dir = place.dir.path().canonicalize().unwrap();
+    let mut script = block("wsd serve --port").replace("/tmp/", &format!("{}/", dir.display()));
+    for given in ["4570", "4571", "4572"] {
+        script = script.replace(given, &port().to_string());
+    }
+    // A person ends them one by one.
+    let script =
+        format!("git config --global init.defaultBranch main\ntrap 'kill $(jobs -p); wait' EXIT\n{script}");
+    let said = said(&paste_at(&script, &dir));
+    assert!(said.ends_with("written at one\n?? file\n"), "{said}");
+    for store in ["hub.db", "one.db", "two.db"] {
+        let check = Command::new(WSD).args(["check", "--db"]).arg(dir.join(store)).output().unwrap();
+        assert!(check.status.success(), "{store}: {}", text(&check.stdout));
+    }
+}
+
+#[test]
+fn a_directory_on_a_laptop() {
+    let home = tempfile::tempdir().unwrap();
+    let project = home.path().join("project");
+    std::fs::create_dir(&project).unwrap();
+    std::fs::write(project.join("mine"), "here before\n").unwrap();
+    let block = block("wsd serve --fuse-mount shim");
+    // A person takes a moment to type the second line.
+    let (serve, rest) = block.split_once('\n').unwrap();
+    let wait = "for _ in $(seq 100); do wsd info > /dev/null 2>&1 && break; sleep 0.1; done";
+    let script = format!(
+        "export PORT={}\n{serve}\ntrap 'kill $!; wait $!' EXIT\n{wait}\n{rest}\nwsd cat mine\n\
+         echo saved > ~/project/saved; until wsd cat saved 2> /dev/null; do sleep 0.02; done",
+        port()
+    );
+    let said = said(&paste_at(&script, home.path()));
+    assert!(said.contains(" mine\n") && said.ends_with("here before\nsaved\n"), "{said}");
+    assert!(std::fs::read_to_string(project.join("made-by-a-command")).unwrap().contains(':'));
+}
+
+/// `scripts/containers.sh` runs the block as it is written, with podman in the place of docker, as a part of
+/// `scripts/check.sh`; here it is with docker, where that is.
 #[test]
 fn the_containers_work() {
+    let script = std::fs::read_to_string(root().join("scripts/containers.sh")).unwrap();
+    assert!(script.contains("/^docker build/") && script.contains("README.md"), "it reads the block");
+    assert!(
+        std::fs::read_to_string(root().join("scripts/check.sh")).unwrap().contains("scripts/containers.sh")
+    );
+    let block = block("docker build");
+    assert!(block.contains("\ndocker run --rm "), "the script waits before the last command");
     let reachable = Command::new("docker").args(["image", "inspect", "debian:bookworm-slim"]).output();
     if !reachable.is_ok_and(|output| output.status.success()) {
-        println!("no container runtime with images here: `packages` stands for it");
         return;
     }
     let undo = "trap 'docker rm -f wsd; umount /srv/workspace' EXIT\n";
-    let said = said(&paste(&format!("{undo}{}", block("docker build")), 0));
+    let said = said(&paste(&format!("{undo}{block}"), 0));
     assert!(said.contains("file"), "{said}");
 }
 
