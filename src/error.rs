@@ -53,8 +53,14 @@ pub enum FsError {
 
 /// The system's words for an error, in one line, without its number.
 pub fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let words = text.split(" (os error").next().unwrap_or_default();
+    plain_words(&error.to_string())
+}
+
+/// The same for what has come as text, wherever in it the number is.
+pub fn plain_words(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let words = parts.fold(first, |text, part| text + part.split_once(')').map_or("", |(_, rest)| rest));
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

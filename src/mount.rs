@@ -83,7 +83,9 @@ pub enum MountError {
          taken over with --adopt (SHIM_ADOPT=1)"
     )]
     Adopt { point: PathBuf, name: String },
-    #[error("the directory {point:?} cannot be kept in step: {reason}")]
+    #[error(
+        "the directory {point:?} cannot be kept in step: {reason}; give another with --mount-point (MOUNT_POINT)"
+    )]
     Shim { point: PathBuf, reason: String },
     #[error("FUSE cannot mount at {point:?}: {}; {}", plain(source), point::advice())]
     Fuse { point: PathBuf, source: std::io::Error },

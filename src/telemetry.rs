@@ -1,6 +1,7 @@
 //! The log: to standard error, and to a file if one is named.
 
 use crate::config::LogConfig;
+use crate::error::plain;
 use crate::mount::LOG_EXCEPTIONS;
 use std::fs::File;
 use std::io;
@@ -12,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
-#[error("the log file {path:?} cannot be written: {source}")]
+#[error("the log file {path:?} cannot be written: {}; give another with LOG_FILE", plain(source))]
 pub struct LogError {
     path: PathBuf,
     source: io::Error,

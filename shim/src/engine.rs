@@ -102,6 +102,8 @@ pub struct Stats {
     pub to_work: u64,
     /// Versions of the host that were kept beside the workspace's.
     pub conflicts: u64,
+    /// How many places have an owner in the workspace that they do not have on the host.
+    pub other_owners: usize,
     /// How many places one side cannot have.
     pub left_out: usize,
     /// The first of them, and why.
@@ -431,6 +433,7 @@ impl Engine {
         };
         Stats {
             agreed: self.shadow.len(),
+            other_owners: self.shadow.iter().filter(|(_, entry)| entry.has_other_owners()).count(),
             waiting: self.agenda.len(),
             left_out: self.left_out.len(),
             left_out_list: list(&self.left_out),

@@ -49,6 +49,9 @@ pub struct Options {
     pub shadow: Option<PathBuf>,
     /// Which workspace this is.
     pub identity: Vec<u8>,
+    /// No node of the workspace has a later [`Facts::change`](crate::tree::Facts::change): what was agreed on about later
+    /// ones is of a workspace that has been put back to an earlier state since.
+    pub newest: u64,
 }
 
 /// Why a directory is not kept in step.
@@ -224,10 +227,12 @@ fn remembered(disk: &Disk, options: &Options) -> Result<(Option<ShadowFile>, Sha
     let failed = |source| Error::Shadow { path: path.clone(), source };
     let identity = [&options.identity[..], b"\n", &disk.identity()?].concat();
     let (mut file, shadow) = ShadowFile::load(path.clone(), identity).map_err(failed)?;
-    let shadow = match shadow {
+    let is_of_now = |shadow: &Shadow| shadow.iter().all(|(_, entry)| entry.work.change <= options.newest);
+    let shadow = match shadow.filter(is_of_now) {
         Some(shadow) => shadow,
         None => {
             let mut shadow = refuse()?;
+            file.distrust();
             let batch = file.prepare(&mut shadow);
             file.write(batch).map_err(failed)?;
             shadow

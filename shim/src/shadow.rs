@@ -51,6 +51,11 @@ impl Entry {
         }
     }
 
+    /// Whether the two nodes belong to different users or groups.
+    pub fn has_other_owners(&self) -> bool {
+        (self.work.uid, self.work.gid) != (self.host.uid, self.host.gid)
+    }
+
     /// The node of a side, to be changed.
     pub fn facts_mut(&mut self, side: Side) -> &mut Facts {
         match side {

@@ -1,5 +1,6 @@
 //! Why a call failed, and whether it changed anything.
 
+use crate::error::plain_words;
 use crate::parcel::Wrong;
 use std::borrow::Cow;
 use wsd_schema::common_capnp::{self, error};
@@ -39,7 +40,7 @@ pub enum ClientError {
         reason: String,
     },
     /// Nobody answered there, or nobody who speaks our language.
-    #[error("cannot connect to {url}: {reason}; {advice}")]
+    #[error("cannot connect to {url}: {}; {advice}", plain_words(reason))]
     Connect {
         /// What was tried.
         url: String,
@@ -57,7 +58,7 @@ pub enum ClientError {
         url: String,
     },
     /// The connection went away under a call.
-    #[error("the connection to {url} was lost: {reason}")]
+    #[error("the connection to {url} was lost: {}", plain_words(reason))]
     Lost {
         /// To whom.
         url: String,
@@ -67,7 +68,10 @@ pub enum ClientError {
         applied: Applied,
     },
     /// An answer that makes no sense.
-    #[error("{url} gave an answer that makes no sense: {reason}; is it a wsd of another version?")]
+    #[error(
+        "{url} gave an answer that makes no sense: {}; is it a wsd of another version?",
+        plain_words(reason)
+    )]
     Protocol {
         /// By whom.
         url: String,

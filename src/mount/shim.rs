@@ -6,6 +6,7 @@
 mod tree;
 
 use super::{MountError, point};
+use crate::error::plain_words;
 use crate::vfs::Vfs;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -67,6 +68,7 @@ pub struct ShimStats {
     pub to_host: u64,
     pub to_workspace: u64,
     pub conflicts: u64,
+    pub other_owners: usize,
     pub left_out: usize,
     pub left_out_paths: Vec<Astray>,
     pub failing: usize,
@@ -83,12 +85,13 @@ impl Directory {
             adopt: settings.adopt,
             shadow: settings.shadow.clone(),
             identity: settings.identity.clone().into_bytes(),
+            newest: vfs.revision(),
         };
         let tree = Arc::new(Workspace::new(Arc::clone(vfs)));
         let shim = Shim::start(tree, at, &options, |wake| vfs.on_change(wake));
         let shim = shim.map_err(|error| match error {
             wsd_shim::Error::NotEmpty(name) => MountError::Adopt { point: at.to_path_buf(), name },
-            error => MountError::Shim { point: at.to_path_buf(), reason: error.to_string() },
+            error => MountError::Shim { point: at.to_path_buf(), reason: plain_words(&error.to_string()) },
         })?;
         Ok(Self(Arc::new(shim)))
     }
@@ -130,6 +133,7 @@ impl Directory {
             to_host: stats.to_host,
             to_workspace: stats.to_work,
             conflicts: stats.conflicts,
+            other_owners: stats.other_owners,
             left_out: stats.left_out,
             left_out_paths: list(stats.left_out_list),
             failing: stats.failing,

@@ -132,3 +132,63 @@ fn a_daemon_that_is_down() {
         }
     }
 }
+
+/// Nobody, somebody else, and a daemon that is spoken to in the wrong way: what it was, and what to do.
+#[test]
+fn an_address_that_leads_to_no_daemon() {
+    let place = Place::new();
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    // Takes connections and hangs up.
+    let rude = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let rude_port = rude.local_addr().unwrap().port();
+    std::thread::spawn(move || rude.incoming().for_each(drop));
+    let at = |port: u16, scheme: &str| format!("{scheme}://127.0.0.1:{port}/ws");
+    let cases: [(String, &[&str]); 6] = [
+        (at(1, "ws"), &["Connection refused", "is the daemon running there?", "--url"]),
+        ("ws://no-such-host.invalid:45678/ws".to_owned(), &["no-such-host.invalid", "lookup", "--url"]),
+        (at(rude_port, "ws"), &["cannot connect to", "is it a wsd?"]),
+        (
+            at(daemon.port, "wss"),
+            &["cannot connect to wss://", "is its certificate one that this machine trusts?"],
+        ),
+        (format!("ws://127.0.0.1:{}/elsewhere", daemon.port), &["cannot connect to", "404"]),
+        ("127.0.0.1:45678".to_owned(), &["is not the address of a daemon", "ws://127.0.0.1:45678/ws"]),
+    ];
+    for (url, parts) in cases {
+        let mut client = Command::new(WSD);
+        client.args(["ls"]).env_clear().env("WSD_URL", &url);
+        says(&client.output().unwrap(), parts);
+    }
+    daemon.stop();
+}
+
+/// The daemon works without its upstream; the log says what is wrong and what to do, once, and so does `wsd sync`.
+#[test]
+fn an_upstream_that_is_down_or_wants_another_secret() {
+    let hub_place = Place::new();
+    let hub = hub_place.serve_with(&[("FUSE_MOUNT", "none"), ("WSD_TOKEN", "s3cret")]);
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let cases = [(nowhere, "is the daemon running there?"), (hub.port, "set UPSTREAM_TOKEN")];
+    for (port, advice) in cases {
+        let place = Place::new();
+        let url = format!("ws://127.0.0.1:{port}");
+        let daemon = place.serve_with(&[("FUSE_MOUNT", "none"), ("UPSTREAM_URL", &url), ("SYNC_GRACE", "0")]);
+        crate::support::eventually(advice, || place.log().contains(advice));
+        let told = place.log();
+        let lines: Vec<&str> = told.lines().filter(|line| line.contains(" sync: ")).collect();
+        assert!(lines.iter().all(|line| line.contains(&url) && !line.contains("os error")), "{told}");
+        let mut client = Command::new(WSD);
+        let output = client.args(["sync"]).env_clear().env("PORT", daemon.port.to_string()).output();
+        let status = text(&output.unwrap().stdout);
+        assert!(status.contains(advice) && !status.contains("os error"), "{status}");
+        daemon.stop();
+    }
+    hub.stop();
+}
+
+#[test]
+fn a_log_file_that_cannot_be_written() {
+    let place = Place::new();
+    let output = place.command().env("LOG_FILE", "/proc/no/log").env("FUSE_MOUNT", "none").output().unwrap();
+    says(&output, &["the log file \"/proc/no/log\" cannot be written", "LOG_FILE"]);
+}

@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("exec", &["clock", "store"]),
     ("rpc", &["clock", "store", "vfs", "service", "exec", "wire", "metrics", "sync", "parcel", "replica"]),
     ("config", &["mount", "store", "sync"]),
-    ("telemetry", &["config", "mount"]),
+    ("telemetry", &["error", "config", "mount"]),
     ("workspace", &["error", "store", "vfs", "mount", "config"]),
     ("outbound", &["client", "rpc"]),
     (
@@ -44,7 +44,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "upstream",
         ],
     ),
-    ("client", &["wire", "store", "sync", "parcel"]),
+    ("client", &["error", "wire", "store", "sync", "parcel"]),
     ("upstream", &["client", "store", "sync", "parcel", "replica"]),
     ("cli", &["exec", "sync", "parcel", "config", "telemetry", "store", "mount", "daemon", "client"]),
 ];

@@ -1,13 +1,20 @@
-//! What docs/operations.md says of backups is so.
+//! What docs/operations.md says of backups is so, and its table of messages has those that there are.
 
 use crate::support::{Place, WSD, has, noise, text};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn document() -> String {
+    fs::read_to_string(root().join("docs/operations.md")).unwrap()
+}
+
 fn block() -> String {
-    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
-    let document = fs::read_to_string(document).unwrap();
+    let document = document();
     let (_, after) = document.split_once("## Backup and restore\n").unwrap();
     let (_, block) = after.split_once("```sh\n").unwrap();
     block.split_once("```").unwrap().0.to_owned()
@@ -62,4 +69,94 @@ fn a_backup_of_a_running_daemon_is_whole_and_a_copy_of_the_file_is_not() {
     let is_whole =
         Command::new(WSD).args(["check", "--db"]).arg(&copies[1]).output().unwrap().status.success();
     assert!(!is_whole || files(&copies[1]) != "first\n", "the WAL was not copied");
+}
+
+/// All sources of a directory but tests, each literal in one line, as it is printed.
+fn sources(directory: &Path, into: &mut String) {
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        if path.is_dir() {
+            sources(&path, into);
+        } else if name.to_str().is_some_and(|name| name.ends_with(".rs") && name != "tests.rs") {
+            let text = fs::read_to_string(path).unwrap();
+            let mut parts = text.split("\\\n");
+            into.push_str(parts.next().unwrap());
+            parts.for_each(|part| into.push_str(part.trim_start()));
+        }
+    }
+}
+
+/// What a literal says, without what is filled in: the parts that are words.
+fn words(text: &str, is_gap: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    for word in text.split_inclusive(' ') {
+        if is_gap(word.trim()) {
+            parts.push(String::new());
+        } else {
+            parts.last_mut().unwrap().push_str(word);
+        }
+    }
+    let trim = |part: &String| part.trim().trim_end_matches([':', ';', ',']).to_owned();
+    parts.iter().map(trim).filter(|part| part.len() > 3).collect()
+}
+
+/// What the system says, not we.
+const OF_THE_SYSTEM: &[&str] = &[
+    "Address already in use",
+    "Permission denied",
+    "Read-only file system",
+    "Connection refused",
+    "failed to lookup address information",
+    "Transport endpoint is not connected",
+    "Authorization: Bearer",
+];
+
+#[test]
+fn the_table_has_the_messages_that_there_are() {
+    let mut source = String::new();
+    sources(&root().join("src"), &mut source);
+    let document = document();
+    let (_, table) = document.split_once("## Every message, and what to do\n").unwrap();
+    let rows: Vec<&str> =
+        table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Message")).collect();
+    assert!(rows.len() > 50, "{}", rows.len());
+    // From the table to the sources.
+    let mut listed = String::new();
+    for row in &rows {
+        let message = row.split(" | ").next().unwrap();
+        for code in message.split('`').skip(1).step_by(2) {
+            listed.push_str(code);
+            listed.push('\n');
+            let is_gap = |word: &str| {
+                let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
+                word.starts_with("...")
+                    || (bare.len() == 1 || bare.len() > 1 && !bare.starts_with('E'))
+                        && bare.chars().all(|c| c.is_uppercase())
+            };
+            for part in words(code, is_gap) {
+                let part = OF_THE_SYSTEM.iter().fold(part, |part, said| part.replace(said, ""));
+                let part = part.trim_matches([' ', ':', ';']);
+                assert!(source.contains(part), "no source says {part:?}, which is in the table: {row}");
+            }
+        }
+    }
+    // From the sources to the table: every error that has words of its own.
+    let mut count = 0;
+    for literal in source.split("#[error(").skip(1) {
+        let Some(literal) = literal.trim_start().strip_prefix('"') else { continue };
+        let literal = literal.split("\",").next().unwrap().split("\")").next().unwrap();
+        let spaced = literal.replace('{', " {").replace('}', "} ").replace("\\\"", "\"");
+        let parts = words(&spaced, |word| word.starts_with('{'));
+        if parts.is_empty() {
+            continue;
+        }
+        count += 1;
+        let is_listed = parts.iter().any(|part| {
+            let beginning = part.split([':', ';', ',']).next().unwrap();
+            let beginning = beginning.strip_suffix(" (there is").unwrap_or(beginning);
+            beginning.len() > 5 && listed.contains(beginning)
+        });
+        assert!(is_listed, "the table has no row for {literal:?}");
+    }
+    assert!(count > 60, "{count}");
 }

@@ -105,24 +105,34 @@ fn a_rename_on_the_host_keeps_the_node() {
 
 #[test]
 fn a_command_sees_the_workspace_and_the_workspace_sees_the_command() {
-    let place = Place::new();
-    let daemon = serve(&place);
-    for round in 0..25 {
-        let word = format!("round {round}");
-        put(&daemon, "in", word.as_bytes());
-        let seen = ask(&daemon, &["exec", "-c", "--", "cat in; cp in out; mkdir -p d; ln -sfn in d/link"]);
-        assert_eq!(seen, word);
-        // With no waiting in between.
-        assert_eq!(get(&daemon, "out").as_deref(), Some(word.as_bytes()));
-        assert_eq!(get(&daemon, "d/link"), None, "a link that leads nowhere");
+    // The second one is told of nothing, and looks around by itself once a minute.
+    for settings in [&[][..], &[("SHIM_EVENTS", "0"), ("SHIM_POLL_MS", "60000")]] {
+        let place = Place::new();
+        let daemon = place.serve_with(&[SHIM, settings].concat());
+        for round in 0..25 {
+            let word = format!("round {round}");
+            put(&daemon, "in", word.as_bytes());
+            let script =
+                "cat in; cp in out; mkdir -p d; ln -sfn in d/link; mkdir -p deep/$0; mv out deep/$0/out";
+            let seen = ask(&daemon, &["exec", "--", "sh", "-c", script, &format!("d{round}")]);
+            assert_eq!(seen, word);
+            // With no waiting in between.
+            assert_eq!(get(&daemon, &format!("deep/d{round}/out")).as_deref(), Some(word.as_bytes()));
+            assert_eq!(get(&daemon, "d/link"), None, "a link that leads nowhere");
+        }
+        let id = ask(&daemon, &["exec", "-d", "-c", "--", "echo new > made; rm in"]);
+        eventually("the changes of the command", || {
+            let changes = ask(&daemon, &["ps", "--changes", id.trim()]);
+            changes.contains("made") && changes.contains("/in")
+        });
+        // A file that is written to all the time, and one that is removed, hold nobody up.
+        let said =
+            ask(&daemon, &["exec", "-c", "--", "for i in 1 2 3; do echo $i >> log; done; cat log; rm made"]);
+        assert_eq!(said, "1\n2\n3\n");
+        assert_eq!((get(&daemon, "log").as_deref(), get(&daemon, "made")), (Some(&b"1\n2\n3\n"[..]), None));
+        daemon.stop();
+        place.check();
     }
-    let id = ask(&daemon, &["exec", "-d", "-c", "--", "echo new > made; rm out"]);
-    eventually("the changes of the command", || {
-        let changes = ask(&daemon, &["ps", "--changes", id.trim()]);
-        changes.contains("made") && changes.contains("out")
-    });
-    daemon.stop();
-    place.check();
 }
 
 #[test]
@@ -200,6 +210,32 @@ fn an_ordinary_user_has_read_only_directories() {
     let modes = sh(&daemon.path(""), "stat -c '%a %n' locked locked/*");
     assert_eq!(modes, "555 locked\n444 locked/one\n600 locked/three\n");
     assert_eq!(daemon.stat("/shim/failing"), 0);
+    daemon.stop();
+    place.check();
+}
+
+/// A container's root may not give owners: those stay in the workspace, and the files are on the host all the same.
+#[test]
+fn a_root_that_may_not_give_owners() {
+    if !(is_root() && has("setpriv")) {
+        return;
+    }
+    let place = Place::new();
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-chown", "--inh-caps=-chown", WSD, "serve"]).env("FUSE_MOUNT", "shim");
+    command.env("PORT", "0").env("WSD_DB", &place.store).env("MOUNT_POINT", &place.point);
+    let daemon = place.start(command);
+    let tar = place.dir.path().join("tree.tar");
+    sh(
+        place.dir.path(),
+        "mkdir -p t/d && echo one > t/d/file && ln -s file t/d/link && tar --owner=1234 --group=1234 -cf tree.tar -C t d",
+    );
+    ask(&daemon, &["import", tar.to_str().unwrap()]);
+    ask(&daemon, &["exec", "-c", "--", "cat d/link && echo two >> d/file"]);
+    assert_eq!(fs::read(daemon.path("d/file")).unwrap(), b"one\ntwo\n");
+    assert_eq!((daemon.stat("/shim/failing"), daemon.stat("/shim/otherOwners")), (0, 3));
+    let stat: serde_json::Value = serde_json::from_str(&ask(&daemon, &["stat", "--json", "d/file"])).unwrap();
+    assert!(stat.to_string().contains("\"uid\":1234"), "an edit on the host leaves the owner alone: {stat}");
     daemon.stop();
     place.check();
 }
@@ -348,6 +384,34 @@ fn a_directory_with_files_is_refused_or_taken_over() {
     fs::remove_dir_all(&place.point).unwrap();
     let daemon = serve(&place);
     assert_eq!(fs::read(daemon.path("mine")).unwrap(), b"was here before");
+    daemon.stop();
+    place.check();
+}
+
+/// What was agreed on after the backup was made is not a removal.
+#[test]
+fn a_store_that_was_restored_from_a_backup_removes_nothing() {
+    let place = Place::new();
+    let daemon = serve(&place);
+    fs::write(daemon.path("early"), b"in the backup").unwrap();
+    comes_in(&daemon, "early", b"in the backup");
+    daemon.stop();
+    let backup = fs::read(&place.store).unwrap();
+    let daemon = serve(&place);
+    fs::write(daemon.path("late"), b"not in the backup").unwrap();
+    comes_in(&daemon, "late", b"not in the backup");
+    daemon.stop();
+    fs::write(&place.store, backup).unwrap();
+    let output = place.command().args(["serve", "--fuse-mount", "shim"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("--adopt"), "{said}");
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "shim"), ("SHIM_ADOPT", "1")]);
+    assert_eq!(get(&daemon, "late").as_deref(), Some(&b"not in the backup"[..]));
+    assert_eq!(fs::read(daemon.path("early")).unwrap(), b"in the backup");
+    compare(&daemon);
+    daemon.stop();
+    let daemon = serve(&place);
+    assert_eq!(daemon.stat("/shim/conflicts"), 0);
     daemon.stop();
     place.check();
 }

@@ -3,6 +3,7 @@
 use super::{Attributes, Disk, Facts, Outcome, Stage, fault, io, times};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::Write;
 
@@ -18,6 +19,15 @@ pub(super) struct Staged<'a> {
 /// The owner that attributes say.
 pub(super) fn owner(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))
+}
+
+/// What came of giving something an owner. Root may lack that right, a container may not know the owner, a disk may have
+/// none: then the owner stays on the other side.
+pub(super) fn if_possible(given: Result<(), Errno>) -> Outcome<()> {
+    match given {
+        Err(Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
+        given => given.map_err(fault),
+    }
 }
 
 impl<'a> Staged<'a> {
@@ -45,7 +55,7 @@ impl Stage for Staged<'_> {
     ) -> Outcome<Facts> {
         if self.disk.gives_owners {
             let (uid, gid) = owner(attributes);
-            rustix::fs::fchown(&self.file, uid, gid).map_err(fault)?;
+            if_possible(rustix::fs::fchown(&self.file, uid, gid))?;
         }
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(attributes.mode)).map_err(fault)?;
         rustix::fs::futimens(&self.file, &times(attributes.mtime)).map_err(fault)?;

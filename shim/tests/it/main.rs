@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod folding;
 mod hostile;
 mod links;
 mod mem;
 mod model;
+mod quiet;

@@ -534,7 +534,15 @@ fn story(seed: u64) {
             continue;
         }
         disturbed.store(0, Ordering::Relaxed);
-        engine.look_at_all(wsd_shim::shadow::Side::Host);
+        if chance(2) == 0 {
+            engine.look_at_all(wsd_shim::shadow::Side::Host);
+        } else {
+            // What events missed is found by looking around, in as many rounds as there are.
+            for _ in 0..10 {
+                engine.look_around(std::time::Duration::from_secs(1));
+                engine.pass(Haste::Now);
+            }
+        }
         settle(&mut engine, seed);
         // Files that were read too soon after they were written.
         std::thread::sleep(std::time::Duration::from_millis(45));
