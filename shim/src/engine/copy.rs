@@ -109,7 +109,11 @@ impl Engine {
             if !is_linked || entry.facts(from).size != source.size {
                 continue;
             }
-            let copy_is_there = target.look(&twin)?.is_some_and(|now| now.still(entry.facts(to)));
+            let copy_is_there = target.look(&twin)?.is_some_and(|now| {
+                // Another name that came or went has touched it.
+                let digest = || self.digest(to, &twin, &now).is_ok_and(|digest| digest == entry.digest);
+                now.still(entry.facts(to)) || now.has_bytes_of(entry.facts(to)) && digest()
+            });
             if !copy_is_there || self.digest(from, path, source)? != entry.digest {
                 continue;
             }

@@ -76,6 +76,23 @@ fn what_is_linked_in_the_workspace_only_is_edited_alone() {
     }
 }
 
+/// A name that comes or goes, or a mode that is set again, is a change of the node, not of its bytes.
+#[test]
+fn a_touched_node_gets_its_new_name_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let work = Mem::default();
+    let mut engine = engine(&work, dir.path());
+    work.make(b"a", &file(b"one"));
+    settle(&mut engine, 0);
+    let mode = fs::metadata(dir.path().join("a")).unwrap().permissions();
+    std::thread::sleep(std::time::Duration::from_millis(10));
+    fs::set_permissions(dir.path().join("a"), mode).unwrap();
+    // Comes before the other one.
+    User::link(&work, b"a", b"0");
+    settle(&mut engine, 0);
+    assert_eq!(fs::metadata(dir.path().join("0")).unwrap().nlink(), 2);
+}
+
 #[test]
 fn links_that_are_made_anew_are_links_again() {
     let dir = tempfile::tempdir().unwrap();
