@@ -100,6 +100,27 @@ def idle(daemon, seconds):
     return f"{(daemon.cpu() - before) / seconds * 100:.2f} % of a core"
 
 
+def quiet_edits(daemon, files, rounds=6):
+    """Of files that nobody touched, long after anything else happened: until a watch of the workspace tells of it."""
+    first, again, watch = [], [], daemon.watch(".")
+    for number in range(rounds):
+        at = (number * 7919 + 13) % files
+        path = daemon.point / f"d{at // 1000}" / f"e{at // 20 % 50}" / f"f{at % 20}"
+        name = f"/d{at // 1000}/e{at // 20 % 50}/f{at % 20}"
+        for taken in (first, again):
+            time.sleep(25)  # until what happened before is no longer looked after
+            began = time.monotonic()
+            with path.open("r+") as file:
+                file.write(f"edit {began}")
+            for line in watch.stdout:
+                if line.rstrip().endswith(name):
+                    break
+            taken.append(time.monotonic() - began)
+    watch.kill()
+    shown = lambda taken: ", ".join(f"{seconds:.1f}" for seconds in sorted(taken)) + " s"
+    return f"for the first time {shown(first)}; once more {shown(again)}"
+
+
 def fill(daemon, count):
     for number in range(count):
         directory = daemon.point / f"d{number // 1000}" / f"e{number // 20 % 50}"
@@ -115,8 +136,7 @@ with tempfile.TemporaryDirectory() as scratch:
         place.mkdir()
         daemon = Daemon(place, **settings)
         print(f"{mode}, a small tree: host to workspace {inwards(daemon, options.changes, daemon.point)}")
-        if not settings:
-            print(f"{mode}, a small tree: workspace to host {outwards(daemon, options.changes)}")
+        print(f"{mode}, a small tree: workspace to host {outwards(daemon, options.changes)}")
         daemon.stop()
     place = root / "large"
     place.mkdir()
@@ -141,6 +161,7 @@ with tempfile.TemporaryDirectory() as scratch:
     print(f"polling alone, {options.files} files, idle: {idle(daemon, options.idle)}")
     hidden = daemon.point / "d7" / "e3"
     print(f"polling alone, {options.files} files: host to workspace {inwards(daemon, options.changes // 4, hidden)}")
+    print(f"polling alone, {options.files} files, quiet: an edit in place of a file {quiet_edits(daemon, options.files)}")
     print("memory:", daemon.stats()["rssBytes"] >> 20, "MiB")
     daemon.stop()
 END
