@@ -31,6 +31,8 @@ mod programs;
 mod readme;
 mod semantics;
 mod shim;
+mod shim_programs;
+mod shim_sync;
 mod siege;
 mod space;
 mod support;
