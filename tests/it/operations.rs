@@ -144,7 +144,8 @@ fn the_table_has_the_messages_that_there_are() {
     let mut count = 0;
     for literal in source.split("#[error(").skip(1) {
         let Some(literal) = literal.trim_start().strip_prefix('"') else { continue };
-        let literal = literal.split("\",").next().unwrap().split("\")").next().unwrap();
+        let end = ["\",", "\")", "\"\n"].iter().filter_map(|end| literal.find(end)).min();
+        let literal = &literal[..end.unwrap_or(literal.len())];
         let spaced = literal.replace('{', " {").replace('}', "} ").replace("\\\"", "\"");
         let parts = words(&spaced, |word| word.starts_with('{'));
         if parts.is_empty() {
@@ -152,9 +153,11 @@ fn the_table_has_the_messages_that_there_are() {
         }
         count += 1;
         let is_listed = parts.iter().any(|part| {
-            let beginning = part.split([':', ';', ',']).next().unwrap();
+            let mut pieces = part.split([':', ';', ',']).map(str::trim);
+            // After a code.
+            let beginning = pieces.find(|piece| piece.chars().any(char::is_lowercase)).unwrap_or(part);
             let beginning = beginning.strip_suffix(" (there is").unwrap_or(beginning);
-            beginning.len() > 5 && listed.contains(beginning)
+            beginning.len() >= 5 && listed.contains(beginning)
         });
         assert!(is_listed, "the table has no row for {literal:?}");
     }

@@ -125,3 +125,23 @@ fn what_cannot_be_taken_is_told_and_the_rest_goes_on() {
     assert!(output.status.code() == Some(1) && said.contains("in use by another wsd"), "{said}");
     daemon.stop();
 }
+
+/// The calls of the interface make no fifos, sockets and devices, so those stay where they are, and are named.
+#[test]
+fn what_is_no_file_is_named_when_it_is_exported() {
+    if !(crate::support::has_fuse() && is_root()) {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    sh(&daemon.path(""), "mkdir d && echo x > d/file && mkfifo d/pipe && mknod d/null c 1 3");
+    for target in ["out", "out.tar"] {
+        let output = wsd(&["export", target], daemon.port, place.dir.path());
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.lines().count() == 2, "{said}");
+        assert!(said.contains("d/pipe: not a file") && said.contains("d/null: not a file"), "{said}");
+    }
+    assert_eq!(sh(place.dir.path(), "find out -type f; tar -tf out.tar | grep -c file"), "out/d/file\n1\n");
+    daemon.stop();
+    place.check();
+}
