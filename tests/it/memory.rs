@@ -1,7 +1,8 @@
 //! Memory stays bounded, however large the file or the tree.
 
-use crate::support::{Daemon, Place, has_fuse, sh};
+use crate::support::{Daemon, Place, WSD, eventually, has_fuse, sh};
 use std::fs;
+use std::process::Command;
 
 /// What a daemon takes beyond its cache: the threads' request buffers (16 MiB each, touched as far as requests
 /// go), SQLite's page caches, what the allocator holds back, the program itself.
@@ -59,6 +60,31 @@ fn a_tree_larger_than_the_cache_goes_through_it() {
         hundreds * 100,
         peak >> 20
     );
+    daemon.stop();
+    place.check();
+}
+
+/// Both ways: written on the host, and copied in the workspace.
+#[test]
+fn a_large_file_goes_through_a_plain_directory() {
+    let place = Place::new();
+    let daemon = place.serve_with(&[("WSD_CACHE_BYTES", "32M"), ("FUSE_MOUNT", "shim")]);
+    let bytes = (256 * scale()) << 20;
+    let script = format!(
+        "head -c {bytes} /dev/zero | openssl enc -aes-128-ctr -nosalt -k x 2>/dev/null | tee big | cksum > sum"
+    );
+    sh(&daemon.path(""), &script);
+    // It begins when the workspace has what the directory has, and what it did is in the directory when it has ended.
+    let mut client = Command::new(WSD);
+    client.env_clear().env("PORT", daemon.port.to_string());
+    assert!(client.args(["exec", "--", "test", "-s", "sum"]).status().unwrap().success());
+    let mut client = Command::new(WSD);
+    client.env_clear().env("PORT", daemon.port.to_string());
+    assert!(client.args(["cp", "big", "copy"]).status().unwrap().success());
+    eventually("the copy", || fs::metadata(daemon.path("copy")).is_ok_and(|copy| copy.len() == bytes));
+    sh(&daemon.path(""), "cksum < copy | cmp - sum");
+    let peak = peak(&daemon);
+    assert!(peak < (32 << 20) + BESIDES, "{} MiB were resident", peak >> 20);
     daemon.stop();
     place.check();
 }

@@ -81,13 +81,17 @@ test -L node_modules/.bin/shout; npm uninstall --silent words; test ! -e node_mo
 
 /// Saves fifty times, with the workspace looking on; the last version has to arrive, and none is a conflict.
 fn saves(place: &Place, save: &str) {
+    saves_with(place, &format!("for i in $(seq 50); do {save}\ndone"));
+}
+
+fn saves_with(place: &Place, script: &str) {
     let daemon = serve(place);
     sh(
         &daemon.path(""),
         "mkdir -p src; echo 'text 0' > src/file; echo other > src/beside; chmod 640 src/file",
     );
     eventually("the file", || wsd(&daemon, &["ls", "src"]) == "beside\nfile\n");
-    sh(&daemon.path("src"), &format!("for i in $(seq 50); do {save}\ndone"));
+    sh(&daemon.path("src"), script);
     eventually("the last version", || wsd(&daemon, &["cat", "src/file"]) == "text 50\n");
     // And back: what a call edits is what the editor reads next.
     wsd(&daemon, &["exec", "-c", "--", "grep -q 'text 50' src/file && sed -i s/50/51/ src/file"]);
@@ -118,17 +122,15 @@ fn vim_itself_saves_in_each_of_its_ways() {
 /// `files.atomicSave` and the ordinary way; what VS Code does, step by step.
 #[test]
 fn saves_as_of_vs_code_arrive() {
-    let python = |body: &str| {
-        format!("python3 - $i <<'END'\nimport os, sys\ntext = f'text {{sys.argv[1]}}\\n'\n{body}\nEND")
-    };
     if !has("python3") {
         return;
     }
-    let atomic = "f = os.open('file.vsctmp', os.O_WRONLY | os.O_CREAT | os.O_EXCL, os.stat('file').st_mode)\n\
-        os.write(f, text.encode()); os.fsync(f); os.fchmod(f, os.stat('file').st_mode & 0o7777); os.close(f); os.rename('file.vsctmp', 'file')";
-    let in_place = "f = os.open('file', os.O_WRONLY)\nos.ftruncate(f, 0); os.write(f, text.encode()); os.fdatasync(f); os.close(f)";
+    let atomic = "mode = os.stat('file').st_mode & 0o7777; f = os.open('file.vsctmp', os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode); \
+        os.write(f, text); os.fsync(f); os.fchmod(f, mode); os.close(f); os.rename('file.vsctmp', 'file')";
+    let in_place = "f = os.open('file', os.O_WRONLY); os.ftruncate(f, 0); os.write(f, text); os.fdatasync(f); os.close(f)";
     for body in [atomic, in_place] {
-        saves(&Place::new(), &python(body));
+        let program = format!("import os\nfor i in range(1, 51): text = b'text %d\\n' % i; {body}");
+        saves_with(&Place::new(), &format!("python3 -c \"{program}\""));
     }
 }
 
