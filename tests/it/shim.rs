@@ -1,6 +1,6 @@
 //! The workspace where there is no FUSE: a plain directory, and real programs in it.
 
-use crate::support::{Daemon, Place, WSD, eventually, has, is_root, noise, sh, sh_output, text};
+use crate::support::{Daemon, Place, WSD, eventually, has, has_fuse, is_root, noise, sh, sh_output, text};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
@@ -429,6 +429,31 @@ fn what_the_host_cannot_have_stays_in_the_workspace_and_is_listed() {
     assert_eq!(get(&daemon, ".wsd-shim.mine").unwrap(), b"the name is taken");
     assert_eq!(daemon.stat("/shim/leftOut"), 2, "{}", daemon.ask("GET /__wsd/stats", "").2);
     daemon.stop();
+    place.check();
+}
+
+#[test]
+fn devices_of_the_workspace_are_listed_and_kept() {
+    if !(has_fuse() && is_root()) {
+        return;
+    }
+    let place = Place::new();
+    let mounted = place.serve();
+    sh(&mounted.path(""), "mkdir d && mknod d/null c 1 3 && mkfifo d/pipe && echo x > d/file");
+    mounted.stop();
+    let daemon = serve(&place);
+    assert_eq!(sh(&daemon.path(""), "ls d"), "file\n");
+    assert_eq!(daemon.stat("/shim/leftOut"), 2);
+    let stats = daemon.ask("GET /__wsd/stats", "").2;
+    assert!(stats.contains("d/null") && stats.contains("a device, fifo or socket"), "{stats}");
+    sh(&daemon.path(""), "mv d e; rm e/file");
+    eventually("the rename", || get(&daemon, "d/file").is_none() && get(&daemon, "e/file").is_none());
+    ask(&daemon, &["exec", "--", "true"]);
+    daemon.stop();
+    sh(&place.point, "rm -rf e d");
+    let mounted = place.serve();
+    assert_eq!(sh(&mounted.path(""), "find . -type c -o -type p | wc -l"), "2\n", "they are where they were");
+    mounted.stop();
     place.check();
 }
 
