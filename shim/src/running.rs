@@ -26,7 +26,7 @@ const EASY: Duration = Duration::from_secs(1);
 /// The part of a processor's time that looking around may take, in tenths of a thousandth: where events come, where none
 /// do, and for some time after something happened.
 const EASY_SHARE: u32 = 40;
-const SHARE: u32 = 75;
+const SHARE: u32 = 85;
 const BUSY_SHARE: u32 = 300;
 const BUSY: Duration = Duration::from_secs(10);
 

@@ -25,7 +25,13 @@ impl<'a> Way<'a> {
     /// What is at a place, if anything.
     pub(super) fn look(&mut self, at: &[u8]) -> Outcome<Option<Facts>> {
         let ((parent, name), disk) = (path::split(at), self.disk);
-        if disk.folds_case || !path::is_sound(at) || at.is_empty() || path::depth(at) >= DEEPEST {
+        if disk.folds_case || !path::is_name(name) {
+            return disk.look(at);
+        }
+        if let Some((_, dir)) = self.held.last().filter(|(held, _)| held == parent) {
+            return disk.stat(dir, name);
+        }
+        if path::depth(at) >= DEEPEST {
             return disk.look(at);
         }
         match self.go_to(parent) {
@@ -48,6 +54,9 @@ impl<'a> Way<'a> {
         while let Some((at, above)) = self.held.last().filter(|(held, _)| held != dir) {
             let from = if at.is_empty() { 0 } else { at.len() + 1 };
             let name = dir[from..].split(|byte| *byte == b'/').next().unwrap_or_default();
+            if !path::is_name(name) {
+                return Err(Fault::Unfit("the path is not made of names".into()));
+            }
             let below = rustix::fs::openat(above, name, flags, Mode::empty()).map_err(fault)?;
             let next = path::join(at, name);
             self.held.push((next, below));

@@ -27,7 +27,7 @@ const RECENT: usize = 256;
 const RECENT_EVERY: Duration = Duration::from_secs(1);
 
 /// Rounds in which every directory is listed once.
-const LISTED_IN: u64 = 8;
+const LISTED_IN: u64 = 16;
 
 /// Places after which the clock is looked at.
 const AT_A_TIME: u32 = 32;
