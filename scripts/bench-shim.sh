@@ -2,7 +2,7 @@
 # Figures of the shim: how long a change takes each way (p50, p99), by events and by polling alone; how long it takes to
 # write out a workspace of 50,000 files; what both cost when nothing happens.
 #
-#   scripts/bench-shim.sh [--files N] [--changes N] [--idle SECONDS]        WSD=path/to/wsd for another binary
+#   scripts/bench-shim.sh [--files N] [--changes N] [--idle SECONDS] [--edits N]        WSD=path/to/wsd for another binary
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${WSD:-}" ]; then
@@ -18,6 +18,7 @@ options = argparse.ArgumentParser()
 options.add_argument("--files", type=int, default=50_000)
 options.add_argument("--changes", type=int, default=200)
 options.add_argument("--idle", type=int, default=30)
+options.add_argument("--edits", type=int, default=6, help="in a quiet tree; each takes a minute")
 options = options.parse_args()
 WSD = os.environ["WSD"]
 
@@ -100,7 +101,7 @@ def idle(daemon, seconds):
     return f"{(daemon.cpu() - before) / seconds * 100:.2f} % of a core"
 
 
-def quiet_edits(daemon, files, rounds=6):
+def quiet_edits(daemon, files, rounds):
     """Of files that nobody touched, long after anything else happened: until a watch of the workspace tells of it."""
     first, again, watch = [], [], daemon.watch(".")
     for number in range(rounds):
@@ -161,7 +162,7 @@ with tempfile.TemporaryDirectory() as scratch:
     print(f"polling alone, {options.files} files, idle: {idle(daemon, options.idle)}")
     hidden = daemon.point / "d7" / "e3"
     print(f"polling alone, {options.files} files: host to workspace {inwards(daemon, options.changes // 4, hidden)}")
-    print(f"polling alone, {options.files} files, quiet: an edit in place of a file {quiet_edits(daemon, options.files)}")
+    print(f"polling alone, {options.files} files, quiet: an edit in place of a file {quiet_edits(daemon, options.files, options.edits)}")
     print("memory:", daemon.stats()["rssBytes"] >> 20, "MiB")
     daemon.stop()
 END
