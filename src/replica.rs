@@ -147,14 +147,28 @@ impl Control {
         self.to.as_ref().is_none_or(|driver| driver.shared.is_caught_up())
     }
 
-    /// Pulls and pushes now; returns when all that is here is upstream and durable there.
+    /// Tries at once, if upstream is waited for. Returns when all that is here is upstream and durable there, and all that
+    /// upstream has is here; or why that cannot be.
     pub async fn now(&self) -> Answer<Cursor> {
-        self.flush(u64::MAX).await
+        let hurry = |command| Command::Hurry(Box::new(command));
+        self.gather(u64::MAX).await;
+        self.ask(|answer| hurry(Command::Flush { revision: u64::MAX, answer })).await?;
+        self.ask(|answer| hurry(Command::Catch { answer })).await
     }
 
-    /// Returns when our changes up to this revision are upstream and durable there, and where upstream is.
+    /// Returns when our changes up to this revision are upstream and durable there, and where upstream is. With `u64::MAX`:
+    /// all up to now, what programs have written to files that they have open included.
     pub async fn flush(&self, revision: u64) -> Answer<Cursor> {
+        self.gather(revision).await;
         self.ask(|answer| Command::Flush { revision, answer }).await
+    }
+
+    async fn gather(&self, revision: u64) {
+        if let (Some(driver), u64::MAX) = (&self.to, revision) {
+            let vfs = Arc::clone(&driver.shared.site.vfs);
+            // Should that fail, what there is is pushed.
+            let _ = tokio::task::spawn_blocking(move || vfs.pull_all()).await;
+        }
     }
 
     /// Asks the engine for something that it answers when it has come about; where upstream is then.

@@ -178,6 +178,14 @@ impl Invalidator for Kernel {
         }
     }
 
+    fn flush_all(&self) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flushed = rustix::fs::open(&self.point, flags, Mode::empty()).and_then(rustix::fs::syncfs);
+        if let Err(error) = flushed {
+            tracing::warn!(%error, "the kernel could not be told to write back what it holds of the mount's files");
+        }
+    }
+
     fn seen(&self, ino: Ino) -> Option<Seen> {
         let (_, stat) = self.open(ino, OFlags::PATH).ok()??;
         let time = |sec: i64, nsec: u64| Timestamp::from_parts(sec, nsec as u32);

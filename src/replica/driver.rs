@@ -36,6 +36,8 @@ pub(super) enum Command {
     Catch {
         answer: Waiter,
     },
+    /// The same as the other, but say so at once if upstream cannot be reached.
+    Hurry(Box<Command>),
     Pause,
     Resume,
     Join {
@@ -291,6 +293,10 @@ impl<D: Dial> Loop<D> {
                 Event::Flush { waiter: self.waits(answer), revision }
             }
             Command::Catch { answer } => Event::Catch { waiter: self.waits(answer) },
+            Command::Hurry(command) => {
+                let stopped = self.command(*command);
+                return self.hear(Event::Hurry { waiter: self.next_waiter }) || stopped;
+            }
         };
         self.hear(event)
     }

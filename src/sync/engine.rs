@@ -25,7 +25,7 @@ use super::entry::{Cursor, NodeId};
 use super::link::Welcome;
 use super::status::{LinkState, Status};
 use crate::store::rows::Revision;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How often a push is refused in a row before it is left alone for a while.
@@ -139,6 +139,8 @@ pub struct Engine {
     pushed: Revision,
     revision: Revision,
     waiters: BTreeMap<u64, Revision>,
+    /// Of those who wait: who wants to know at once that upstream cannot be reached.
+    impatient: BTreeSet<u64>,
     /// Who wants to catch up with upstream, and whether upstream was asked since they came.
     catchers: BTreeMap<u64, bool>,
     stopping: bool,
@@ -170,6 +172,7 @@ impl Engine {
             pushed: 0,
             revision: 0,
             waiters: BTreeMap::new(),
+            impatient: BTreeSet::new(),
             catchers: BTreeMap::new(),
             stopping: false,
             stopped: false,
@@ -264,7 +267,16 @@ impl Engine {
                 self.waiters.insert(waiter, revision);
             }
             Event::Catch { waiter } => self.catch_up(waiter),
+            Event::Hurry { waiter } => {
+                if self.waiters.contains_key(&waiter) || self.catchers.contains_key(&waiter) {
+                    self.impatient.insert(waiter);
+                }
+                if matches!(self.link, Link::Waiting(_)) {
+                    self.dial();
+                }
+            }
             Event::Unflush { waiter } => {
+                self.impatient.remove(&waiter);
                 self.waiters.remove(&waiter);
                 self.catchers.remove(&waiter);
             }
@@ -374,6 +386,9 @@ impl Engine {
     }
 
     fn lose(&mut self, error: String, random: u32) {
+        if matches!(self.link, Link::Dialling(_) | Link::Renewing(_)) {
+            self.disappoint(&error);
+        }
         self.hang_up();
         self.last_error = Some(error);
         let after = self.backoff(self.lost, random);

@@ -21,6 +21,9 @@ pub trait Invalidator: Send + Sync {
     fn write_back(&self, ino: Ino);
     /// Brings to wsd what the kernel holds of the file, which keeps it.
     fn flush(&self, ino: Ino);
+    /// Brings to wsd what the kernel holds of all files, which it keeps. Waits, and must not be called by whoever answers the
+    /// kernel.
+    fn flush_all(&self);
     /// What the kernel says of a regular file; `None` when it cannot be asked.
     fn seen(&self, ino: Ino) -> Option<Seen>;
 }

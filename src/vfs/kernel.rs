@@ -51,6 +51,13 @@ impl Vfs {
         }
     }
 
+    /// Brings in what the kernel holds of all files and has not written back, those that are open included.
+    pub fn pull_all(&self) {
+        if let Some(kernel) = self.invalidator() {
+            kernel.flush_all();
+        }
+    }
+
     /// Before a change that does not come through the kernel: what the kernel holds is older, and must not be
     /// written over it later.
     pub(super) fn pull_for(&self, caller: Caller, ino: Ino) {

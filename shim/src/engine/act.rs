@@ -131,7 +131,7 @@ impl Engine {
 
     /// What the other side changed of the attributes meanwhile, it keeps; it is remembered as it was before, so that
     /// this is seen as a change of that side, which still has to come back.
-    fn owing(&mut self, path: &[u8], from: Side, source: &Facts, mut copy: Facts) -> Facts {
+    pub(super) fn owing(&mut self, path: &[u8], from: Side, source: &Facts, mut copy: Facts) -> Facts {
         let Some(entry) = self.shadow.get(path) else { return copy };
         let (before, there) = (*entry.facts(from), *entry.facts(from.other()));
         let mut owes = false;

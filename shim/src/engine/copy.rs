@@ -126,6 +126,8 @@ impl Engine {
             let are_there = (attributes.mode, attributes.uid, attributes.gid, attributes.mtime)
                 == (linked.mode, linked.uid, linked.gid, linked.mtime);
             let linked = if are_there { linked } else { target.set(path, &attributes, &linked)? };
+            // What the other side changed of them meanwhile still has to come back, from all names.
+            let linked = self.owing(&twin, from, source, linked);
             self.agree_between(path, from, *source, linked, entry.digest);
             // A new name is a change of the node, which is no news at its other names.
             if linked.size == entry.facts(to).size {

@@ -116,3 +116,19 @@ fn links_that_are_made_anew_are_links_again() {
     assert_eq!(nodes(&work), 1);
     assert_eq!(fs::metadata(dir.path().join("c")).unwrap().nlink(), 3);
 }
+
+/// The new name was agreed on with the mode of the host, and so was the old one, before the workspace had it.
+#[test]
+fn a_mode_that_changed_while_a_name_was_added_goes_to_the_other_side() {
+    let dir = tempfile::tempdir().unwrap();
+    let (work, host) = (Mem::default(), Host(dir.path().to_path_buf()));
+    let mut engine = engine(&work, dir.path());
+    work.make(b"z", &file(b"one"));
+    settle(&mut engine, 0);
+    host.chmod(b"z", 0o700);
+    User::link(&work, b"z", b"a");
+    look(&mut engine);
+    look(&mut engine);
+    assert_eq!(work.all(), host.all());
+    assert_eq!(work.all()[&b"z"[..]], Shown::File(b"one".to_vec(), 0o700));
+}

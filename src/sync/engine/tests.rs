@@ -98,3 +98,22 @@ fn who_catches_up_hears_when_there_is_no_use_waiting_and_waits_through_a_cut() {
     assert_eq!(released(&engine.on(Event::Pause)), [(1, false)]);
     assert_eq!(released(&engine.on(Event::Catch { waiter: 3 })), [(3, false)]);
 }
+
+#[test]
+fn who_is_in_a_hurry_has_it_tried_at_once_and_hears_that_it_did_not_work() {
+    let (mut engine, _) = up();
+    engine.on(Event::LocalChanged { revision: 12 });
+    let call = asked(&engine.on(Event::Catch { waiter: 1 })).unwrap().0;
+    engine.on(Event::Lost { call, error: "gone".into(), random: 0 });
+    // One that is patient, and one that is not.
+    engine.on(Event::Flush { waiter: 2, revision: 12 });
+    engine.on(Event::Flush { waiter: 3, revision: 12 });
+    let effects = engine.on(Event::Hurry { waiter: 3 });
+    let Some(Effect::Dial { call, .. }) = effects.first() else { panic!("{effects:?}") };
+    let effects = engine.on(Event::Lost { call: *call, error: "refused".into(), random: 0 });
+    assert_eq!(released(&effects), [(3, false)]);
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Wake { .. })),
+        "it goes on trying: {effects:?}"
+    );
+}

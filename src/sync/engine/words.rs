@@ -77,6 +77,8 @@ pub enum Event {
     /// Somebody wants to know when all that upstream has at this moment is here; answered once with
     /// [`Effect::Release`].
     Catch { waiter: u64 },
+    /// That one does not want to wait until upstream can be reached: it is tried at once, and once.
+    Hurry { waiter: u64 },
     /// That one does not want to know any more.
     Unflush { waiter: u64 },
     /// Leave the upstream alone.

@@ -53,6 +53,16 @@ impl Engine {
         }
     }
 
+    /// Tells those who are impatient that upstream cannot be reached.
+    pub(super) fn disappoint(&mut self, why: &str) {
+        for waiter in std::mem::take(&mut self.impatient) {
+            let waited = self.waiters.remove(&waiter).is_some() | self.catchers.remove(&waiter).is_some();
+            if waited {
+                self.effects.push(Effect::Release { waiter, outcome: Err(why.to_owned()) });
+            }
+        }
+    }
+
     /// Somebody wants all that upstream has now. What was asked for before may be less: it is asked for anew.
     pub(super) fn catch_up(&mut self, waiter: u64) {
         self.catchers.insert(waiter, false);
