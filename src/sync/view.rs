@@ -51,8 +51,8 @@ pub(super) struct Names {
 /// Which names are in view, on each side.
 pub(super) struct Views<'a> {
     tree: &'a dyn Tree,
-    /// Where upstream has what was told of; `None`: it is gone.
-    told: BTreeMap<NodeId, Option<Place>>,
+    /// What was told of: when, and where upstream has it; `None`: it is gone.
+    told: BTreeMap<NodeId, (usize, Option<Place>)>,
     sights: BTreeMap<(Side, NodeId), Sight>,
     /// Directories that upstream has out of view, while they are in view here and stay: they are going to be moved back, so
     /// what is in them is in view.
@@ -62,7 +62,7 @@ pub(super) struct Views<'a> {
 impl<'a> Views<'a> {
     pub(super) fn new(
         tree: &'a dyn Tree,
-        told: BTreeMap<NodeId, Option<Place>>,
+        told: BTreeMap<NodeId, (usize, Option<Place>)>,
         kept: BTreeSet<NodeId>,
     ) -> Self {
         Self { tree, told, sights: BTreeMap::new(), kept }
@@ -110,8 +110,11 @@ impl<'a> Views<'a> {
         let mut chain: Vec<(NodeId, Place)> = Vec::new();
         let mut at = dir;
         let mut sight = loop {
-            if at == NodeId::ROOT || chain.iter().any(|(id, _)| *id == at) {
+            if at == NodeId::ROOT {
                 break Sight::Shown(Rc::default());
+            }
+            if let Some(begin) = chain.iter().position(|(id, _)| *id == at) {
+                break self.circle(side, chain.drain(begin..).map(|(id, _)| id));
             }
             if let Some(sight) = self.sights.get(&(side, at)) {
                 break sight.clone();
@@ -136,6 +139,15 @@ impl<'a> Views<'a> {
         Ok(sight)
     }
 
+    /// What is known of directories that are in each other: where one of them is was told of too long ago.
+    fn circle(&self, side: Side, ids: impl Iterator<Item = NodeId>) -> Sight {
+        let age = |id: &NodeId| self.told.get(id).map(|(age, _)| *age);
+        match ids.min_by_key(age) {
+            Some(oldest) if side == Side::There => Sight::Unknown(oldest),
+            _ => Sight::Shown(Rc::default()),
+        }
+    }
+
     /// Where a directory is here that upstream has out of view.
     fn kept(&mut self, side: Side, id: NodeId) -> FsResult<Option<Sight>> {
         match side {
@@ -152,7 +164,7 @@ impl<'a> Views<'a> {
     }
 
     fn up(&self, side: Side, id: NodeId) -> FsResult<Up> {
-        if let (Side::There, Some(place)) = (side, self.told.get(&id)) {
+        if let (Side::There, Some((_, place))) = (side, self.told.get(&id)) {
             return Ok(place.clone().map_or(Up::Gone, Up::At));
         }
         let Some(local) = self.tree.node(id)? else {

@@ -132,7 +132,7 @@ impl<'a> Work<'a> {
             told.insert(entry.id, Told { age: at + 1, state: entry.state.clone() });
         }
         let place = |told: &Told| told.state.as_ref().and_then(|state| state.places.first().cloned());
-        let places = told.iter().map(|(id, told)| (*id, place(told))).collect();
+        let places = told.iter().map(|(id, told)| (*id, (told.age, place(told)))).collect();
         Self {
             tree,
             rules,
