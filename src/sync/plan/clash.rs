@@ -12,7 +12,7 @@
 use super::work::{Node, Work};
 use crate::error::FsResult;
 use crate::store::rows::Kind;
-use crate::sync::entry::{NodeId, Place, State};
+use crate::sync::entry::{NodeId, Place, State, same};
 use crate::sync::tree::{ConflictKind, Ignores, OnConflict, conflict_name};
 use std::collections::BTreeSet;
 
@@ -86,9 +86,10 @@ impl Work<'_> {
         for (_, child) in self.tree.children(id_here)? {
             let child = self.identity(child);
             self.load(child)?;
-            if let Some(node) = self.nodes.get_mut(&child).filter(|node| node.known.is_none()) {
+            let Some(node) = self.nodes.get_mut(&child) else { continue };
+            if !same(node.known.as_ref(), node.result.as_ref()) {
                 node.noticed = true;
-                node.base = Some(None);
+                node.base = Some(node.known.clone());
             }
         }
         Ok(())
