@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What an entry says.
 pub(super) struct Told {
-    /// Its position: of two that contradict each other, the one that came first is out of date.
+    /// Its position, from 1: of two that contradict each other, the one that came first is out of date. [`RECALLED`]: nobody has
+    /// told of it just now.
     pub(super) age: usize,
     pub(super) state: Option<State>,
 }
