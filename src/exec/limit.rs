@@ -62,7 +62,7 @@ impl Limits {
     }
 }
 
-/// Sets the limits that [`Limits::words`] has given, and becomes the program. Returns only when that fails: what to say, and
+/// Sets the limits that `Limits::words` has given, and becomes the program. Returns only when that fails: what to say, and
 /// the exit code.
 pub fn become_limited(limits: &str, program: &[OsString]) -> (String, u8) {
     let Some((name, arguments)) = program.split_first() else {
