@@ -52,9 +52,13 @@ END
 chmod 755 "$work/bin/docker"
 export PATH="$work/bin:$PATH"
 undo() {
+    local status=$?
+    # What is not there need not be undone.
+    set +e
     "${podman[@]}" rm --all --force --time 5 > /dev/null 2>&1
     umount -R -l /srv "$work/storage/overlay" 2> /dev/null
     rm -rf "$work"
+    exit "$status"
 }
 trap undo EXIT
 
