@@ -80,7 +80,7 @@ pub(super) struct Family {
 impl Family {
     /// Whether any of them live.
     pub(super) fn any(&self) -> bool {
-        !self.members().is_empty()
+        !self.in_group().is_empty() || !descendants(self.leader, &self.id, Look::Once).is_empty()
     }
 
     /// Sends a signal to all of them; how many there were.
@@ -106,26 +106,46 @@ impl Family {
 
     /// Those that live.
     fn members(&self) -> HashSet<u32> {
-        let in_group = self.group.as_ref().map(Group::processes).unwrap_or_default();
-        let is_alive = |pid: &u32| process(*pid).is_some_and(|process| !process.is_zombie);
-        let mut members: HashSet<u32> = in_group.into_iter().filter(is_alive).collect();
-        members.extend(descendants(self.leader, &self.id).into_iter().map(|process| process.pid));
+        let mut members = self.in_group();
+        let descendants = descendants(self.leader, &self.id, Look::Twice);
+        members.extend(descendants.into_iter().map(|process| process.pid));
         members
     }
+
+    /// Those that live and are in the control group, where there is one.
+    fn in_group(&self) -> HashSet<u32> {
+        let in_group = self.group.as_ref().map(Group::processes).unwrap_or_default();
+        let is_alive = |pid: &u32| process(*pid).is_some_and(|process| !process.is_zombie);
+        in_group.into_iter().filter(is_alive).collect()
+    }
+}
+
+/// How thoroughly processes are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Until it is known whether there are any: one that is overlooked had a parent that was seen alive, or that went
+    /// meanwhile. Only then it is looked again. The daemon's children are in a file for each of its threads, so a look costs
+    /// several milliseconds when there are hundreds.
+    Once,
+    /// Until all are found.
+    Twice,
 }
 
 /// The processes below the daemon that are of a session or group, have a mark, or descend from one that does.
 ///
 /// What loses its parent while this looks moves up to the daemon, past what was seen already: so the daemon's own children
-/// are looked at again.
-fn descendants(leader: u32, id: &str) -> Vec<Process> {
+/// are looked at again where it matters.
+fn descendants(leader: u32, id: &str, look: Look) -> Vec<Process> {
     let mark = format!("{MARK}={id}");
     let is_marked = |pid: u32| {
         let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
     };
-    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    let (mut found, mut seen, mut again) = (Vec::new(), HashSet::new(), true);
     for _ in 0..2 {
+        if !std::mem::replace(&mut again, look == Look::Twice) {
+            break;
+        }
         let ours = children(std::process::id()).into_iter().filter(|pid| !seen.contains(pid));
         let mut ahead: Vec<(u32, bool)> = ours.map(|pid| (pid, false)).collect();
         while let Some((pid, parent_is_one)) = ahead.pop() {
@@ -133,6 +153,7 @@ fn descendants(leader: u32, id: &str) -> Vec<Process> {
                 continue;
             }
             let process = process(pid);
+            again |= process.is_none_or(|process| process.is_zombie);
             let has_sign = |it: Process| it.session == leader || it.group == leader;
             let is_one = parent_is_one || process.is_some_and(has_sign) || is_marked(pid);
             ahead.extend(children(pid).into_iter().map(|child| (child, is_one)));
