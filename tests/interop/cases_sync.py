@@ -117,7 +117,7 @@ async def a_state_comes_from_one_replica_to_another(t):
         welcome = await two.hello(zstd=False)
         same(len(welcome.hub), 16)
         _, before = await two.changes()
-        above, below, odd = one.node(), one.node(), b"sync-\xff\n" + os.urandom(4)
+        above, below, odd = one.node(), one.node(), b"sync-\xff\n" + os.urandom(4).hex().encode()
         data = b"bytes that come along\n" * 9
         xattrs = [{"name": b"user.k", "value": b"v\x00"}]
         pushed = await one.push(
