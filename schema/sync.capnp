@@ -152,7 +152,7 @@ struct Welcome {
   # `replica`, and say hello again.
   restored @5 :Bool;
   # The hub has never been where the replica has seen it (`cursor`, `heard`): it is a copy of an old state, or another
-  # hub. What the replica believes the hub to have may not be so: it must forget all of that, and begin without a cursor
+  # hub, of another workspace even. What the replica believes the hub to have may not be so: it must forget all of that, and begin without a cursor
   # as one that has never met the hub.
 }
 

@@ -80,8 +80,10 @@ impl Hub {
         let known = self.known(hello.replica)?;
         let stale = known.as_ref().is_some_and(|row| !knows_of(hello, row));
         let (now, _) = site.store.position(site.ws).map_err(FsError::from)?;
-        let never = |seen: &Cursor| !site.lives.was_at(seen.life, seen.revision, now);
-        let restored = hello.workspace == own && hello.cursor.iter().chain(&hello.heard).any(never);
+        // What was agreed on with another hub is nothing that this one has removed.
+        let never =
+            |seen: &Cursor| hello.workspace != own || !site.lives.was_at(seen.life, seen.revision, now);
+        let restored = hello.cursor.iter().chain(&hello.heard).any(never);
         let resumes = match hello.cursor {
             _ if hello.workspace != own || restored => false,
             None => false,

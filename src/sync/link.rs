@@ -65,7 +65,7 @@ pub struct Welcome {
     /// The hub has had more from this replica than the replica knows of: the replica is a copy of an old state, and
     /// must take a new [`ReplicaId`].
     pub stale: bool,
-    /// The hub has never been where the replica has seen it: the hub is a copy of an old state, or another one. Nothing
+    /// The hub has never been where the replica has seen it: it is a copy of an old state, or another hub. Nothing
     /// that the two agreed on holds.
     pub restored: bool,
 }

@@ -63,3 +63,29 @@ async fn what_a_hub_lost_that_was_restored_is_brought_back_by_its_replicas() {
     let conflicts = th.dump().keys().filter(|path| path.contains("same.conflict")).count();
     assert_eq!(conflicts, 0, "what is the same on both sides is no conflict");
 }
+
+/// What was agreed on with one hub is nothing that another one has removed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_hub_takes_nothing_away() {
+    for is_empty in [true, false] {
+        let (first, second, a) = (site(&Location::Memory), site(&Location::Memory), site(&Location::Memory));
+        let ta = Tree(&a);
+        ta.mkdir("dir");
+        ta.write("dir/mine", b"agreed on with the first");
+        let way = Way::to(&first);
+        let ra = replica(&a, &way);
+        in_step(&[&first, &a], &[&ra.control()]).await;
+        ra.stop(Duration::from_secs(5)).await;
+        if !is_empty {
+            Tree(&second).write("theirs", b"of the second");
+        }
+        let way = Way::to(&second);
+        let ra = replica(&a, &way);
+        if !is_empty {
+            ra.control().join(true).await.unwrap();
+        }
+        in_step(&[&second, &a], &[&ra.control()]).await;
+        assert!(ta.has("dir/mine") && Tree(&second).has("dir/mine"));
+        assert_eq!(ta.has("theirs"), !is_empty);
+    }
+}
