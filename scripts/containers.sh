@@ -111,7 +111,7 @@ docker healthcheck run wsd
 step "process 1 buries what loses its parent"
 [ "$(docker exec wsd cat /proc/1/comm)" = wsd ]
 # What a command leaves in the background loses its parent, and ends a moment later.
-docker exec wsd wsd exec -c -- '(setsid sleep 0.3 & setsid sleep 0.2 &) ; true' > /dev/null || true
+docker exec wsd wsd exec -- sh -c '(setsid sleep 0.3 & setsid sleep 0.2 &) ; true' > /dev/null
 docker exec wsd sh -c '(setsid sleep 0.2 &)'
 zombies() { docker exec wsd sh -c 'grep -l "^State:.Z" /proc/[0-9]*/status 2> /dev/null || true'; }
 sleep 0.5
