@@ -150,17 +150,16 @@ impl Control {
     /// Tries at once, if upstream is waited for. Returns when all that is here is upstream and durable there, and all that
     /// upstream has is here; or why that cannot be.
     pub async fn now(&self) -> Answer<Cursor> {
-        let hurry = |command| Command::Hurry(Box::new(command));
         self.gather(u64::MAX).await;
-        self.ask(|answer| hurry(Command::Flush { revision: u64::MAX, answer })).await?;
-        self.ask(|answer| hurry(Command::Catch { answer })).await
+        self.ask(|answer| Command::Flush { revision: u64::MAX, answer, hurry: true }).await?;
+        self.ask(|answer| Command::Catch { answer, hurry: true }).await
     }
 
     /// Returns when our changes up to this revision are upstream and durable there, and where upstream is. With `u64::MAX`:
     /// all up to now, what programs have written to files that they have open included.
     pub async fn flush(&self, revision: u64) -> Answer<Cursor> {
         self.gather(revision).await;
-        self.ask(|answer| Command::Flush { revision, answer }).await
+        self.ask(|answer| Command::Flush { revision, answer, hurry: false }).await
     }
 
     async fn gather(&self, revision: u64) {
@@ -197,7 +196,7 @@ impl Control {
 
     /// Returns when all that upstream has at this moment is here.
     pub async fn catch_up(&self) -> Answer<()> {
-        self.ask(|answer| Command::Catch { answer }).await.map(drop)
+        self.ask(|answer| Command::Catch { answer, hurry: false }).await.map(drop)
     }
 
     /// Leaves the upstream alone until [`Control::resume`].

@@ -28,16 +28,17 @@ pub(super) type Waiter = oneshot::Sender<Result<(), String>>;
 /// What the rest of the daemon wants.
 pub(super) enum Command {
     Event(Event),
+    /// Push up to a revision. `hurry`: say so at once if upstream cannot be reached.
     Flush {
         revision: Revision,
         answer: Waiter,
+        hurry: bool,
     },
     /// Pull what upstream has now.
     Catch {
         answer: Waiter,
+        hurry: bool,
     },
-    /// The same as the other, but say so at once if upstream cannot be reached.
-    Hurry(Box<Command>),
     Pause,
     Resume,
     Join {
@@ -288,17 +289,22 @@ impl<D: Dial> Loop<D> {
                 self.shared.merge.store(merge, Ordering::Relaxed);
                 Event::Resume
             }
-            Command::Flush { revision, answer } => {
+            Command::Flush { revision, answer, hurry } => {
                 let revision = revision.min(self.shared.site.revision());
-                Event::Flush { waiter: self.waits(answer), revision }
+                let waiter = self.waits(answer);
+                return self.wait_for(Event::Flush { waiter, revision }, hurry.then_some(waiter));
             }
-            Command::Catch { answer } => Event::Catch { waiter: self.waits(answer) },
-            Command::Hurry(command) => {
-                let stopped = self.command(*command);
-                return self.hear(Event::Hurry { waiter: self.next_waiter }) || stopped;
+            Command::Catch { answer, hurry } => {
+                let waiter = self.waits(answer);
+                return self.wait_for(Event::Catch { waiter }, hurry.then_some(waiter));
             }
         };
         self.hear(event)
+    }
+
+    fn wait_for(&mut self, event: Event, hurried: Option<u64>) -> bool {
+        let stopped = self.hear(event);
+        hurried.is_some_and(|waiter| self.hear(Event::Hurry { waiter })) || stopped
     }
 
     /// Somebody waits, under a number. Those that have stopped to are forgotten.
@@ -368,7 +374,7 @@ impl<D: Dial> Loop<D> {
             }
             Effect::Forget { call } => {
                 tracing::warn!(
-                    "the upstream is a copy of an older state of itself: everything is compared with it, and what it lost is offered anew"
+                    "the upstream is another one than before, or a copy of an older state: everything is compared with it, and what it lacks is offered"
                 );
                 let shared = Arc::clone(&self.shared);
                 self.answer(call, async move {

@@ -62,7 +62,7 @@ pub struct SyncChange {
     pub gone: BTreeMap<Ino, Revision>,
     /// The upstream's changes are applied up to here.
     pub cursor: Option<CursorRow>,
-    /// Where the upstream was when it took something of ours: its life and revision.
+    /// Where the upstream was when it told of this, or took it: its life and revision.
     pub heard: Option<([u8; 16], Revision)>,
 }
 

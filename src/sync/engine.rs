@@ -268,9 +268,9 @@ impl Engine {
             }
             Event::Catch { waiter } => self.catch_up(waiter),
             Event::Hurry { waiter } => {
-                if self.waiters.contains_key(&waiter) || self.catchers.contains_key(&waiter) {
-                    self.impatient.insert(waiter);
-                }
+                self.impatient.insert(waiter);
+                let waits = |it: &u64| self.waiters.contains_key(it) || self.catchers.contains_key(it);
+                self.impatient.retain(waits);
                 if matches!(self.link, Link::Waiting(_)) {
                     self.dial();
                 }

@@ -21,26 +21,18 @@ async fn what_is_ignored_stays_where_it_is() {
     let hub = site(&Location::Memory);
     let (a, b) = (site(&Location::Memory), site(&Location::Memory));
     let way = Way::to(&hub);
-    let ignore = || Settings {
-        ignore: Ignore::new(&["*.log".to_owned(), "skip/".to_owned()]).unwrap(),
-        ..Settings::default()
-    };
     let ta = Tree(&a);
     ta.mkdir("skip");
     ta.write("skip/x", b"x");
     ta.write("a.log", b"x");
     ta.write("a.txt", b"x");
-    let (ra, rb) = (replica_with(&a, &way, ignore()), replica(&b, &way));
+    let (ra, rb) = (replica_with(&a, &way, leaving_out(&["*.log", "skip/"])), replica(&b, &way));
     ra.control().now().await.unwrap();
     Tree(&hub).write("hub.log", b"x");
     Tree(&hub).write("hub.txt", b"x");
     in_step(&[&hub, &b], &[&rb.control()]).await;
     ra.control().now().await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !ta.has("hub.txt") {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("what is in view arrives", || ta.has("hub.txt")).await;
     assert!(ta.has("skip/x") && ta.has("a.log") && !ta.has("hub.log"));
     assert!(!Tree(&hub).has("skip") && !Tree(&hub).has("a.log") && Tree(&hub).has("a.txt"));
 }
