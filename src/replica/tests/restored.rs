@@ -89,3 +89,37 @@ async fn another_hub_takes_nothing_away() {
         assert_eq!(ta.has("theirs"), !is_empty);
     }
 }
+
+/// How many removals are remembered.
+fn tombstones(site: &Site) -> usize {
+    site.commit().unwrap();
+    let snapshot = site.store.snapshot(site.ws).unwrap();
+    let (changed, _) = snapshot.changed_after(0, 10_000).unwrap();
+    changed.iter().filter(|change| change.gone).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removals_are_remembered_as_long_as_somebody_has_to_hear_of_them() {
+    let (hub, a) = (site(&Location::Memory), site(&Location::Memory));
+    let way = Way::to(&hub);
+    let ra = replica(&a, &way);
+    for number in 0..20 {
+        Tree(&hub).write(&format!("f{number}"), b"x");
+    }
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    ra.stop(Duration::from_secs(5)).await;
+    for number in 0..10 {
+        Tree(&hub).remove(&format!("f{number}"));
+    }
+    assert_eq!(tombstones(&hub), 10);
+    hub.store.gc().unwrap();
+    assert_eq!(tombstones(&hub), 10, "the replica has not heard of them");
+    let ra = replica(&a, &way);
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    assert!(!Tree(&a).has("f0") && Tree(&a).has("f19"));
+    // The next question says that all that was told of is applied. Removals are looked for again after so many.
+    Tree(&hub).write("last", b"x");
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    hub.store.prune_now().unwrap();
+    assert_eq!(tombstones(&hub), 0);
+}
