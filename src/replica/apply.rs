@@ -66,7 +66,11 @@ impl Shared {
             entries: portion.entries.len() as u64,
             bytes: portion.entries.iter().map(size).sum(),
         };
-        *self.portion.lock() = portion.entries;
+        let mut kept = self.portion.lock();
+        // One that was replaced by another meanwhile has nothing to say.
+        if kept.0 == Some(call) {
+            kept.1 = portion.entries;
+        }
         Ok(event)
     }
 
@@ -77,7 +81,7 @@ impl Shared {
         call: Call,
         cursor: Option<Cursor>,
     ) -> Answer<Event> {
-        let told = self.portion.lock().clone();
+        let told = self.portion.lock().1.clone();
         let ids: Vec<NodeId> = told.iter().map(|told| told.what.id).collect();
         let event = self.take_in(&*link, call, told, cursor).await?;
         if matches!(event, Event::Applied { .. }) {

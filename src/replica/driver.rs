@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Lives of the store that a hub is told of.
 const LIVES: usize = 256;
@@ -55,8 +55,8 @@ pub(super) struct Shared {
     epoch: AtomicU64,
     /// Held while something is applied.
     pub(super) tree: Mutex<()>,
-    /// The portion in hand.
-    pub(super) portion: Mutex<Vec<Told<Entry>>>,
+    /// The pull that is under way or came last, and the portion that it has brought.
+    pub(super) portion: Mutex<(Option<Call>, Vec<Told<Entry>>)>,
     /// Files in the making; they outlive the connection that they began on.
     pub(super) assemblies: Mutex<HashMap<ContentId, Assembly>>,
     /// Offers that were sent and not answered.
@@ -197,6 +197,8 @@ struct Loop<D: Dial> {
     commands: mpsc::UnboundedSender<Command>,
     /// What needs the connection.
     tasks: JoinSet<()>,
+    /// The pull among them that came last.
+    pull: Option<AbortHandle>,
     waiters: HashMap<u64, Waiter>,
     next_waiter: u64,
     links: mpsc::UnboundedSender<(Call, u64, D::Link, Event)>,
@@ -217,6 +219,7 @@ pub(super) async fn run<D: Dial>(
         link: None,
         commands,
         tasks: JoinSet::new(),
+        pull: None,
         waiters: HashMap::new(),
         next_waiter: 0,
         links,
@@ -354,7 +357,7 @@ impl<D: Dial> Loop<D> {
                 self.shared.epoch.fetch_add(1, Ordering::AcqRel);
                 self.tasks.abort_all();
                 self.link = None;
-                self.shared.portion.lock().clear();
+                *self.shared.portion.lock() = (None, Vec::new());
             }
             Effect::Join { workspace, hub } => {
                 self.shared.merge.store(false, Ordering::Relaxed);
@@ -396,7 +399,12 @@ impl<D: Dial> Loop<D> {
             }
             Effect::Pull { call, after, wait } => {
                 let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
-                self.answer(call, async move { shared.pull(connected(link)?, call, after, wait).await });
+                if let Some(replaced) = self.pull.take() {
+                    replaced.abort();
+                }
+                *shared.portion.lock() = (Some(call), Vec::new());
+                let pull = async move { shared.pull(connected(link)?, call, after, wait).await };
+                self.pull = Some(self.answer(call, pull));
             }
             Effect::Apply { call, cursor } => {
                 let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
@@ -456,12 +464,16 @@ impl<D: Dial> Loop<D> {
     }
 
     /// Does something that has an answer, and gives it to the engine.
-    fn answer(&mut self, call: Call, work: impl Future<Output = Result<Event, LinkError>> + Send + 'static) {
+    fn answer(
+        &mut self,
+        call: Call,
+        work: impl Future<Output = Result<Event, LinkError>> + Send + 'static,
+    ) -> AbortHandle {
         let commands = self.commands.clone();
         self.tasks.spawn(async move {
             let event = work.await.unwrap_or_else(|error| trouble(call, error));
             let _ = commands.send(Command::Event(event));
-        });
+        })
     }
 }
 

@@ -21,6 +21,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// Questions for changes that may be under way at once.
+const PULLS: usize = 100;
 
 /// A way to a hub that can be cut.
 #[derive(Clone)]
@@ -31,6 +35,8 @@ struct Way {
     /// Calls after which it is cut, if any.
     left: Arc<AtomicU64>,
     bytes: Arc<AtomicU64>,
+    /// Has a permit less for each question for changes that is under way.
+    pulls: Arc<Semaphore>,
 }
 
 struct Link {
@@ -79,13 +85,13 @@ impl Upstream for Link {
         wait: Option<Duration>,
     ) -> Answer<Portion> {
         let deadline = Instant::now() + wait.unwrap_or_default();
+        let _under_way = self.way.pulls.acquire().await.unwrap();
         loop {
-            let ignore = ignore.clone();
+            let (ignore, before) = (ignore.clone(), self.way.site.revision());
             let portion = self.ask(move |hub, peer| hub.changes(peer.id, after, &ignore)).await?;
             if !portion.entries.is_empty() || portion.more || portion.reset || Instant::now() >= deadline {
                 return Ok(portion);
             }
-            let before = self.way.site.revision();
             while self.way.site.revision() == before && Instant::now() < deadline {
                 if self.way.cut.load(Ordering::Relaxed) {
                     return Err(LinkError::Lost("cut".to_owned()));
@@ -128,6 +134,7 @@ impl Way {
             cut: Arc::default(),
             left: Arc::new(AtomicU64::new(u64::MAX)),
             bytes: Arc::default(),
+            pulls: Arc::new(Semaphore::new(PULLS)),
         }
     }
 
@@ -320,6 +327,21 @@ async fn everything_that_a_tree_can_hold_arrives_both_ways() {
     }
     ra.stop(Duration::from_secs(5)).await;
     rb.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_that_is_replaced_does_not_go_on() {
+    let (hub, a) = (site(&Location::Memory), site(&Location::Memory));
+    let way = Way::to(&hub);
+    let ra = replica(&a, &way);
+    for _ in 0..8 {
+        ra.control().now().await.unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while PULLS - way.pulls.available_permits() != 1 {
+        assert!(Instant::now() < deadline, "{} are under way", PULLS - way.pulls.available_permits());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

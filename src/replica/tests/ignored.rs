@@ -59,7 +59,7 @@ async fn a_directory_brings_what_is_in_it_when_it_gets_a_name_that_is_not_ignore
     ra.control().now().await.unwrap();
     assert!(th.has("skip/small") && th.has("skip/deep/large"));
     // What was here is forgotten; what upstream has is not.
-    a.store.gc().unwrap();
+    a.store.prune_now().unwrap();
     // What a replica moves out of view is gone upstream, and comes back as something new.
     th.rename("skip", "again");
     until("it arrives again", || ta.has("again/deep/large")).await;
