@@ -19,6 +19,7 @@ mod log;
 mod process;
 mod spawn;
 mod spec;
+mod start;
 mod storing;
 #[cfg(test)]
 mod tests;

@@ -2,18 +2,21 @@
 
 use super::limit::LIMIT;
 use super::process::MARK;
-use super::spec::Spec;
+use super::spec::{Spec, Stdin};
+use super::start::{Child, Standard, Start};
 use super::{ExecError, Settings};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use process_wrap::tokio::{CommandWrap, ProcessSession};
 use pty_process::{OwnedWritePty, Size};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::unix::pipe;
 
 /// Where programs are looked for when the daemon's environment does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -61,38 +64,43 @@ pub(super) fn spawn(spec: &Spec, id: &str, settings: &Settings) -> Result<Spawne
     }
     let mut argv: Vec<OsString> = spec.argv().into_iter().map(OsString::from_vec).collect();
     let env = environment(spec, id, settings);
-    let wanted = argv.first().cloned().unwrap_or_default();
-    if spec.limits.any() {
-        spec.limits.check().map_err(ExecError::Spec)?;
-        look_for(&wanted, &cwd, &env).map_err(at(Path::new(&wanted)))?;
-        let stage = [settings.limiter.clone().into(), LIMIT.into(), spec.limits.words(), "--".into()];
-        argv.splice(0..0, stage);
-    }
-    let Some((program, arguments)) = argv.split_first() else {
+    let Some(wanted) = argv.first().cloned() else {
         return Err(ExecError::Spec("there is no program to run".into()));
     };
+    let mut program = look_for(&wanted, &cwd, &env).map_err(at(Path::new(&wanted)))?;
+    if spec.limits.any() {
+        spec.limits.check().map_err(ExecError::Spec)?;
+        program = settings.limiter.clone();
+        let stage = [program.clone().into(), LIMIT.into(), spec.limits.words(), "--".into()];
+        argv.splice(0..0, stage);
+    }
+    let start = |standard: Standard<'_>| {
+        let start = Start { program: &program, argv: &argv, env, cwd: &cwd, standard };
+        start.run()
+    };
     let spawned = match spec.terminal {
-        Some(size) => in_terminal(program, arguments, &cwd, env, size),
-        None => with_pipes(program, arguments, &cwd, env, spec),
+        Some(size) => in_terminal(start, size),
+        None => with_pipes(start, &spec.stdin),
     };
     spawned.map_err(at(Path::new(&wanted)))
 }
 
-/// Fails as the start of a program would that is not there, or may not be run.
-fn look_for(program: &OsStr, cwd: &Path, env: &[(OsString, OsString)]) -> io::Result<()> {
+/// The program file of a name, looked for as `execvp` does, with the command's own `PATH` and from its own directory.
+fn look_for(program: &OsStr, cwd: &Path, env: &[(OsString, OsString)]) -> io::Result<PathBuf> {
     let runs = |path: &Path| {
         let meta = std::fs::metadata(path)?;
         let may_run = rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
         if meta.is_file() && may_run { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     };
     if program.as_bytes().contains(&b'/') {
-        return runs(&cwd.join(program));
+        return runs(&cwd.join(program)).map(|()| program.into());
     }
     let paths = env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, paths)| paths.clone());
     let mut failure = io::Error::from(io::ErrorKind::NotFound);
     for place in std::env::split_paths(&paths.unwrap_or_default()) {
-        match runs(&cwd.join(place).join(program)) {
-            Ok(()) => return Ok(()),
+        let path = cwd.join(place).join(program);
+        match runs(&path) {
+            Ok(()) => return Ok(path),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => failure = error,
             Err(_) => {}
         }
@@ -100,56 +108,38 @@ fn look_for(program: &OsStr, cwd: &Path, env: &[(OsString, OsString)]) -> io::Re
     Err(failure)
 }
 
-fn with_pipes(
-    program: &OsStr,
-    arguments: &[OsString],
-    cwd: &Path,
-    env: Vec<(OsString, OsString)>,
-    spec: &Spec,
-) -> io::Result<Spawned> {
-    let stdin = if spec.stdin == super::spec::Stdin::None { Stdio::null() } else { Stdio::piped() };
-    let mut command = CommandWrap::with_new(program, |command| {
-        command.args(arguments).current_dir(cwd).env_clear().envs(env);
-        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-    });
-    let mut child = command.wrap(ProcessSession).spawn()?.into_inner();
-    let pid = child.id().ok_or_else(|| io::Error::other("it ended before it was seen"))?;
-    let mut outputs: Vec<(Stream, Reader)> = Vec::new();
-    if let Some(stdout) = child.stdout().take() {
-        outputs.push((Stream::Stdout, Box::new(stdout)));
-    }
-    if let Some(stderr) = child.stderr().take() {
-        outputs.push((Stream::Stderr, Box::new(stderr)));
-    }
-    let input = Input::Pipe(child.stdin().take().map(|stdin| Box::new(stdin) as Writer));
-    let ended = async move { child.wait().await }.boxed();
-    Ok(Spawned { pid, ended, outputs, input })
+fn with_pipes(start: impl FnOnce(Standard<'_>) -> io::Result<Child>, stdin: &Stdin) -> io::Result<Spawned> {
+    let (input, its_input): (Option<Writer>, OwnedFd) = match stdin {
+        Stdin::None => (None, File::open("/dev/null")?.into()),
+        _ => {
+            let (ours, its) = pipe::pipe()?;
+            (Some(Box::new(ours)), its.into_blocking_fd()?)
+        }
+    };
+    let output = || -> io::Result<(OwnedFd, Reader)> {
+        let (its, ours) = pipe::pipe()?;
+        Ok((its.into_blocking_fd()?, Box::new(ours)))
+    };
+    let ((its_stdout, stdout), (its_stderr, stderr)) = (output()?, output()?);
+    let child = start(Standard::Files([its_input.as_fd(), its_stdout.as_fd(), its_stderr.as_fd()]))?;
+    Ok(spawned(child, vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)], Input::Pipe(input)))
 }
 
 fn in_terminal(
-    program: &OsStr,
-    arguments: &[OsString],
-    cwd: &Path,
-    env: Vec<(OsString, OsString)>,
+    start: impl FnOnce(Standard<'_>) -> io::Result<Child>,
     (rows, columns): (u16, u16),
 ) -> io::Result<Spawned> {
-    let failed = io::Error::other;
-    let (pty, pts) = pty_process::open().map_err(failed)?;
-    pty.resize(Size::new(rows, columns)).map_err(failed)?;
-    let command = pty_process::Command::new(program).args(arguments).current_dir(cwd).env_clear().envs(env);
-    let mut child = command.spawn(pts).map_err(|error| match error {
-        pty_process::Error::Io(error) => error,
-        other => failed(other),
-    })?;
-    let pid = child.id().ok_or_else(|| io::Error::other("it ended before it was seen"))?;
+    // What is given back with it is the terminal opened by the daemon; it stays open until the command has its own.
+    let (pty, _pts) = pty_process::open().map_err(io::Error::other)?;
+    pty.resize(Size::new(rows, columns)).map_err(io::Error::other)?;
+    let path = rustix::pty::ptsname(&pty, Vec::new())?;
+    let child = start(Standard::Terminal(&path))?;
     let (output, input) = pty.into_split();
-    let ended = async move { child.wait().await }.boxed();
-    Ok(Spawned {
-        pid,
-        ended,
-        outputs: vec![(Stream::Stdout, Box::new(output))],
-        input: Input::Terminal(input),
-    })
+    Ok(spawned(child, vec![(Stream::Stdout, Box::new(output))], Input::Terminal(input)))
+}
+
+fn spawned(child: Child, outputs: Vec<(Stream, Reader)>, input: Input) -> Spawned {
+    Spawned { pid: child.pid.as_raw_nonzero().get() as u32, ended: child.wait().boxed(), outputs, input }
 }
 
 /// What the daemon lets through, what the caller gives, and the mark.

@@ -5,6 +5,7 @@ use crate::store::{Location, Store};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rustix::process::Signal;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -189,6 +190,33 @@ fn directory_and_environment_are_as_said() {
     }
 }
 
+/// As a shell starts it, and with nothing of the daemon's but what is said.
+#[test]
+fn a_program_starts_in_a_session_of_its_own_with_nothing_blocked_or_open() {
+    let place = place(1 << 20);
+    let ws = place.dir.path().canonicalize().unwrap().join("ws");
+    let heard = place.run(sh("cut -d' ' -f6 /proc/$$/stat; echo $$; ls -l /proc/$$/fd"));
+    let (session, rest) = heard.text().split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert!(rest.starts_with(&format!("{session}\n")), "{rest}");
+    assert!(!rest.contains("store.db") && !rest.contains("eventpoll"), "{rest}");
+    let signals = place.run(sh("grep -E 'Sig(Blk|Ign)' /proc/self/status")).text();
+    // Two that are the C library's own are ignored.
+    let has_none = |line: &str| u64::from_str_radix(&line[8..], 16).unwrap() & 0x7fff_ffff == 0;
+    assert!(signals.lines().count() == 2 && signals.lines().all(has_none), "{signals}");
+    // A script that does not say what runs it, found through the caller's PATH, which is relative.
+    std::fs::create_dir(ws.join("bin")).unwrap();
+    std::fs::write(ws.join("bin/script"), "echo $0 $1").unwrap();
+    std::fs::set_permissions(ws.join("bin/script"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let words = |words: &[&[u8]]| Words::Argv(words.iter().map(|word| word.to_vec()).collect());
+    let env = vec![(b"PATH".to_vec(), b"none:bin".to_vec())];
+    let spec = Spec { env, ..Spec::new(words(&[b"script", b"a b"])) };
+    assert_eq!(place.run(spec).text().trim(), format!("{} a b", ws.join("bin/script").display()));
+    let spec = Spec { cwd: b"bin".to_vec(), ..Spec::new(words(&[b"./script", b"x"])) };
+    assert_eq!(place.run(spec).text(), "./script x\n");
+    // Its first word is the name that it was called by.
+    assert_eq!(place.run(Spec::new(words(&[b"sh", b"-c", b"echo $0"]))).text(), "sh\n");
+}
+
 #[test]
 fn standard_input_is_nothing_bytes_or_a_stream() {
     let place = place(8 << 20);
@@ -335,8 +363,10 @@ fn several_readers_read_at_once_each_from_where_it_wants() {
 #[test]
 fn a_terminal_is_one() {
     let place = place(1 << 20);
-    let spec =
-        Spec { terminal: Some((33, 101)), ..sh("tty; stty size; read line; echo got $line; stty size; cat") };
+    let spec = Spec {
+        terminal: Some((33, 101)),
+        ..sh("tty; stty size; echo mine >/dev/tty; read line; echo got $line; stty size; cat")
+    };
     place.runtime.block_on(async {
         let (command, mut reader) = place.execs.run(spec).await.unwrap();
         let mut seen = String::new();
@@ -352,6 +382,7 @@ fn a_terminal_is_one() {
         };
         expect(&mut reader, &mut seen, "33 101").await;
         assert!(seen.contains("/dev/pts/"), "{seen}");
+        expect(&mut reader, &mut seen, "mine").await;
         command.resize(40, 120).await.unwrap();
         assert!(command.feed(b"hello\n").await);
         expect(&mut reader, &mut seen, "got hello").await;

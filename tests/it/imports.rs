@@ -134,6 +134,21 @@ fn the_shim_decides_without_looking() {
     }
 }
 
+/// The only room that the compiler cannot vouch for.
+#[test]
+fn what_is_unsafe_is_in_one_place() {
+    let mut files = Vec::new();
+    for place in ["", "../shim/src", "../schema/src", "../tests/it"] {
+        sources(&root().join(place), &mut files);
+    }
+    let is_unsafe = |file: &PathBuf| {
+        let code = fs::read_to_string(file).unwrap();
+        code.contains(concat!("unsafe", " {")) || code.contains(concat!("allow(unsafe", "_code"))
+    };
+    files.retain(is_unsafe);
+    assert_eq!(files, [root().join("exec/start.rs")]);
+}
+
 #[test]
 fn no_file_is_crowded() {
     let mut files = Vec::new();
