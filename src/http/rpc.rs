@@ -1,5 +1,6 @@
 //! The two ways to the workspace's objects: a WebSocket for a session, a POST for a batch.
 
+use super::stall::Stall;
 use super::{State, text};
 use crate::rpc::{BatchError, MAX_BODY, Share};
 use axum::body::Body;
@@ -8,7 +9,10 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -50,9 +54,10 @@ pub(super) async fn socket(state: Shared, mut request: Request) -> Response {
     let upgrade = hyper::upgrade::on(&mut request);
     let state = Arc::clone(&state);
     tokio::spawn(async move {
-        match upgrade.await {
-            Ok(socket) => {
-                if !state.sessions.serve(host, Box::new(TokioIo::new(socket))) {
+        let upgraded = upgrade.await.map_err(|error| error.to_string());
+        match upgraded.and_then(|upgraded| taken_over(upgraded).map_err(|error| error.to_string())) {
+            Ok((socket, read)) => {
+                if !state.sessions.serve(host, socket, read) {
                     tracing::warn!("there are too many sessions: one was turned away");
                 }
             }
@@ -68,6 +73,15 @@ pub(super) async fn socket(state: Shared, mut request: Request) -> Response {
         (header::SEC_WEBSOCKET_ACCEPT, accept),
     ];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// The connection itself, and what was read of it already. The session waits for it in its own thread: if the server's
+/// threads went on doing that, each message would wake two.
+fn taken_over(upgraded: Upgraded) -> io::Result<(TcpStream, Bytes)> {
+    let parts = upgraded
+        .downcast::<TokioIo<Stall>>()
+        .map_err(|_| io::Error::other("it is not a connection of this server"))?;
+    Ok((parts.io.into_inner().into_inner().into_std()?, parts.read_buf))
 }
 
 /// Answers a body of calls with a body of answers.

@@ -23,6 +23,11 @@ impl Stall {
         Self { stream, until: None }
     }
 
+    /// The connection, which is watched over by somebody else from now on.
+    pub(super) fn into_inner(self) -> TcpStream {
+        self.stream
+    }
+
     fn taken<T>(&mut self, context: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.until = None;

@@ -12,6 +12,7 @@ use futures::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::io;
+use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -101,10 +102,11 @@ impl Pool {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Serves a peer until it goes; false when there are too many sessions.
-    pub fn serve(&self, host: Arc<Host>, socket: Box<dyn Socket>) -> bool {
+    /// Serves a peer on a connection that has become a WebSocket, of which some bytes were read, until it goes; false when
+    /// there are too many sessions.
+    pub fn serve(&self, host: Arc<Host>, socket: TcpStream, read: Bytes) -> bool {
         let closing = self.closing.clone();
-        self.spawn(move || Box::pin(serve(host, socket, closing)))
+        self.spawn(move || Box::pin(serve(host, socket, read, closing)))
     }
 
     /// Serves a peer that we have dialled, until it goes or `stop` is told; none when there are too many sessions.
@@ -224,12 +226,16 @@ impl Vat {
 }
 
 /// The life of a session on a socket.
-async fn serve(host: Arc<Host>, socket: Box<dyn Socket>, closing: CancellationToken) {
+async fn serve(host: Arc<Host>, socket: TcpStream, read: Bytes, closing: CancellationToken) {
     let mut config = WebSocketConfig::default();
     config.max_message_size = Some(MAX_FRAME);
     config.max_frame_size = Some(MAX_FRAME);
     config.write_buffer_size = WRITE_BUFFER;
-    let web = WebSocketStream::from_raw_socket(socket, Role::Server, Some(config)).await;
+    let socket = match tokio::net::TcpStream::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::warn!(%error, "a session cannot begin"),
+    };
+    let web = WebSocketStream::from_partially_read(socket, read.into(), Role::Server, Some(config)).await;
     converse(host, web, closing.cancelled()).await;
 }
 
