@@ -155,7 +155,7 @@ impl Vfs {
             space: Space::new(allocated, nodes, options.max_bytes),
             memory: Memory::new(quarter as usize),
             upkeep: Mutex::default(),
-            gauge: Gauge::default(),
+            gauge: Gauge::keeping(quarter * 2),
             cached: Gauge::default(),
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),

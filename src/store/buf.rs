@@ -1,17 +1,56 @@
 //! File bytes in memory, counted.
 
+use super::rows::CHUNK;
+use parking_lot::Mutex;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// How many bytes of file content are in memory. Shared by every [`Buf`] that counts against it.
 #[derive(Clone, Debug, Default)]
-pub struct Gauge(Arc<AtomicU64>);
+pub struct Gauge(Arc<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    bytes: AtomicU64,
+    /// Room of chunks that are gone, for the next ones: memory that is new to the process costs the kernel more than all that
+    /// wsd does with it (a fifth of the processor's time of a large write).
+    spare: Mutex<Vec<Vec<u8>>>,
+    /// What is counted and what is spare may be so many bytes.
+    limit: u64,
+}
 
 impl Gauge {
+    /// One that keeps the room of chunks, as long as that and what is counted are no more than `limit` bytes.
+    pub fn keeping(limit: u64) -> Self {
+        Self(Arc::new(Counted { limit, ..Counted::default() }))
+    }
+
     /// Bytes now.
     pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Gives spare room back.
+    pub fn give_back(&self) {
+        let spare = std::mem::take(&mut *self.0.spare.lock());
+        drop(spare);
+    }
+
+    fn take(&self) -> Vec<u8> {
+        let spare = self.0.spare.lock().pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(CHUNK))
+    }
+
+    fn keep(&self, mut room: Vec<u8>) {
+        if room.capacity() != CHUNK || self.0.limit == 0 {
+            return;
+        }
+        let mut spare = self.0.spare.lock();
+        if self.bytes() + (spare.len() as u64 + 1) * CHUNK as u64 <= self.0.limit {
+            room.clear();
+            spare.push(room);
+        }
     }
 }
 
@@ -21,19 +60,32 @@ pub struct Buf {
     bytes: Vec<u8>,
     counted: u64,
     gauge: Gauge,
+    hash: OnceLock<blake3::Hash>,
 }
 
 impl Buf {
     /// Takes the bytes and counts them.
     pub fn new(bytes: Vec<u8>, gauge: &Gauge) -> Self {
-        let mut buf = Self { bytes, counted: 0, gauge: gauge.clone() };
+        let mut buf = Self { bytes, counted: 0, gauge: gauge.clone(), hash: OnceLock::new() };
         buf.recount();
         buf
+    }
+
+    /// A copy of a whole chunk.
+    pub fn copied(chunk: &[u8], gauge: &Gauge) -> Self {
+        let mut bytes = gauge.take();
+        bytes.extend_from_slice(chunk);
+        Self::new(bytes, gauge)
     }
 
     /// The same bytes, counted elsewhere.
     pub fn recounted(mut self, gauge: &Gauge) -> Self {
         Self::new(std::mem::take(&mut self.bytes), gauge)
+    }
+
+    /// The hash of the bytes; computed once.
+    pub fn hash(&self) -> &blake3::Hash {
+        self.hash.get_or_init(|| blake3::hash(&self.bytes))
     }
 
     /// Puts bytes at a place; zeros fill what lies between it and the end before.
@@ -53,12 +105,14 @@ impl Buf {
         self.recount();
     }
 
+    /// The bytes have changed.
     fn recount(&mut self) {
+        self.hash.take();
         let now = self.bytes.capacity() as u64;
         if now >= self.counted {
-            self.gauge.0.fetch_add(now - self.counted, Ordering::Relaxed);
+            self.gauge.0.bytes.fetch_add(now - self.counted, Ordering::Relaxed);
         } else {
-            self.gauge.0.fetch_sub(self.counted - now, Ordering::Relaxed);
+            self.gauge.0.bytes.fetch_sub(self.counted - now, Ordering::Relaxed);
         }
         self.counted = now;
     }
@@ -72,7 +126,8 @@ impl Clone for Buf {
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        self.gauge.0.fetch_sub(self.counted, Ordering::Relaxed);
+        self.gauge.0.bytes.fetch_sub(self.counted, Ordering::Relaxed);
+        self.gauge.keep(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -85,6 +140,7 @@ impl Deref for Buf {
 
 impl DerefMut for Buf {
     fn deref_mut(&mut self) -> &mut [u8] {
+        self.hash.take();
         &mut self.bytes
     }
 }
@@ -112,5 +168,30 @@ mod tests {
         drop(b);
         drop(a);
         assert_eq!(gauge.bytes(), 0);
+    }
+
+    #[test]
+    fn the_hash_is_of_the_bytes_as_they_are() {
+        let mut buf = Buf::copied(&[1; CHUNK], &Gauge::default());
+        assert_eq!(*buf.hash(), blake3::hash(&[1; CHUNK]));
+        buf.write(5, &[2]);
+        assert_eq!(*buf.hash(), blake3::hash(&buf));
+        buf.resize(10);
+        assert_eq!(*buf.hash(), blake3::hash(&buf));
+        buf[0] = 9;
+        assert_eq!(*buf.hash(), blake3::hash(&[9, 1, 1, 1, 1, 2, 1, 1, 1, 1]));
+    }
+
+    #[test]
+    fn room_is_kept_up_to_the_limit_and_given_back() {
+        let gauge = Gauge::keeping(3 * CHUNK as u64);
+        let four: Vec<Buf> = (0..4).map(|seed| Buf::copied(&[seed; CHUNK], &gauge)).collect();
+        drop(four);
+        assert_eq!((gauge.bytes(), gauge.0.spare.lock().len()), (0, 3));
+        let again = Buf::copied(&[7; CHUNK], &gauge);
+        assert_eq!((&again[..], gauge.0.spare.lock().len()), (&[7; CHUNK][..], 2));
+        drop(Buf::new(vec![1; 10], &gauge));
+        gauge.give_back();
+        assert!(gauge.0.spare.lock().is_empty());
     }
 }

@@ -12,7 +12,6 @@ use super::rows::{CHUNK, ChunkId, Ino};
 use super::write::Batch;
 use rusqlite::{OptionalExtension, params};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// With more changed bytes than this, finding the place costs more than it saves.
@@ -44,9 +43,8 @@ impl Batch<'_> {
     }
 
     /// The chunk with these bytes, with one more reference.
-    pub(super) fn put_chunk(&self, buf: &Arc<Buf>) -> StoreResult<ChunkId> {
-        let hash = self.hashes.get(&Arc::as_ptr(buf)).copied().unwrap_or_else(|| blake3::hash(buf));
-        let hash = hash.as_bytes();
+    pub(super) fn put_chunk(&self, buf: &Buf) -> StoreResult<ChunkId> {
+        let hash = buf.hash().as_bytes();
         let present = self
             .connection
             .prepare_cached("UPDATE chunk SET refs = refs + 1 WHERE hash = ?1 RETURNING id")?

@@ -11,14 +11,11 @@ use super::fault::Point;
 use super::group::{Committed, ContentChange, ExtentChange, Group, NodeChange, NodePut, Xattrs};
 use super::rows::{ChunkId, Dirent, Ino, InodeRow, Name, Revision, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension, params};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicI64;
 
 /// A removed file with more extents than this is taken apart later, in small steps.
 const EXTENTS_AT_ONCE: usize = 64;
-
-pub(super) type Hashes = HashMap<*const super::buf::Buf, blake3::Hash>;
 
 /// The connection that writes, and how it is set.
 #[derive(Debug)]
@@ -34,7 +31,6 @@ pub(super) struct Writer {
 pub(super) struct Batch<'a> {
     pub(super) connection: &'a Connection,
     pub(super) next_chunk: &'a AtomicI64,
-    pub(super) hashes: &'a Hashes,
     pub(super) ws: WorkspaceId,
     pub(super) epoch: i64,
 }
@@ -43,7 +39,7 @@ impl Store {
     /// Writes a group in one transaction. `durable`: it is on the disk when this returns, with every group
     /// before it. After an error nothing of the group is there, and it can be tried again.
     pub fn commit(&self, ws: WorkspaceId, group: &Group, durable: bool) -> StoreResult<Committed> {
-        let hashes = hash(group);
+        hash(group);
         let mut writer = self.writer.lock();
         if group.is_empty() && !(durable && writer.behind) {
             return Ok(Committed::default());
@@ -62,7 +58,6 @@ impl Store {
         let batch = Batch {
             connection: &transaction,
             next_chunk: &self.next_chunk,
-            hashes: &hashes,
             ws,
             epoch: if epoch == 0 { 0 } else { epoch + 1 },
         };
@@ -117,18 +112,16 @@ impl Writer {
     }
 }
 
-/// The hash of every chunk of new bytes; computed before the writer is taken.
-fn hash(group: &Group) -> Hashes {
-    let mut hashes = HashMap::new();
+/// Computes the hash of every chunk of new bytes that has none yet, before the writer is taken.
+fn hash(group: &Group) {
     for change in group.nodes.values() {
         let NodeChange::Put(put) = change else { continue };
         for extent in put.content.extents.values() {
             if let ExtentChange::Data(buf) = extent {
-                hashes.entry(Arc::as_ptr(buf)).or_insert_with(|| blake3::hash(buf));
+                buf.hash();
             }
         }
     }
-    hashes
 }
 
 impl Batch<'_> {

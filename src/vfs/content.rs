@@ -236,6 +236,17 @@ impl Content {
         true
     }
 
+    /// Overwrites all of one chunk. False when the file's inline row was not fetched.
+    #[must_use]
+    pub(super) fn replace(&mut self, index: u64, whole: Buf, fetched: &[Fetched], gauge: &Gauge) -> bool {
+        if !self.materialise(fetched, gauge) {
+            return false;
+        }
+        self.touch(index, Touched::Whole);
+        self.slots().insert(index, Slot::Data(Arc::new(whole)));
+        true
+    }
+
     /// Turns an inline slot into bytes in memory. False when they were not fetched.
     fn materialise(&mut self, fetched: &[Fetched], gauge: &Gauge) -> bool {
         match self.slot(0) {

@@ -8,6 +8,7 @@ use super::types::{Attr, Author, Caller};
 use super::{MAX_FILE_SIZE, Vfs};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
+use crate::store::buf::Buf;
 use crate::store::rows::{CHUNK, Ino, Kind};
 use std::ops::Range;
 use std::sync::Arc;
@@ -198,6 +199,7 @@ impl Vfs {
         loop {
             let range = at.range(node.meta.read().row.size, data.len())?;
             let fetched = self.fetch_bases(node, &range)?;
+            let whole = self.whole_chunks(&range, data);
             let op = self.begin(by);
             let mut meta = node.meta.write();
             if meta.removed {
@@ -207,7 +209,7 @@ impl Vfs {
                 continue;
             }
             self.check_room(&meta, &range)?;
-            if !self.overwrite(&mut meta, &range, data, &fetched) {
+            if !self.overwrite(&mut meta, &range, (data, whole), &fetched) {
                 continue;
             }
             let mut lost = false;
@@ -263,8 +265,32 @@ impl Vfs {
         self.space.check(more.min(within))
     }
 
-    /// Puts the bytes in place; false when something has to be fetched first.
-    fn overwrite(&self, meta: &mut Meta, range: &Range<u64>, data: &[u8], fetched: &[Fetched]) -> bool {
+    /// Those chunks that a write replaces, in order, as they will be: with no lock held, so that several threads do this at
+    /// once for one file, and with their hashes, for which the bytes are near now.
+    fn whole_chunks(&self, range: &Range<u64>, data: &[u8]) -> Vec<Buf> {
+        let mut rest = data;
+        let mut whole = Vec::new();
+        for (_, within) in chunks_of(range.clone()) {
+            let (now, later) = rest.split_at(within.len());
+            if now.len() == CHUNK {
+                let buf = Buf::copied(now, &self.gauge);
+                buf.hash();
+                whole.push(buf);
+            }
+            rest = later;
+        }
+        whole
+    }
+
+    /// Puts the bytes in place, of which `whole` has the chunks that are replaced; false when something has to be fetched
+    /// first.
+    fn overwrite(
+        &self,
+        meta: &mut Meta,
+        range: &Range<u64>,
+        (data, whole): (&[u8], Vec<Buf>),
+        fetched: &[Fetched],
+    ) -> bool {
         let size = meta.row.size;
         let ready = |source: Source| fetched.iter().any(|(have, _)| *have == source);
         let mut bases =
@@ -273,10 +299,14 @@ impl Vfs {
             return false;
         }
         drop(bases);
-        let mut rest = data;
+        let (mut rest, mut whole) = (data, whole.into_iter());
         for (index, within) in chunks_of(range.clone()) {
             let (now, later) = rest.split_at(within.len());
-            if !meta.content.write(index, within.start, now, size, fetched, &self.gauge) {
+            let written = match if now.len() == CHUNK { whole.next() } else { None } {
+                Some(buf) => meta.content.replace(index, buf, fetched, &self.gauge),
+                None => meta.content.write(index, within.start, now, size, fetched, &self.gauge),
+            };
+            if !written {
                 return false;
             }
             rest = later;

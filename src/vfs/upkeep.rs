@@ -110,6 +110,9 @@ impl Vfs {
         while bell.sleep(ROUND) {
             let revision = self.journal.revision();
             let quiet = std::mem::replace(&mut before, revision) == revision;
+            if quiet {
+                self.gauge.give_back();
+            }
             if self.journal.failure().is_some() {
                 continue;
             }
