@@ -5,6 +5,7 @@
 //! (who adopts what loses its parent) with the command's mark in its environment.
 
 use super::cgroup::Group;
+use super::start::is_awaited;
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::HashSet;
 use std::fs;
@@ -163,11 +164,11 @@ fn descendants(leader: u32, id: &str, look: Look) -> Vec<Process> {
     found
 }
 
-/// Children of ours that have ended and that nobody waits for: processes that lost their parent. A child is given the
-/// time between two calls to be waited for by whoever started it. Returns those that may go the next time.
+/// Children of ours that have ended and that nobody waits for: processes that lost their parent. A child that is no command
+/// is given the time between two calls to be waited for by whoever started it. Returns those that may go the next time.
 pub(super) fn bury(suspects: &HashSet<u32>) -> HashSet<u32> {
-    let zombies =
-        children(std::process::id()).into_iter().filter(|pid| process(*pid).is_some_and(|p| p.is_zombie));
+    let is_left = |pid: &u32| process(*pid).is_some_and(|it| it.is_zombie) && !is_awaited(*pid);
+    let zombies = children(std::process::id()).into_iter().filter(is_left);
     let mut next = HashSet::new();
     for pid in zombies {
         if !suspects.contains(&pid) {

@@ -9,16 +9,20 @@
 #![allow(unsafe_code)]
 
 use libc::{c_char, c_int, c_short, mode_t, pid_t};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use parking_lot::Mutex;
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::ptr;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What runs a program file that says nothing of how it is run, as `execvp` has it.
@@ -43,22 +47,57 @@ pub(super) enum Standard<'a> {
     Terminal(&'a CStr),
 }
 
-/// A process that was started and leads a session. Whoever waits is told of its end once.
+/// Processes that somebody will ask for the end of.
+static AWAITED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Whether a process's end belongs to somebody who will ask for it.
+pub(super) fn is_awaited(pid: u32) -> bool {
+    AWAITED.lock().contains(&pid)
+}
+
+/// A process that was started and leads a session.
 pub(super) struct Child {
     pub(super) pid: Pid,
-    /// Tells that a child of the daemon has ended.
-    ends: Signal,
+    ended: Ended,
+}
+
+/// What tells that it may have ended.
+enum Ended {
+    /// Its descriptor, which is readable then.
+    Itself(AsyncFd<OwnedFd>),
+    /// Some child of the daemon has ended. Where there are no such descriptors: each end wakes all that wait for one.
+    Any(Signal),
 }
 
 impl Child {
+    fn of(pid: Pid, any: Signal) -> Self {
+        AWAITED.lock().insert(pid.as_raw_nonzero().get() as u32);
+        let itself = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from).and_then(|fd| {
+            // SAFETY: an `OwnedFd` gives the same descriptor each time and keeps it open; the `AsyncFd` owns it from now on, and
+            // nobody gets at it to put another in its place.
+            unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
+        });
+        let ended = itself.map_or(Ended::Any(any), Ended::Itself);
+        Self { pid, ended }
+    }
+
     /// How it ended.
     pub(super) async fn wait(mut self) -> io::Result<ExitStatus> {
         loop {
             if let Some((_, status)) = waitpid(Some(self.pid), WaitOptions::NOHANG)? {
                 return Ok(ExitStatus::from_raw(status.as_raw()));
             }
-            self.ends.recv().await;
+            match &mut self.ended {
+                Ended::Itself(fd) => fd.readable().await?.clear_ready(),
+                Ended::Any(child) => drop(child.recv().await),
+            }
         }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        AWAITED.lock().remove(&(self.pid.as_raw_nonzero().get() as u32));
     }
 }
 
@@ -66,7 +105,7 @@ impl Start<'_> {
     /// Starts it, within a runtime. Returns when the program runs, or the error that kept it from that.
     pub(super) fn run(self) -> io::Result<Child> {
         // Before there is a child, so that no end is missed.
-        let ends = signal(SignalKind::child())?;
+        let any = signal(SignalKind::child())?;
         let program = text(self.program.as_os_str())?;
         let argv = self.argv.iter().map(|word| text(word)).collect::<io::Result<Vec<_>>>()?;
         let env = variables(self.env)?;
@@ -94,7 +133,7 @@ impl Start<'_> {
             }
             other => other?,
         };
-        Ok(Child { pid, ends })
+        Ok(Child::of(pid, any))
     }
 }
 
@@ -213,4 +252,47 @@ fn spawn(
         libc::posix_spawn(&mut pid, program.as_ptr(), &actions.0, &attributes.0, argv.as_ptr(), env.as_ptr())
     })?;
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("a process was started that has no number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(line: &str) -> Child {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let argv = ["sh", "-c", line].map(OsString::from);
+        let standard = Standard::Files([(); 3].map(|()| std::os::fd::AsFd::as_fd(&null)));
+        Start { program: Path::new("/bin/sh"), argv: &argv, env: Vec::new(), cwd: Path::new("/"), standard }
+            .run()
+            .unwrap()
+    }
+
+    #[test]
+    fn an_end_is_told_to_who_waits_with_and_without_a_descriptor_however_late() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let by_signal =
+                |child: &mut Child| child.ended = Ended::Any(signal(SignalKind::child()).unwrap());
+            for has_descriptor in [true, false] {
+                for line in ["exit 7", "sleep 0.1; exit 7"] {
+                    let mut child = shell(line);
+                    if !has_descriptor {
+                        by_signal(&mut child);
+                    }
+                    assert_eq!(child.wait().await.unwrap().code(), Some(7));
+                }
+            }
+            // Nobody else buries what is waited for; what is not, is buried.
+            let (child, gone) = (shell("exit 7"), shell("exit 7"));
+            let (pid, its) = (child.pid, gone.pid.as_raw_nonzero().get() as u32);
+            drop(gone);
+            let mut suspects = Default::default();
+            while std::fs::exists(format!("/proc/{its}")).unwrap() {
+                suspects = crate::exec::process::bury(&suspects);
+            }
+            assert!(is_awaited(pid.as_raw_nonzero().get() as u32) && !is_awaited(its));
+            assert_eq!(child.wait().await.unwrap().code(), Some(7));
+            assert!(!is_awaited(pid.as_raw_nonzero().get() as u32));
+        });
+    }
 }
