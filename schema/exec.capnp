@@ -42,7 +42,7 @@ interface Exec {
   # several have open at once, whoever closes it first while it has such bytes is told to have changed it, be it a reader;
   # and the writer is not, if it writes nothing after that and has done nothing else to the file. What is
   # written back in nobody's name is told of each command that ran then, unless others have changed the same file through
-  # the mount meanwhile, and that command has not. Without FUSE (`shim`) nobody is known: only what callers of `Fs` did is
+  # the mount meanwhile, and that command has not, or another command was the last to do so before. Without FUSE (`shim`) nobody is known: only what callers of `Fs` did is
   # left out.
   #
   # A process is the command's if it has its session, or descends from its first process; one that has begun a session

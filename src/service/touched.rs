@@ -43,7 +43,7 @@ impl Tracker {
 
     /// The changes after one revision up to another of the command with this first process, and whether that is all of
     /// them. What is of nobody that is known is the command's too, unless others have done something to the same node
-    /// through the mount and the command has not.
+    /// through the mount meanwhile and the command has not, or another command was the last to do so before.
     pub fn changes_of(&self, command: u32, after: u64, up_to: u64) -> (Vec<Changed>, bool) {
         let may_be = |change: &Change| change.by != Author::Direct;
         let (mut changes, complete) = self.between(after, up_to, &may_be);
@@ -53,6 +53,11 @@ impl Tracker {
         for change in changes.iter().filter(|change| change.by != Author::Unknown) {
             *touched.entry(change.ino).or_default() |= change.by == own;
         }
+        let of_nobody = changes.iter().map(|change| change.ino).filter(|ino| !touched.contains_key(ino));
+        let before = self.0.vfs().last_authors(after, of_nobody.collect());
+        touched.extend(
+            before.into_iter().filter(|(_, by)| *by != Author::Program).map(|(ino, by)| (ino, by == own)),
+        );
         changes.retain(|change| match change.by {
             Author::Unknown => touched.get(&change.ino).copied().unwrap_or(true),
             by => by == own,

@@ -10,7 +10,7 @@ use super::node::Node;
 use super::types::Author;
 use crate::store::rows::{Ino, Kind, Name, ROOT, Revision};
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Changes that are kept.
@@ -167,6 +167,22 @@ impl Feed {
         }
         portion
     }
+
+    /// Whose the last change of each of these nodes was up to a revision, as far as that is known and kept.
+    fn last_authors(&self, up_to: Revision, nodes: &mut HashSet<Ino>) -> HashMap<Ino, Author> {
+        let state = self.state.lock();
+        let end = state.history.partition_point(|change| change.revision <= up_to);
+        let mut found = HashMap::new();
+        for change in state.history.range(..end).rev() {
+            if nodes.is_empty() {
+                break;
+            }
+            if matches!(change.by, Author::Program | Author::Command(_)) && nodes.remove(&change.ino) {
+                found.insert(change.ino, change.by);
+            }
+        }
+        found
+    }
 }
 
 impl State {
@@ -205,6 +221,12 @@ impl Vfs {
     /// What changed after `cursor`, of what is `wanted`; about `limit` changes at most.
     pub fn changes(&self, cursor: Revision, wanted: &dyn Fn(&Change) -> bool, limit: usize) -> Changes {
         self.feed.after(cursor, wanted, limit)
+    }
+
+    /// Whose the last change through the mount of each of these nodes was up to a revision; of those of which that is known
+    /// and still kept.
+    pub fn last_authors(&self, up_to: Revision, mut nodes: HashSet<Ino>) -> HashMap<Ino, Author> {
+        self.feed.last_authors(up_to, &mut nodes)
     }
 
     /// The last revision that the feed has: all operations up to it have ended.

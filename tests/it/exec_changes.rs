@@ -123,6 +123,32 @@ fn bytes_are_of_who_closed_or_unmapped_the_file() {
     assert_eq!(house.changed("other"), names(&["other"]));
 }
 
+/// The kernel writes back what an earlier command has written to a file that it keeps open.
+#[test]
+fn bytes_of_a_file_that_another_command_has_made_are_not_of_one_that_came_later() {
+    if !has_fuse() {
+        return;
+    }
+    let house = House::new(&[]);
+    let point = house.place.point.clone();
+    let wait = |name: &str| format!("until [ -e {name} ]; do sleep 0.01; done");
+    // A shell would close a copy of the descriptor after each line, and the kernel writes back what is closed.
+    let script = "import os, time\nfile = os.open('a', os.O_CREAT | os.O_WRONLY)\nos.write(file, b'x')\n\
+                  os.mkdir('ready')\nwhile not os.path.exists('stop'):\n  time.sleep(0.01)\n";
+    std::fs::write(house.place.dir.path().join("keep.py"), script).unwrap();
+    let first = house.start("first", &format!("python3 {}/keep.py", house.place.dir.path().display()));
+    eventually("the first has written", || point.join("ready").exists());
+    let second = house.start("second", &format!("echo x > b; {}", wait("enough")));
+    eventually("the second is at work", || point.join("b").exists());
+    sh(&point, "sync -f .");
+    house.says(&["put", "/dev/null", "enough"]);
+    assert!(second.wait_with_output().unwrap().status.success());
+    assert_eq!(house.changed("second"), names(&["b"]));
+    house.says(&["put", "/dev/null", "stop"]);
+    assert!(first.wait_with_output().unwrap().status.success());
+    assert_eq!(house.changed("first"), names(&["a", "ready"]));
+}
+
 /// Without FUSE nobody is known but who calls from outside.
 #[test]
 fn without_fuse_only_callers_are_left_out() {
