@@ -165,7 +165,7 @@ impl Attributes {
     fn new() -> io::Result<Self> {
         let mut space = MaybeUninit::uninit();
         // SAFETY: `space` is writable and has the size of what is initialised; it counts as initialised only after success,
-        // and is then destroyed exactly once, by `drop`.
+        // and is then destroyed exactly once, by `drop`. Neither of these two structures points into itself, so they move.
         let mut this = unsafe {
             done(libc::posix_spawnattr_init(space.as_mut_ptr()))?;
             Self(space.assume_init())

@@ -55,7 +55,7 @@ pub(super) struct Shared {
     epoch: AtomicU64,
     /// Held while something is applied.
     pub(super) tree: Mutex<()>,
-    /// The pull that is under way or came last, and the portion that it has brought.
+    /// The pull that is under way or came last, and the portion that came last.
     pub(super) portion: Mutex<(Option<Call>, Vec<Told<Entry>>)>,
     /// Files in the making; they outlive the connection that they began on.
     pub(super) assemblies: Mutex<HashMap<ContentId, Assembly>>,
@@ -402,7 +402,7 @@ impl<D: Dial> Loop<D> {
                 if let Some(replaced) = self.pull.take() {
                     replaced.abort();
                 }
-                *shared.portion.lock() = (Some(call), Vec::new());
+                shared.portion.lock().0 = Some(call);
                 let pull = async move { shared.pull(connected(link)?, call, after, wait).await };
                 self.pull = Some(self.answer(call, pull));
             }
