@@ -169,7 +169,7 @@ impl Feed {
     }
 
     /// Whose the last change of each of these nodes was up to a revision, as far as that is known and kept.
-    fn last_authors(&self, up_to: Revision, nodes: &mut HashSet<Ino>) -> HashMap<Ino, Author> {
+    fn last_authors(&self, up_to: Revision, mut nodes: HashSet<Ino>) -> HashMap<Ino, Author> {
         let state = self.state.lock();
         let end = state.history.partition_point(|change| change.revision <= up_to);
         let mut found = HashMap::new();
@@ -225,8 +225,8 @@ impl Vfs {
 
     /// Whose the last change through the mount of each of these nodes was up to a revision; of those of which that is known
     /// and still kept.
-    pub fn last_authors(&self, up_to: Revision, mut nodes: HashSet<Ino>) -> HashMap<Ino, Author> {
-        self.feed.last_authors(up_to, &mut nodes)
+    pub fn last_authors(&self, up_to: Revision, nodes: HashSet<Ino>) -> HashMap<Ino, Author> {
+        self.feed.last_authors(up_to, nodes)
     }
 
     /// The last revision that the feed has: all operations up to it have ended.

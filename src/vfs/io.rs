@@ -302,7 +302,8 @@ impl Vfs {
         let (mut rest, mut whole) = (data, whole.into_iter());
         for (index, within) in chunks_of(range.clone()) {
             let (now, later) = rest.split_at(within.len());
-            let written = match if now.len() == CHUNK { whole.next() } else { None } {
+            let ready = if now.len() == CHUNK { whole.next() } else { None };
+            let written = match ready {
                 Some(buf) => meta.content.replace(index, buf, fetched, &self.gauge),
                 None => meta.content.write(index, within.start, now, size, fetched, &self.gauge),
             };
