@@ -14,6 +14,7 @@ mod scan;
 mod sight;
 
 use crate::diff::{self, Sight, Sights, Step};
+use crate::path;
 use crate::shadow::{Shadow, Side};
 use crate::tree::{Fault, Kind, Outcome, Path, Tree};
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,10 +131,15 @@ pub struct Engine {
     left_out: BTreeMap<Path, String>,
     failing: BTreeMap<Path, String>,
     scanner: scan::Scanner,
+    /// Nodes that lost a name in this pass by a removal of ours, which changed them at their other names.
+    unlinked: BTreeSet<(u8, u64)>,
     /// Directories that were made for a rename to be followed into; what is in them has still to be looked at.
     made: Vec<Path>,
     stats: Stats,
 }
+
+/// A step, where, and what it was decided by: workspace, host.
+type Planned = (Path, Step, [Option<Sight>; 2]);
 
 /// What a pass sees.
 #[derive(Default)]
@@ -160,7 +166,7 @@ impl View {
     }
 
     fn is_unknown(&self, path: &[u8]) -> bool {
-        self.unknown.iter().any(|dir| path == dir || crate::path::is_below(path, dir))
+        self.unknown.iter().any(|dir| path == dir || path::is_below(path, dir))
     }
 }
 
@@ -177,6 +183,7 @@ impl Engine {
             left_out: BTreeMap::new(),
             failing: BTreeMap::new(),
             scanner: scan::Scanner::default(),
+            unlinked: BTreeSet::new(),
             made: Vec::new(),
             stats: Stats::default(),
         }
@@ -279,6 +286,7 @@ impl Engine {
             steps.iter().for_each(|(path, _, _)| self.wait(path, wishes.get(path), due));
             return done;
         }
+        self.unlinked.clear();
         for (path, step, sights) in steps {
             done += usize::from(self.act(&path, step, sights, wishes.get(&path)));
         }
@@ -300,12 +308,7 @@ impl Engine {
     }
 
     /// What is to be done, in the order in which it can be: what makes room first, directories before what is in them.
-    fn steps(
-        &mut self,
-        view: &View,
-        wishes: &BTreeMap<Path, Wish>,
-        haste: Haste,
-    ) -> Vec<(Path, Step, [Option<Sight>; 2])> {
+    fn steps(&mut self, view: &View, wishes: &BTreeMap<Path, Wish>, haste: Haste) -> Vec<Planned> {
         let mut steps = Vec::new();
         let paths: BTreeSet<&Path> = view.work.keys().chain(view.host.keys()).collect();
         for path in paths {
@@ -320,6 +323,7 @@ impl Engine {
                 steps.push((path.clone(), step, sights));
             }
         }
+        keep_what_is_needed(&mut steps);
         let rank = |step: &Step| match step {
             Step::Aside => 0,
             Step::Remove(_) => 1,
@@ -393,19 +397,19 @@ impl Engine {
     fn failed(&mut self, path: &[u8], fault: Fault, wish: Option<&Wish>) {
         let tries = wish.map_or(0, |wish| wish.tries);
         match fault {
-            Fault::NotEmpty => {
-                // Something is in it that was not known. Then the directory is not removed: it is new.
-                self.shadow.remove(path);
-                self.wish(path.to_vec(), Depth::All, None, true);
-            }
-            Fault::NotFound | Fault::Changed | Fault::Exists if tries < TRIES => {
+            Fault::NotFound | Fault::Changed | Fault::Exists | Fault::NotEmpty if tries < TRIES => {
                 let due = (tries > 1).then(|| Instant::now() + QUIET.mul_f64(f64::from(tries) / 2.0));
                 self.wait(path, wish, due);
-                let parent = crate::path::split(path).0;
+                if fault == Fault::NotEmpty {
+                    // Something in it was not known, or has not gone yet.
+                    self.wish(path.to_vec(), Depth::All, due, true);
+                }
+                let parent = path::split(path).0;
                 if fault == Fault::NotFound && !parent.is_empty() {
                     self.wish(parent.to_vec(), Depth::Itself, due, true);
                 }
             }
+            Fault::NotEmpty => self.is_new(path),
             Fault::Unfit(reason) => {
                 self.left_out.insert(path.to_vec(), reason);
             }
@@ -419,6 +423,12 @@ impl Engine {
                 self.wait(path, wish, Some(Instant::now() + pause.min(LONGEST)));
             }
         }
+    }
+
+    /// A directory that cannot be emptied is not removed, it is as if it had come just now, with all that is in it.
+    fn is_new(&mut self, path: &[u8]) {
+        self.shadow.remove(path);
+        self.wish(path.to_vec(), Depth::All, None, true);
     }
 
     /// What was agreed on.
@@ -440,6 +450,26 @@ impl Engine {
             failing: self.failing.len(),
             failing_list: list(&self.failing),
             ..self.stats.clone()
+        }
+    }
+}
+
+/// A directory that one side removed, and in which the other one has something that stays, stays too.
+fn keep_what_is_needed(steps: &mut [Planned]) {
+    let mut kept = BTreeSet::new();
+    for (path, step, _) in steps.iter() {
+        if let Step::Copy(side) = step {
+            let mut dir = path::split(path).0;
+            while !dir.is_empty() && kept.insert((dir.to_vec(), *side as u8)) {
+                dir = path::split(dir).0;
+            }
+        }
+    }
+    for (path, step, _) in steps.iter_mut() {
+        if let Step::Remove(side) = *step
+            && kept.contains(&(path.clone(), side as u8))
+        {
+            *step = Step::Copy(side);
         }
     }
 }

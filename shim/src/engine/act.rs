@@ -39,9 +39,16 @@ impl Engine {
             },
             Step::Aside => self.put_aside(path, sight(Side::Host)),
         };
-        if let Err(fault) = done {
-            self.failed(path, fault, wish);
-            return false;
+        match done {
+            Ok(()) => {}
+            Err(Fault::NotEmpty) if !matches!(step, Step::Remove(_)) => {
+                self.is_new(path);
+                return false;
+            }
+            Err(fault) => {
+                self.failed(path, fault, wish);
+                return false;
+            }
         }
         self.settled(path);
         match step {
@@ -82,8 +89,8 @@ impl Engine {
     }
 
     fn remove(&mut self, path: &[u8], side: Side, sight: Option<Sight>) -> Outcome<()> {
-        if let Some(sight) = sight {
-            match self.tree(side).remove(path, &sight.facts) {
+        if let Some(Sight { facts, .. }) = sight {
+            match self.remove_name(path, side, facts) {
                 // Somebody else was faster.
                 Err(Fault::NotFound) => {}
                 done => done?,
@@ -91,6 +98,22 @@ impl Engine {
         }
         self.shadow.remove(path);
         Ok(())
+    }
+
+    fn remove_name(&mut self, path: &[u8], side: Side, expected: Facts) -> Outcome<()> {
+        let node = (side as u8, expected.id);
+        let known = self.unlinked.contains(&node);
+        let expected = if known { self.after_unlinking(path, side, expected)? } else { expected };
+        self.tree(side).remove(path, &expected)?;
+        self.unlinked.insert(node);
+        Ok(())
+    }
+
+    /// The facts of a node after another of its names was removed: that is to be the only difference.
+    fn after_unlinking(&self, path: &[u8], side: Side, before: Facts) -> Outcome<Facts> {
+        let now = self.tree(side).look(path)?.ok_or(Fault::NotFound)?;
+        let same = Facts { change: before.change, ..now } == before;
+        if same { Ok(now) } else { Err(Fault::Changed) }
     }
 
     fn set(&mut self, path: &[u8], side: Side, sights: [Option<Sight>; 2]) -> Outcome<()> {

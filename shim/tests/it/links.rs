@@ -132,3 +132,54 @@ fn a_mode_that_changed_while_a_name_was_added_goes_to_the_other_side() {
     assert_eq!(work.all(), host.all());
     assert_eq!(work.all()[&b"z"[..]], Shown::File(b"one".to_vec(), 0o700));
 }
+
+/// The first name that went made a changed node of the other one, whose directory was then not empty, was taken for a new
+/// one, and came back on the side where somebody was just removing it.
+#[test]
+fn a_tree_with_links_that_is_removed_does_not_come_back() {
+    for side in [Side::Work, Side::Host] {
+        let dir = tempfile::tempdir().unwrap();
+        let (work, host) = (Mem::default(), Host(dir.path().to_path_buf()));
+        let mut engine = engine(&work, dir.path());
+        for place in [&b"d"[..], b"d/deps", b"d/deps/deep"] {
+            work.make(place, &Shown::Dir(0o755));
+        }
+        work.make(b"d/deps/deep/a", &file(b"one"));
+        User::link(&work, b"d/deps/deep/a", b"d/z");
+        settle(&mut engine, 0);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        match side {
+            Side::Work => work.remove_all(b"d"),
+            Side::Host => host.remove_all(b"d"),
+        }
+        engine.look_at_all(Side::Host);
+        let towards = |engine: &Engine| match side {
+            Side::Work => engine.stats().to_work,
+            Side::Host => engine.stats().to_host,
+        };
+        let before = towards(&engine);
+        settle(&mut engine, 0);
+        assert_eq!((work.all(), host.all()), Default::default());
+        assert_eq!(towards(&engine), before, "nothing was done to the side that had removed it");
+    }
+}
+
+/// What was changed in a directory that the other side removed keeps the directory.
+#[test]
+fn a_change_in_a_directory_that_is_removed_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (work, host) = (Mem::default(), Host(dir.path().to_path_buf()));
+    let mut engine = engine(&work, dir.path());
+    for place in [&b"d"[..], b"d/e", b"d/e/f"] {
+        work.make(place, &Shown::Dir(0o755));
+    }
+    work.make(b"d/e/f/a", &file(b"one"));
+    work.make(b"d/b", &file(b"two"));
+    settle(&mut engine, 0);
+    host.remove_all(b"d");
+    work.rewrite(b"d/e/f/a", b"other");
+    look(&mut engine);
+    let left: Vec<Vec<u8>> = host.all().into_keys().collect();
+    assert_eq!(left, [&b"d"[..], b"d/e", b"d/e/f", b"d/e/f/a"]);
+    assert_eq!(work.all(), host.all());
+}

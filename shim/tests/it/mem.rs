@@ -91,12 +91,14 @@ impl State {
     }
 
     pub(crate) fn remove_all(&mut self, path: &[u8]) {
-        for below in self.below(path).into_iter().rev() {
-            self.names.remove(&below);
+        for below in self.below(path).into_iter().rev().chain([path.to_vec()]) {
+            let id = self.names.remove(&below);
             self.touch(&below);
+            // It may have other names, and is a changed node there.
+            if let Some(node) = id.and_then(|id| self.nodes.get_mut(&id)) {
+                node.facts.change = self.revision;
+            }
         }
-        self.names.remove(path);
-        self.touch(path);
     }
 
     /// Over what is there.
