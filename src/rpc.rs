@@ -5,6 +5,7 @@
 //! session; so a session that is stuck holds up neither its neighbours nor anybody else.
 //!
 //! - `pool`: the threads. `session`: one connection, and what its calls share.
+//! - `haste`: waiting for a peer that comes back at once.
 //! - `batch`: a connection that is one request and one answer.
 //! - `workspace`, `fs`, `streams`, `cursors`, `exec`, `sync`: the objects, each method one call into the service.
 //! - `convert`: between the wire's types and the service's.
@@ -14,6 +15,7 @@ mod convert;
 mod cursors;
 mod exec;
 mod fs;
+mod haste;
 mod pool;
 mod session;
 mod streams;

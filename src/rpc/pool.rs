@@ -1,6 +1,7 @@
 //! The threads that sessions live on, and the life of one on a socket.
 
 use super::batch::{self, Answer, BatchError, Batches, Share};
+use super::haste::Haste;
 use super::session::{self, Host, Session};
 use crate::metrics;
 use crate::wire::{Ledger, Limits, MAX_FRAME};
@@ -300,9 +301,9 @@ fn frames<S: Socket>(
     stream: SplitStream<Web<S>>,
     heard: Rc<Heard>,
 ) -> impl futures::Stream<Item = Result<Bytes, Error>> {
-    futures::stream::unfold((stream, heard), |(mut stream, heard)| async move {
+    futures::stream::unfold((stream, heard, Haste::new()), |(mut stream, heard, mut haste)| async move {
         loop {
-            let message = stream.next().await?;
+            let message = haste.wait(stream.next()).await?;
             heard.at.set(Instant::now());
             let item = match message {
                 Ok(Message::Binary(bytes)) => {
@@ -320,7 +321,7 @@ fn frames<S: Socket>(
                 Ok(_) => continue,
                 Err(error) => Err(Error::disconnected(error.to_string())),
             };
-            return Some((item, (stream, heard)));
+            return Some((item, (stream, heard, haste)));
         }
     })
 }

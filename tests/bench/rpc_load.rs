@@ -99,6 +99,33 @@ async fn calls(port: u16, path: &[u8], connections: usize, under_way: usize) -> 
     done.get() as f64 / begun.elapsed().as_secs_f64()
 }
 
+/// Messages of 64 bytes there and back in a second between two threads that do nothing else, over a connection: what the
+/// machine gives at most to whoever sleeps until the next one comes.
+fn echoes() -> f64 {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut far = listener.accept().unwrap().0;
+    let echo = std::thread::spawn(move || {
+        let mut message = [0; 64];
+        far.set_nodelay(true).unwrap();
+        while far.read_exact(&mut message).is_ok() {
+            far.write_all(&message).unwrap();
+        }
+    });
+    near.set_nodelay(true).unwrap();
+    let (begun, mut done, mut message) = (Instant::now(), 0_u64, [0; 64]);
+    while begun.elapsed() < SPAN {
+        near.write_all(&message).unwrap();
+        near.read_exact(&mut message).unwrap();
+        done += 1;
+    }
+    let rate = done as f64 / begun.elapsed().as_secs_f64();
+    drop(near);
+    echo.join().unwrap();
+    rate
+}
+
 async fn upload(fs: &fs::Client, path: &[u8], total: usize) {
     let portion = vec![0x5a; MIB];
     let mut request = fs.write_file_request();
@@ -334,6 +361,7 @@ async fn run(arguments: Vec<String>) {
     let path = point.as_os_str().as_encoded_bytes();
     match what.as_str() {
         "calls" => {
+            println!("a bare echo over a connection: {:.0} a second", echoes());
             for (connections, under_way) in [(1, 1), (1, 1000), (100, 1), (100, 10)] {
                 let rate = calls(port, path, connections, under_way).await;
                 println!("{connections} connections, {under_way} under way on each: {rate:.0} stat a second");
