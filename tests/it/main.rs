@@ -40,3 +40,4 @@ mod sync;
 mod trees;
 mod twin;
 mod ui;
+mod user;
