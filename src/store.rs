@@ -9,6 +9,7 @@
 //! - [`execs`], [`sync`], [`replicas`]: what commands said; what sync remembers, of itself and of others.
 //! - [`gc`]: space is given back. [`check`]: what must be true of every store.
 
+pub mod blocks;
 pub mod buf;
 pub mod check;
 mod chunks;

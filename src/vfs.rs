@@ -61,6 +61,9 @@ pub use types::*;
 /// Largest size of a file, bytes.
 pub const MAX_FILE_SIZE: u64 = 16 << 40;
 
+/// Room for chunks that is kept beside those that are kept for the next reader, bytes.
+const CACHED_SPARE: u64 = 4 << 20;
+
 /// Sizes and limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -156,7 +159,7 @@ impl Vfs {
             memory: Memory::new(quarter as usize),
             upkeep: Mutex::default(),
             gauge: Gauge::keeping(quarter * 2),
-            cached: Gauge::default(),
+            cached: Gauge::keeping(quarter + CACHED_SPARE),
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
             chunks: Cache::with_weighter((quarter / 65_536).max(16) as usize, quarter, ByLength),

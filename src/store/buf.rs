@@ -71,11 +71,14 @@ impl Buf {
         buf
     }
 
-    /// A copy of a whole chunk.
-    pub fn copied(chunk: &[u8], gauge: &Gauge) -> Self {
-        let mut bytes = gauge.take();
-        bytes.extend_from_slice(chunk);
-        Self::new(bytes, gauge)
+    /// A copy of bytes.
+    pub fn copied(bytes: &[u8], gauge: &Gauge) -> Self {
+        if bytes.len() != CHUNK {
+            return Self::new(bytes.to_vec(), gauge);
+        }
+        let mut room = gauge.take();
+        room.extend_from_slice(bytes);
+        Self::new(room, gauge)
     }
 
     /// The same bytes, counted elsewhere.
@@ -120,7 +123,7 @@ impl Buf {
 
 impl Clone for Buf {
     fn clone(&self) -> Self {
-        Self::new(self.bytes.clone(), &self.gauge)
+        Self::copied(&self.bytes, &self.gauge)
     }
 }
 

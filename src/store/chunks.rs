@@ -5,17 +5,17 @@
 //! an id stands for the same bytes for ever, so the changed chunk gets a new one, and who looks for the old one
 //! finds it gone, as with any chunk that was overwritten.
 
+use super::blocks::Blocks;
 use super::buf::Buf;
 use super::error::StoreResult;
 use super::group::{ExtentChange, Group, NodeChange};
 use super::rows::{CHUNK, ChunkId, Ino};
 use super::write::Batch;
 use rusqlite::{OptionalExtension, params};
-use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 /// With more changed bytes than this, finding the place costs more than it saves.
-const PART_MAX: usize = CHUNK / 2;
+const PART_MAX: usize = CHUNK / 4 * 3;
 
 /// What became of a changed part of a chunk.
 pub(super) enum Part {
@@ -80,14 +80,8 @@ impl Batch<'_> {
     }
 
     /// Changes a part of an extent's chunk in place, if nobody else has the chunk.
-    pub(super) fn put_part(
-        &self,
-        ino: Ino,
-        index: u64,
-        buf: &[u8],
-        part: &Range<usize>,
-    ) -> StoreResult<Part> {
-        if part.len() > PART_MAX {
+    pub(super) fn put_part(&self, ino: Ino, index: u64, buf: &[u8], part: Blocks) -> StoreResult<Part> {
+        if part.bytes() > PART_MAX {
             return Ok(Part::Otherwise);
         }
         let key = (self.ws, ino as i64, index as i64, self.epoch);
@@ -108,7 +102,9 @@ impl Batch<'_> {
             return Ok(Part::Otherwise);
         }
         let mut blob = self.connection.blob_open(rusqlite::MAIN_DB, "chunk_data", "data", data, false)?;
-        blob.write_all_at(&buf[part.clone()], part.start)?;
+        for range in part.ranges(buf.len()) {
+            blob.write_all_at(&buf[range.clone()], range.start)?;
+        }
         blob.close()?;
         let id = self.next_chunk.fetch_add(1, Ordering::Relaxed);
         self.run("UPDATE chunk SET id = ?2, len = ?3, hash = NULL WHERE id = ?1", params![old, id, now])?;

@@ -5,11 +5,11 @@
 //! attributes that changed. Groups are idempotent (they say what is, not what to add), so a group that could
 //! not be written is merged with the one after it and tried again.
 
+use super::blocks::Blocks;
 use super::buf::Buf;
 use super::rows::{ChunkId, Dirent, Ino, InodeRow, Name, Revision};
 use super::sync::SyncChange;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Everything that changed between two moments.
@@ -68,9 +68,9 @@ pub struct ContentChange {
 pub enum ExtentChange {
     /// New bytes, 1 to [`CHUNK`](super::rows::CHUNK) of them.
     Data(Arc<Buf>),
-    /// New bytes too, but they differ from what the extent was before this group only in this range, and are not
+    /// New bytes too, but they differ from what the extent was before this group only in these blocks, and are not
     /// fewer.
-    Part(Arc<Buf>, Range<usize>),
+    Part(Arc<Buf>, Blocks),
     /// A chunk that is in the store already.
     Chunk(ChunkId),
     /// A hole.
@@ -89,9 +89,7 @@ impl ExtentChange {
     /// What two changes amount to, of which this is the earlier one.
     fn then(self, later: Self) -> Self {
         match (self, later) {
-            (Self::Part(_, before), Self::Part(buf, after)) => {
-                Self::Part(buf, before.start.min(after.start)..before.end.max(after.end))
-            }
+            (Self::Part(_, before), Self::Part(buf, after)) => Self::Part(buf, before.and(after)),
             (_, Self::Part(buf, _)) => Self::Data(buf),
             (_, later) => later,
         }

@@ -136,10 +136,10 @@ impl Store {
         self.with_reader(|reader| extents(reader, ws, ino))
     }
 
-    /// The bytes of a chunk; `None` when there is no such chunk any more.
-    pub fn chunk(&self, id: ChunkId) -> StoreResult<Option<Vec<u8>>> {
+    /// What `take` makes of the bytes of a chunk; `None` when there is no such chunk any more.
+    pub fn chunk<T>(&self, id: ChunkId, take: impl FnOnce(&[u8]) -> T) -> StoreResult<Option<T>> {
         self.faults.pass(Point::ChunkRead)?;
-        self.with_reader(|reader| chunk(reader, id))
+        self.with_reader(|reader| chunk(reader, id, take))
     }
 
     /// A node's extended attributes.
@@ -217,15 +217,19 @@ pub(super) fn xattrs(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreRes
     Ok(xattrs)
 }
 
-pub(super) fn chunk(reader: &Connection, id: ChunkId) -> StoreResult<Option<Vec<u8>>> {
+pub(super) fn chunk<T>(
+    reader: &Connection,
+    id: ChunkId,
+    take: impl FnOnce(&[u8]) -> T,
+) -> StoreResult<Option<T>> {
     let sql = "SELECT d.data, c.len FROM chunk c JOIN chunk_data d ON d.id = c.data WHERE c.id = ?1";
     let mut statement = reader.prepare_cached(sql)?;
-    let bytes = statement.query_row([id], |row| {
+    let taken = statement.query_row([id], |row| {
         let data = row.get_ref(0)?.as_blob()?;
         let len = row.get::<_, i64>(1)? as usize;
-        Ok(data[..len.min(data.len())].to_vec())
+        Ok(take(&data[..len.min(data.len())]))
     });
-    Ok(bytes.optional()?)
+    Ok(taken.optional()?)
 }
 
 pub(super) fn inode(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<InodeRow>> {

@@ -113,7 +113,7 @@ impl Snapshot<'_> {
 
     /// The bytes of a chunk.
     pub fn chunk(&self, id: ChunkId) -> StoreResult<Option<Vec<u8>>> {
-        read::chunk(self.reader()?, id)
+        read::chunk(self.reader()?, id, <[u8]>::to_vec)
     }
 
     /// A node's extended attributes.

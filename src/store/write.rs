@@ -218,7 +218,7 @@ impl Batch<'_> {
         for (index, extent) in &change.extents {
             let chunk = match extent {
                 ExtentChange::Data(buf) => Some(self.put_chunk(buf)?),
-                ExtentChange::Part(buf, part) => match self.put_part(ino, *index, buf, part)? {
+                ExtentChange::Part(buf, part) => match self.put_part(ino, *index, buf, *part)? {
                     Part::InPlace(id) => {
                         committed.chunks.push((ino, *index, id));
                         continue;

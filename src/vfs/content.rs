@@ -7,6 +7,7 @@
 //!
 //! Invariants: the bytes of a slot never reach past the end of the file; a slot [`Slot::Inline`] is the only one.
 
+use crate::store::blocks::Blocks;
 use crate::store::buf::{Buf, Gauge};
 use crate::store::group::{ContentChange, ExtentChange};
 use crate::store::rows::{CHUNK, ChunkId, INLINE_MAX, Storage};
@@ -22,8 +23,8 @@ pub(super) const CHUNK_BYTES: u64 = CHUNK as u64;
 enum Touched {
     /// It was not there, or is not, or any of its bytes may differ.
     Whole,
-    /// Only bytes in this range differ, and there are no fewer.
-    Part(Range<usize>),
+    /// Only bytes in these blocks differ, and there are no fewer.
+    Part(Blocks),
 }
 
 /// Where the bytes of one chunk of a file are.
@@ -176,9 +177,7 @@ impl Content {
         self.moved = true;
         let touched = match (self.changed.remove(&index), touched) {
             (None, touched) => touched,
-            (Some(Touched::Part(a)), Touched::Part(b)) => {
-                Touched::Part(a.start.min(b.start)..a.end.max(b.end))
-            }
+            (Some(Touched::Part(a)), Touched::Part(b)) => Touched::Part(a.and(b)),
             _ => Touched::Whole,
         };
         self.changed.insert(index, touched);
@@ -197,7 +196,7 @@ impl Content {
         let fresh = match (source, self.slot(index).is_some()) {
             (Some(source), _) if keep => {
                 let (_, base) = fetched.iter().find(|(have, _)| *have == source)?;
-                Some(Buf::new(base.to_vec(), gauge))
+                Some(Buf::copied(base, gauge))
             }
             (Some(_), _) | (None, false) => Some(Buf::new(Vec::new(), gauge)),
             (None, true) => None,
@@ -230,7 +229,7 @@ impl Content {
             return false;
         }
         let keep = self.base(index, &within, size).is_some();
-        let touched = Touched::Part(within.clone());
+        let touched = Touched::Part(Blocks::of(&within));
         let Some(buf) = self.edit(index, keep, touched, fetched, gauge) else { return false };
         buf.write(within.start, data);
         true
@@ -317,7 +316,7 @@ impl Content {
             if self.slot(*index).is_none() || self.is_whole(*index, within, size) {
                 continue;
             }
-            let touched = Touched::Part(within.clone());
+            let touched = Touched::Part(Blocks::of(within));
             let Some(buf) = self.edit(*index, true, touched, fetched, gauge) else { return false };
             let end = within.end.min(buf.len());
             if within.start < end {
@@ -423,10 +422,7 @@ impl Content {
 
     fn part(&self, index: u64, touched: &Touched) -> ExtentChange {
         match (self.extent(index), touched) {
-            (ExtentChange::Data(buf), Touched::Part(part)) => {
-                let part = part.start.min(buf.len())..part.end.min(buf.len());
-                ExtentChange::Part(buf, part)
-            }
+            (ExtentChange::Data(buf), Touched::Part(part)) => ExtentChange::Part(buf, *part),
             (extent, _) => extent,
         }
     }

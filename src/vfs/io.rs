@@ -93,31 +93,50 @@ impl Vfs {
                 Piece::Zeros(count) => bytes.resize(bytes.len() + count, 0),
                 Piece::Memory(buf, range) => bytes.extend_from_slice(&buf[range]),
                 Piece::Stored(source, range) => {
-                    let fetched = self.fetch(node.ino, source)?;
-                    let changed = node.meta.read().row.revision != revision;
-                    let Some((_, buf)) = fetched else {
-                        if changed {
+                    if !self.append_stored(node.ino, source, range, bytes)? {
+                        if node.meta.read().row.revision != revision {
                             return Ok(false);
                         }
                         let text = format!("content of node {} is missing: {source:?}", node.ino);
                         return Err(FsError::Io(text.into()));
-                    };
-                    if changed && matches!(source, Source::Inline(_)) {
+                    }
+                    // An inline row is not immutable.
+                    if matches!(source, Source::Inline(_)) && node.meta.read().row.revision != revision {
                         return Ok(false);
-                    }
-                    let end = range.end.min(buf.len());
-                    let zeros = range.end - end.max(range.start);
-                    if range.start < end {
-                        bytes.extend_from_slice(&buf[range.start..end]);
-                    }
-                    bytes.resize(bytes.len() + zeros, 0);
-                    if let (Source::Chunk(id), true) = (source, range.len() < CHUNK) {
-                        self.chunks.insert(id, buf);
                     }
                 }
             }
         }
         Ok(true)
+    }
+
+    /// Adds bytes that the store has, and zeros for those that it does not keep; false when it has none of them any more.
+    fn append_stored(
+        &self,
+        ino: Ino,
+        source: Source,
+        range: Range<usize>,
+        bytes: &mut Vec<u8>,
+    ) -> FsResult<bool> {
+        let mut append = |stored: &[u8]| {
+            let end = range.end.min(stored.len()).max(range.start);
+            bytes.extend_from_slice(stored.get(range.start..end).unwrap_or_default());
+            bytes.resize(bytes.len() + range.end - end, 0);
+        };
+        match source {
+            // Who reads all of it does not need it again soon: the kernel keeps it.
+            Source::Chunk(id) if range.len() == CHUNK && self.chunks.get(&id).is_none() => {
+                Ok(self.store.chunk(id, append)?.is_some())
+            }
+            _ => {
+                let Some((_, buf)) = self.fetch(ino, source)? else { return Ok(false) };
+                append(&buf);
+                if let (Source::Chunk(id), true) = (source, range.len() < CHUNK) {
+                    self.chunks.insert(id, buf);
+                }
+                Ok(true)
+            }
+        }
     }
 
     /// Moves the time of access, as `relatime` does.

@@ -70,15 +70,16 @@ impl Vfs {
     /// Bytes of the store that an operation needs; `None` when they are no longer there, because the file has
     /// changed meanwhile.
     pub(super) fn fetch(&self, ino: Ino, source: Source) -> FsResult<Option<Fetched>> {
-        let bytes = match source {
+        let buf = match source {
             Source::Chunk(id) => match self.chunks.get(&id) {
                 Some(cached) => return Ok(Some((source, cached))),
-                None => self.store.chunk(id)?,
+                None => self.store.chunk(id, |bytes| Buf::copied(bytes, &self.cached))?,
             },
-            Source::Inline(_) => self.store.inline(self.workspace, ino)?,
+            Source::Inline(_) => {
+                self.store.inline(self.workspace, ino)?.map(|bytes| Buf::new(bytes, &self.cached))
+            }
         };
-        let Some(bytes) = bytes else { return Ok(None) };
-        Ok(Some((source, Arc::new(Buf::new(bytes, &self.cached)))))
+        Ok(buf.map(|buf| (source, Arc::new(buf))))
     }
 
     /// Where a name leads.

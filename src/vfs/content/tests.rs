@@ -33,7 +33,9 @@ impl FakeStore {
                     let mut bytes = self.chunks[self.extents[index] as usize].clone();
                     assert!(buf.len() >= bytes.len());
                     bytes.resize(buf.len(), 0);
-                    bytes[part.clone()].copy_from_slice(&buf[part.clone()]);
+                    for range in part.ranges(buf.len()) {
+                        bytes[range.clone()].copy_from_slice(&buf[range]);
+                    }
                     assert!(bytes[..] == buf[..], "more than the part differs");
                     self.chunks.push(bytes);
                     let id = self.chunks.len() as ChunkId - 1;
