@@ -4,7 +4,7 @@ use super::rows::CHUNK;
 use std::ops::Range;
 
 /// Bytes of a block: a page of the kernel's, which is what programs change in place.
-const BLOCK: usize = 4096;
+pub const BLOCK: usize = 4096;
 
 const _: () = assert!(CHUNK == BLOCK * u16::BITS as usize);
 
@@ -22,6 +22,11 @@ impl Blocks {
     /// Those and these.
     pub fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Whether they are all that a chunk has.
+    pub fn are_all(self) -> bool {
+        self.0 == u16::MAX
     }
 
     /// Bytes in them.

@@ -81,6 +81,13 @@ impl Buf {
         Self::new(room, gauge)
     }
 
+    /// A whole chunk of zeros.
+    pub fn blank(gauge: &Gauge) -> Self {
+        let mut room = gauge.take();
+        room.resize(CHUNK, 0);
+        Self::new(room, gauge)
+    }
+
     /// The same bytes, counted elsewhere.
     pub fn recounted(mut self, gauge: &Gauge) -> Self {
         Self::new(std::mem::take(&mut self.bytes), gauge)

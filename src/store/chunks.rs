@@ -6,9 +6,9 @@
 //! finds it gone, as with any chunk that was overwritten.
 
 use super::blocks::Blocks;
-use super::buf::Buf;
 use super::error::StoreResult;
 use super::group::{ExtentChange, Group, NodeChange};
+use super::read;
 use super::rows::{CHUNK, ChunkId, Ino};
 use super::write::Batch;
 use rusqlite::{OptionalExtension, params};
@@ -25,6 +25,8 @@ pub(super) enum Part {
     Grown,
     /// The chunk has to be written whole.
     Otherwise,
+    /// It has to be written whole, and this is it.
+    Whole(Vec<u8>),
 }
 
 impl Batch<'_> {
@@ -42,9 +44,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// The chunk with these bytes, with one more reference.
-    pub(super) fn put_chunk(&self, buf: &Buf) -> StoreResult<ChunkId> {
-        let hash = buf.hash().as_bytes();
+    /// The chunk with these bytes and this hash, with one more reference.
+    pub(super) fn put_chunk(&self, bytes: &[u8], hash: &[u8; 32]) -> StoreResult<ChunkId> {
         let present = self
             .connection
             .prepare_cached("UPDATE chunk SET refs = refs + 1 WHERE hash = ?1 RETURNING id")?
@@ -52,7 +53,7 @@ impl Batch<'_> {
             .optional()?;
         match present {
             Some(id) => Ok(id),
-            None => self.add_chunk(buf, buf.len(), Some(hash)),
+            None => self.add_chunk(bytes, bytes.len(), Some(hash)),
         }
     }
 
@@ -79,11 +80,35 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Changes a part of an extent's chunk in place, if nobody else has the chunk.
+    /// Changes blocks of an extent's chunk, of which the others are not known.
+    pub(super) fn put_patch(&self, ino: Ino, index: u64, buf: &[u8], blocks: Blocks) -> StoreResult<Part> {
+        let part = self.put_in_place(ino, index, buf, blocks)?;
+        if let Part::InPlace(_) = part {
+            return Ok(part);
+        }
+        let mut whole = vec![0; CHUNK];
+        let base = read::extent_chunk(self.connection, self.ws, ino, index, |bytes| {
+            whole[..bytes.len()].copy_from_slice(bytes);
+        })?;
+        if base.is_none() {
+            // Somebody else's doing; what is new is not to be lost as well.
+            tracing::error!(ino, index, "bytes of a file are missing in the store: they read as zeros now");
+        }
+        for range in blocks.ranges(CHUNK) {
+            whole[range.clone()].copy_from_slice(&buf[range]);
+        }
+        Ok(Part::Whole(whole))
+    }
+
+    /// Changes a part of an extent's chunk in place, if that is worth it and nobody else has the chunk.
     pub(super) fn put_part(&self, ino: Ino, index: u64, buf: &[u8], part: Blocks) -> StoreResult<Part> {
         if part.bytes() > PART_MAX {
             return Ok(Part::Otherwise);
         }
+        self.put_in_place(ino, index, buf, part)
+    }
+
+    fn put_in_place(&self, ino: Ino, index: u64, buf: &[u8], part: Blocks) -> StoreResult<Part> {
         let key = (self.ws, ino as i64, index as i64, self.epoch);
         let alone: Option<(ChunkId, i64, i64, i64)> = self
             .connection

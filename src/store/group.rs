@@ -71,6 +71,8 @@ pub enum ExtentChange {
     /// New bytes too, but they differ from what the extent was before this group only in these blocks, and are not
     /// fewer.
     Part(Arc<Buf>, Blocks),
+    /// New bytes in these blocks of a whole chunk; all others are what the extent has before this group.
+    Patch(Arc<Buf>, Blocks),
     /// A chunk that is in the store already.
     Chunk(ChunkId),
     /// A hole.
@@ -81,7 +83,7 @@ impl ExtentChange {
     /// New bytes, if there are any.
     pub fn bytes(&self) -> Option<&Arc<Buf>> {
         match self {
-            Self::Data(buf) | Self::Part(buf, _) => Some(buf),
+            Self::Data(buf) | Self::Part(buf, _) | Self::Patch(buf, _) => Some(buf),
             Self::Chunk(_) | Self::Hole => None,
         }
     }
@@ -90,10 +92,27 @@ impl ExtentChange {
     fn then(self, later: Self) -> Self {
         match (self, later) {
             (Self::Part(_, before), Self::Part(buf, after)) => Self::Part(buf, before.and(after)),
+            (Self::Patch(_, before), Self::Part(buf, after)) => Self::Part(buf, before.and(after)),
             (_, Self::Part(buf, _)) => Self::Data(buf),
+            // What was in memory stays there until a group is in the store, so this buffer has the blocks of both.
+            (Self::Patch(_, before), Self::Patch(buf, after)) => Self::Patch(buf, before.and(after)),
+            (Self::Part(below, before), Self::Patch(buf, after)) => {
+                Self::Part(patched(&below, &buf, after), before.and(after))
+            }
+            (Self::Data(below), Self::Patch(buf, after)) => Self::Data(patched(&below, &buf, after)),
+            // A hole and a chunk that is on its way to the extent take no patch.
             (_, later) => later,
         }
     }
+}
+
+/// Bytes with blocks of others.
+fn patched(below: &Buf, above: &Buf, blocks: Blocks) -> Arc<Buf> {
+    let mut bytes = below.clone();
+    for range in blocks.ranges(above.len()) {
+        bytes.write(range.start, &above[range]);
+    }
+    Arc::new(bytes)
 }
 
 /// What the store made of a group.

@@ -142,6 +142,22 @@ impl Store {
         self.with_reader(|reader| chunk(reader, id, take))
     }
 
+    /// The same for the chunk that an extent of a file has.
+    pub fn extent_chunk<T>(
+        &self,
+        ws: WorkspaceId,
+        ino: Ino,
+        index: u64,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> StoreResult<Option<T>> {
+        self.faults.pass(Point::ChunkRead)?;
+        self.with_reader(|reader| {
+            // One look at the store: the extent and its chunk go together.
+            let moment = reader.unchecked_transaction()?;
+            extent_chunk(&moment, ws, ino, index, take)
+        })
+    }
+
     /// A node's extended attributes.
     pub fn xattrs(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Xattrs> {
         self.with_reader(|reader| xattrs(reader, ws, ino))
@@ -230,6 +246,21 @@ pub(super) fn chunk<T>(
         Ok(take(&data[..len.min(data.len())]))
     });
     Ok(taken.optional()?)
+}
+
+/// The same for the chunk that an extent has.
+pub(super) fn extent_chunk<T>(
+    reader: &Connection,
+    ws: WorkspaceId,
+    ino: Ino,
+    index: u64,
+    take: impl FnOnce(&[u8]) -> T,
+) -> StoreResult<Option<T>> {
+    let sql = "SELECT chunk FROM extent WHERE ws = ?1 AND ino = ?2 AND idx = ?3 ORDER BY since DESC LIMIT 1";
+    let mut statement = reader.prepare_cached(sql)?;
+    let id: Option<Option<ChunkId>> =
+        statement.query_row(params![ws, ino as i64, index as i64], |row| row.get(0)).optional()?;
+    id.flatten().map_or(Ok(None), |id| chunk(reader, id, take))
 }
 
 pub(super) fn inode(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<InodeRow>> {

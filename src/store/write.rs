@@ -216,18 +216,23 @@ impl Batch<'_> {
             }
         }
         for (index, extent) in &change.extents {
-            let chunk = match extent {
-                ExtentChange::Data(buf) => Some(self.put_chunk(buf)?),
-                ExtentChange::Part(buf, part) => match self.put_part(ino, *index, buf, *part)? {
-                    Part::InPlace(id) => {
-                        committed.chunks.push((ino, *index, id));
-                        continue;
-                    }
-                    Part::Grown => Some(self.put_roomy_chunk(buf)?),
-                    Part::Otherwise => Some(self.put_chunk(buf)?),
+            let part = match extent {
+                ExtentChange::Part(buf, part) => self.put_part(ino, *index, buf, *part)?,
+                ExtentChange::Patch(buf, blocks) => self.put_patch(ino, *index, buf, *blocks)?,
+                ExtentChange::Data(_) | ExtentChange::Chunk(_) | ExtentChange::Hole => Part::Otherwise,
+            };
+            let chunk = match (part, extent.bytes()) {
+                (Part::InPlace(id), _) => {
+                    committed.chunks.push((ino, *index, id));
+                    continue;
+                }
+                (Part::Whole(bytes), _) => Some(self.put_chunk(&bytes, blake3::hash(&bytes).as_bytes())?),
+                (Part::Grown, Some(buf)) => Some(self.put_roomy_chunk(buf)?),
+                (_, Some(buf)) => Some(self.put_chunk(buf, buf.hash().as_bytes())?),
+                (_, None) => match extent {
+                    ExtentChange::Chunk(id) => Some(*id),
+                    _ => None,
                 },
-                ExtentChange::Chunk(id) => Some(*id),
-                ExtentChange::Hole => None,
             };
             if let (Some(id), true) = (chunk, extent.bytes().is_some()) {
                 committed.chunks.push((ino, *index, id));

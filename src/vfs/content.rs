@@ -7,11 +7,14 @@
 //!
 //! Invariants: the bytes of a slot never reach past the end of the file; a slot [`Slot::Inline`] is the only one.
 
+mod commit;
+mod patch;
+
 use crate::store::blocks::Blocks;
 use crate::store::buf::{Buf, Gauge};
-use crate::store::group::{ContentChange, ExtentChange};
-use crate::store::rows::{CHUNK, ChunkId, INLINE_MAX, Storage};
-use std::collections::BTreeMap;
+use crate::store::rows::{CHUNK, ChunkId, Storage};
+use patch::Patch;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -34,6 +37,8 @@ pub(super) enum Slot {
     Data(Arc<Buf>),
     /// In the store, immutable.
     Chunk(ChunkId),
+    /// Some of them in memory, all others in the store.
+    Patch(Patch),
     /// In the file's inline row. `Content::inline_generation` tells one such row from the next.
     Inline,
 }
@@ -42,6 +47,9 @@ pub(super) enum Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Chunk(ChunkId),
+    /// What is below the patch of the extent with this index: this chunk, or, if that is gone, what the extent has now,
+    /// which differs from it only where the patch does.
+    Below(ChunkId, u64),
     Inline(u64),
 }
 
@@ -64,6 +72,8 @@ pub(super) struct Content {
     changed: BTreeMap<u64, Touched>,
     /// Every extent from this index on went away since the last cut, before `changed`.
     cut_from: Option<u64>,
+    /// Extents that are on their way to the store as chunks which it has already.
+    shared: BTreeSet<u64>,
     /// What the store has, as of the last cut.
     stored: Option<Storage>,
     /// Counts the times that a slot became `Inline`.
@@ -126,10 +136,11 @@ impl Content {
         (chunks * CHUNK_BYTES).min(size.next_multiple_of(512))
     }
 
-    fn source(&self, slot: &Slot) -> Option<Source> {
+    fn source(&self, index: u64, slot: &Slot) -> Option<Source> {
         match slot {
             Slot::Data(_) => None,
             Slot::Chunk(id) => Some(Source::Chunk(*id)),
+            Slot::Patch(patch) => Some(Source::Below(patch.base, index)),
             Slot::Inline => Some(Source::Inline(self.inline_generation)),
         }
     }
@@ -138,13 +149,12 @@ impl Content {
     pub(super) fn base(&self, index: u64, within: &Range<usize>, size: u64) -> Option<Source> {
         let slots = self.slots.as_ref()?;
         if let Some(inline @ Slot::Inline) = slots.get(&0) {
-            return self.source(inline);
+            return self.source(0, inline);
         }
-        let valid = size.saturating_sub(index * CHUNK_BYTES).min(CHUNK_BYTES) as usize;
-        if within.start == 0 && within.end >= valid {
+        if self.is_whole(index, within, size) || self.takes_patch(index, within, size) {
             return None;
         }
-        self.source(slots.get(&index)?)
+        self.source(index, slots.get(&index)?)
     }
 
     /// The parts of `range`, which must end at or before the end of the file.
@@ -163,8 +173,9 @@ impl Content {
                         pieces.push(Piece::Zeros(zeros));
                     }
                 }
+                Some(Slot::Patch(patch)) => patch.plan(index, within, &mut pieces),
                 Some(slot) => {
-                    if let Some(source) = self.source(slot) {
+                    if let Some(source) = self.source(index, slot) {
                         pieces.push(Piece::Stored(source, within));
                     }
                 }
@@ -192,11 +203,14 @@ impl Content {
         fetched: &[Fetched],
         gauge: &Gauge,
     ) -> Option<&mut Buf> {
-        let source = self.slot(index).and_then(|slot| self.source(slot));
+        let source = self.slot(index).and_then(|slot| self.source(index, slot));
         let fresh = match (source, self.slot(index).is_some()) {
             (Some(source), _) if keep => {
                 let (_, base) = fetched.iter().find(|(have, _)| *have == source)?;
-                Some(Buf::copied(base, gauge))
+                Some(match self.slot(index) {
+                    Some(Slot::Patch(patch)) => patch.over(base, gauge),
+                    _ => Buf::copied(base, gauge),
+                })
             }
             (Some(_), _) | (None, false) => Some(Buf::new(Vec::new(), gauge)),
             (None, true) => None,
@@ -227,6 +241,10 @@ impl Content {
         let within = at..at + data.len();
         if !self.materialise(fetched, gauge) {
             return false;
+        }
+        if self.takes_patch(index, &within, size) {
+            self.patch(index, at, data, gauge);
+            return true;
         }
         let keep = self.base(index, &within, size).is_some();
         let touched = Touched::Part(Blocks::of(&within));
@@ -260,7 +278,8 @@ impl Content {
         if size.is_multiple_of(CHUNK_BYTES) {
             return None;
         }
-        self.source(slots.get(&(size / CHUNK_BYTES))?)
+        let index = size / CHUNK_BYTES;
+        self.source(index, slots.get(&index)?)
     }
 
     /// Forgets everything from `size` on. False when [`Content::base_of_cut`] was not fetched.
@@ -289,10 +308,10 @@ impl Content {
         let mut bases: Vec<Source> = edges_of(range)
             .into_iter()
             .filter(|(index, within)| !self.is_whole(*index, within, size))
-            .filter_map(|(index, _)| self.source(self.slot(index)?))
+            .filter_map(|(index, _)| self.source(index, self.slot(index)?))
             .collect();
         if let Some(inline @ Slot::Inline) = self.slot(0) {
-            bases.extend(self.source(inline));
+            bases.extend(self.source(0, inline));
         }
         bases
     }
@@ -374,86 +393,6 @@ impl Content {
     pub(super) fn take_moved(&mut self, size: u64) -> bool {
         let resized = std::mem::replace(&mut self.size, size) != size;
         std::mem::take(&mut self.moved) || resized
-    }
-
-    /// Where the content will be after the next cut.
-    pub(super) fn storage(&self) -> Storage {
-        let Some(slots) = self.slots.as_ref() else { return Storage::Chunks };
-        match (slots.len(), slots.get(&0)) {
-            (0, _) => Storage::Empty,
-            (1, Some(Slot::Inline)) => Storage::Inline,
-            (1, Some(Slot::Data(buf))) if buf.len() <= INLINE_MAX => Storage::Inline,
-            _ => Storage::Chunks,
-        }
-    }
-
-    /// What changed since the last cut.
-    pub(super) fn take_change(&mut self) -> ContentChange {
-        let storage = self.storage();
-        let before = self.stored.replace(storage);
-        let changed = std::mem::take(&mut self.changed);
-        let mut change = ContentChange { cut_from: self.cut_from.take(), ..ContentChange::default() };
-        if before == Some(Storage::Inline) && storage != Storage::Inline {
-            change.inline = Some(None);
-        }
-        match storage {
-            Storage::Chunks => {
-                change.extents =
-                    changed.iter().map(|(index, touched)| (*index, self.part(*index, touched))).collect();
-                if before != Some(Storage::Chunks) {
-                    // None of its extents is in the store yet.
-                    let all: Vec<u64> = self.slots().keys().copied().collect();
-                    change.extents.extend(all.into_iter().map(|index| (index, self.extent(index))));
-                }
-            }
-            Storage::Inline | Storage::Empty => {
-                if before == Some(Storage::Chunks) {
-                    change.cut_from = Some(0);
-                }
-                if let (Storage::Inline, Some(Slot::Data(buf))) = (storage, self.slot(0))
-                    && (changed.contains_key(&0) || before != Some(Storage::Inline))
-                {
-                    change.inline = Some(Some(Arc::clone(buf)));
-                }
-            }
-        }
-        change
-    }
-
-    fn part(&self, index: u64, touched: &Touched) -> ExtentChange {
-        match (self.extent(index), touched) {
-            (ExtentChange::Data(buf), Touched::Part(part)) => ExtentChange::Part(buf, *part),
-            (extent, _) => extent,
-        }
-    }
-
-    fn extent(&self, index: u64) -> ExtentChange {
-        match self.slot(index) {
-            Some(Slot::Data(buf)) => ExtentChange::Data(Arc::clone(buf)),
-            Some(Slot::Chunk(id)) => ExtentChange::Chunk(*id),
-            Some(Slot::Inline) | None => ExtentChange::Hole,
-        }
-    }
-
-    /// The bytes are on disk: lets go of them, unless they have been overwritten since.
-    pub(super) fn settle(&mut self, index: u64, written: &Arc<Buf>, chunk: Option<ChunkId>) {
-        if self.changed.contains_key(&index) {
-            return;
-        }
-        let generation = self.inline_generation + 1;
-        let alone = self.slots.as_ref().is_some_and(|slots| slots.len() == 1);
-        let Some(slot) = self.slots.as_mut().and_then(|slots| slots.get_mut(&index)) else { return };
-        if !matches!(slot, Slot::Data(buf) if Arc::ptr_eq(buf, written)) {
-            return;
-        }
-        match chunk {
-            Some(id) => *slot = Slot::Chunk(id),
-            None if alone && self.stored == Some(Storage::Inline) => {
-                *slot = Slot::Inline;
-                self.inline_generation = generation;
-            }
-            None => {}
-        }
     }
 }
 

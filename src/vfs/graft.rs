@@ -214,6 +214,11 @@ impl Vfs {
                 let meta = node.meta.read();
                 (meta.content.all_slots(), meta.row.size, meta.row.revision)
             };
+            if slots.iter().any(|(_, slot)| matches!(slot, Slot::Patch(_))) {
+                // A patch belongs to one file; in the store they are whole.
+                self.commit(false)?;
+                continue;
+            }
             if !slots.iter().any(|(_, slot)| matches!(slot, Slot::Inline)) {
                 return Ok(Stock { slots, size, revision });
             }

@@ -2,6 +2,7 @@
 
 use super::content::{Fetched, Piece, Source, chunks_of};
 use super::feed::ChangeKind;
+use super::lookup::missing;
 use super::node::{Meta, Node};
 use super::setattr::drop_privileges;
 use super::types::{Attr, Author, Caller};
@@ -97,8 +98,7 @@ impl Vfs {
                         if node.meta.read().row.revision != revision {
                             return Ok(false);
                         }
-                        let text = format!("content of node {} is missing: {source:?}", node.ino);
-                        return Err(FsError::Io(text.into()));
+                        return Err(missing(node.ino, source));
                     }
                     // An inline row is not immutable.
                     if matches!(source, Source::Inline(_)) && node.meta.read().row.revision != revision {
@@ -257,19 +257,11 @@ impl Vfs {
     }
 
     fn fetch_bases(&self, node: &Node, range: &Range<u64>) -> FsResult<Vec<Fetched>> {
-        let bases: Vec<Source> = {
-            let meta = node.meta.read();
+        self.fetch_all(node, |meta| {
             chunks_of(range.clone())
                 .filter_map(|(index, within)| meta.content.base(index, &within, meta.row.size))
                 .collect()
-        };
-        let mut fetched: Vec<Fetched> = Vec::with_capacity(bases.len());
-        for source in bases {
-            if !fetched.iter().any(|(have, _)| *have == source) {
-                fetched.extend(self.fetch(node.ino, source)?);
-            }
-        }
-        Ok(fetched)
+        })
     }
 
     /// Fails when the quota has no room for what the range would add.

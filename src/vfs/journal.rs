@@ -404,6 +404,7 @@ impl Vfs {
         for node in nodes {
             let mut meta = node.meta.write();
             meta.committing = false;
+            meta.content.arrived();
             if meta.removed && !meta.dirty {
                 self.nodes.remove(node.ino);
             }

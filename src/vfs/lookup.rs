@@ -1,13 +1,13 @@
 //! From names to nodes, and from the store to memory.
 
 use super::content::{Fetched, Source};
-use super::node::{Dir, Entry, Node};
+use super::node::{Dir, Entry, Meta, Node};
 use super::types::{Attr, Caller, Origin};
 use super::{Vfs, names};
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
 use crate::store::group::Xattrs;
-use crate::store::rows::{Ino, Kind, ROOT};
+use crate::store::rows::{ChunkId, Ino, Kind, ROOT};
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::sync::Arc;
 
@@ -75,11 +75,44 @@ impl Vfs {
                 Some(cached) => return Ok(Some((source, cached))),
                 None => self.store.chunk(id, |bytes| Buf::copied(bytes, &self.cached))?,
             },
+            Source::Below(id, index) => match self.chunks.get(&id) {
+                Some(cached) => return Ok(Some((source, cached))),
+                None => self.below(ino, id, index)?,
+            },
             Source::Inline(_) => {
                 self.store.inline(self.workspace, ino)?.map(|bytes| Buf::new(bytes, &self.cached))
             }
         };
         Ok(buf.map(|buf| (source, Arc::new(buf))))
+    }
+
+    /// Fetches what a change needs. Something that the store has lost is an error, unless it is needed no more.
+    pub(super) fn fetch_all(
+        &self,
+        node: &Node,
+        needs: impl Fn(&Meta) -> Vec<Source>,
+    ) -> FsResult<Vec<Fetched>> {
+        let needed = || needs(&node.meta.read());
+        let mut fetched: Vec<Fetched> = Vec::new();
+        for source in needed() {
+            if fetched.iter().any(|(have, _)| *have == source) {
+                continue;
+            }
+            match self.fetch(node.ino, source)? {
+                Some(base) => fetched.push(base),
+                None if needed().contains(&source) => return Err(missing(node.ino, source)),
+                None => {}
+            }
+        }
+        Ok(fetched)
+    }
+
+    fn below(&self, ino: Ino, id: ChunkId, index: u64) -> FsResult<Option<Buf>> {
+        let copy = |bytes: &[u8]| Buf::copied(bytes, &self.cached);
+        match self.store.chunk(id, copy)? {
+            Some(buf) => Ok(Some(buf)),
+            None => Ok(self.store.extent_chunk(self.workspace, ino, index, copy)?),
+        }
     }
 
     /// Where a name leads.
@@ -194,4 +227,9 @@ pub(super) fn is_ancestor(vfs: &Vfs, ancestor: Ino, mut of: Ino) -> FsResult<boo
 /// The kind of a node that names may lead to from here.
 pub(super) fn check_dir(node: &Node) -> FsResult<()> {
     if node.kind == Kind::Dir { Ok(()) } else { Err(FsError::NotDir) }
+}
+
+/// The store has lost something.
+pub(super) fn missing(ino: Ino, source: Source) -> FsError {
+    FsError::Io(format!("content of node {ino} is missing: {source:?}").into())
 }

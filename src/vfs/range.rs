@@ -72,16 +72,10 @@ impl Vfs {
         if matches!(what, Fallocate::Allocate | Fallocate::AllocateKeepSize) {
             return Ok(Vec::new());
         }
-        let bases = {
-            let meta = node.meta.read();
+        self.fetch_all(node, |meta| {
             let size = meta.row.size;
             meta.content.bases_of_hole(range.start..range.end.min(size).max(range.start), size)
-        };
-        let mut fetched = Vec::new();
-        for source in bases {
-            fetched.extend(self.fetch(node.ino, source)?);
-        }
-        Ok(fetched)
+        })
     }
 
     /// The next data or hole at or after an offset. Chunks are the grain: zeros within one count as data.
@@ -186,7 +180,10 @@ impl Vfs {
             let slots: Vec<Option<Slot>> = (first..first + len.div_ceil(CHUNK_BYTES))
                 .map(|index| meta.content.slot(index).cloned())
                 .collect();
-            (slots, len)
+            // What is only patched in memory is copied.
+            let whole = slots.iter().take_while(|slot| !matches!(slot, Some(Slot::Patch(_)))).count();
+            let len = if whole < slots.len() { whole as u64 * CHUNK_BYTES } else { len };
+            (slots[..whole].to_vec(), len)
         };
         if slots.iter().any(|slot| matches!(slot, Some(Slot::Inline))) {
             return Ok(0);

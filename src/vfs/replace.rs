@@ -69,6 +69,12 @@ impl Vfs {
                 let meta = source.meta.read();
                 (meta.content.all_slots(), meta.row.size, meta.row.revision)
             };
+            if slots.iter().any(|(_, slot)| matches!(slot, Slot::Patch(_))) {
+                // A patch belongs to one file; in the store they are whole.
+                drop(op);
+                self.commit(false)?;
+                continue;
+            }
             if slots.iter().any(|(_, slot)| matches!(slot, Slot::Inline))
                 && inline.as_ref().is_none_or(|(of, _)| *of != revision)
             {

@@ -67,12 +67,10 @@ impl Vfs {
     }
 
     fn fetch_for_cut(&self, node: &Node, size: Option<u64>) -> FsResult<Vec<Fetched>> {
-        let source = {
-            let meta = node.meta.read();
-            size.filter(|size| *size < meta.row.size).and_then(|size| meta.content.base_of_cut(size))
-        };
-        let Some(source) = source else { return Ok(Vec::new()) };
-        Ok(self.fetch(node.ino, source)?.into_iter().collect())
+        self.fetch_all(node, |meta| {
+            let cut = size.filter(|size| *size < meta.row.size);
+            cut.and_then(|size| meta.content.base_of_cut(size)).into_iter().collect()
+        })
     }
 
     /// Cuts or extends; false when something has to be fetched first.

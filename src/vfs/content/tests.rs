@@ -1,22 +1,45 @@
 //! Random writes, cuts, holes and commits against a plain vector, with a store made of maps.
 
 use super::*;
+use crate::store::blocks::BLOCK;
+use crate::store::group::{ContentChange, ExtentChange};
 use proptest::prelude::*;
 
 #[derive(Default)]
 struct FakeStore {
     inline: Option<Vec<u8>>,
     extents: BTreeMap<u64, ChunkId>,
-    chunks: Vec<Vec<u8>>,
+    /// What was changed in place is gone.
+    chunks: Vec<Option<Vec<u8>>>,
 }
 
 impl FakeStore {
     fn fetch(&self, source: Source, gauge: &Gauge) -> Fetched {
         let bytes = match source {
-            Source::Chunk(id) => self.chunks[id as usize].clone(),
+            Source::Chunk(id) => self.chunks[id as usize].clone().unwrap(),
+            Source::Below(id, index) => {
+                let now = self.extents.get(&index).and_then(|id| self.chunks[*id as usize].clone());
+                self.chunks[id as usize].clone().or(now).unwrap()
+            }
             Source::Inline(_) => self.inline.clone().unwrap(),
         };
         (source, Arc::new(Buf::new(bytes, gauge)))
+    }
+
+    fn add(&mut self, index: u64, bytes: Vec<u8>) -> ChunkId {
+        self.chunks.push(Some(bytes));
+        let id = self.chunks.len() as ChunkId - 1;
+        self.extents.insert(index, id);
+        id
+    }
+
+    /// The bytes of an extent's chunk, which is gone if nobody else has it.
+    fn take(&mut self, index: u64, change: &ContentChange) -> Vec<u8> {
+        let id = self.extents[&index];
+        let others = self.extents.iter().filter(|(other, has)| **other != index && **has == id).count();
+        let new = change.extents.values().filter(|new| matches!(new, ExtentChange::Chunk(new) if *new == id));
+        let chunk = &mut self.chunks[id as usize];
+        if others + new.count() == 0 { chunk.take().unwrap() } else { chunk.clone().unwrap() }
     }
 
     fn apply(&mut self, change: &ContentChange) -> Vec<(u64, ChunkId)> {
@@ -30,24 +53,27 @@ impl FakeStore {
         for (index, extent) in &change.extents {
             match extent {
                 ExtentChange::Part(buf, part) => {
-                    let mut bytes = self.chunks[self.extents[index] as usize].clone();
+                    let mut bytes = self.take(*index, change);
                     assert!(buf.len() >= bytes.len());
                     bytes.resize(buf.len(), 0);
                     for range in part.ranges(buf.len()) {
                         bytes[range.clone()].copy_from_slice(&buf[range]);
                     }
                     assert!(bytes[..] == buf[..], "more than the part differs");
-                    self.chunks.push(bytes);
-                    let id = self.chunks.len() as ChunkId - 1;
-                    self.extents.insert(*index, id);
-                    new.push((*index, id));
+                    new.push((*index, self.add(*index, bytes)));
+                }
+                ExtentChange::Patch(buf, blocks) => {
+                    let mut bytes = self.take(*index, change);
+                    assert_eq!(buf.len(), CHUNK);
+                    bytes.resize(CHUNK, 0);
+                    for range in blocks.ranges(CHUNK) {
+                        bytes[range.clone()].copy_from_slice(&buf[range]);
+                    }
+                    new.push((*index, self.add(*index, bytes)));
                 }
                 ExtentChange::Data(buf) => {
                     assert!(!buf.is_empty() && buf.len() <= CHUNK);
-                    self.chunks.push(buf.to_vec());
-                    let id = self.chunks.len() as ChunkId - 1;
-                    self.extents.insert(*index, id);
-                    new.push((*index, id));
+                    new.push((*index, self.add(*index, buf.to_vec())));
                 }
                 ExtentChange::Chunk(id) => {
                     self.extents.insert(*index, *id);
@@ -109,6 +135,16 @@ impl File {
         assert!(self.content.hole(range, self.size, &bases, &self.gauge));
     }
 
+    /// Shares a chunk that is in the store, if there is one; whether it did.
+    fn share(&mut self, from: u64, to: u64) -> bool {
+        let Some(Slot::Chunk(id)) = self.content.slot(from).cloned() else { return false };
+        if from == to || (from.max(to) + 1) * CHUNK_BYTES > self.size {
+            return false;
+        }
+        self.content.share(to, Some(Slot::Chunk(id)));
+        true
+    }
+
     fn begin_commit(&mut self) {
         self.end_commit();
         let change = self.content.take_change();
@@ -125,6 +161,7 @@ impl File {
         if let Some(Some(buf)) = &change.inline {
             self.content.settle(0, buf, None);
         }
+        self.content.arrived();
     }
 
     fn reload(&mut self) {
@@ -161,6 +198,9 @@ impl File {
 #[derive(Clone, Debug)]
 enum Step {
     Write(u64, usize, u8),
+    /// Some blocks, as the kernel writes back pages.
+    Blocks(u64, usize, u8),
+    Share(u64, u64),
     Cut(u64),
     Hole(u64, u64),
     BeginCommit,
@@ -175,6 +215,8 @@ fn offset() -> impl Strategy<Value = u64> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (offset(), prop_oneof![1..9000usize, 1..150_000usize], 1..255u8).prop_map(|(o, l, b)| Step::Write(o, l, b)),
+        6 => (0..80u64, prop_oneof![4 => 1..4usize, 1 => 1..40usize], 1..255u8).prop_map(|(o, l, b)| Step::Blocks(o, l, b)),
+        2 => (0..5u64, 0..5u64).prop_map(|(from, to)| Step::Share(from, to)),
         2 => offset().prop_map(Step::Cut),
         2 => (offset(), offset()).prop_map(|(o, l)| Step::Hole(o, l + 1)),
         2 => Just(Step::BeginCommit),
@@ -191,7 +233,12 @@ proptest! {
         let mut model: Vec<u8> = Vec::new();
         for step in steps {
             match step {
-                Step::Write(offset, len, byte) => {
+                Step::Write(..) | Step::Blocks(..) => {
+                    let (offset, len, byte) = match step {
+                        Step::Blocks(first, count, byte) => (first * BLOCK as u64, count * BLOCK, byte),
+                        Step::Write(offset, len, byte) => (offset, len, byte),
+                        _ => unreachable!(),
+                    };
                     let data: Vec<u8> = (0..len).map(|at| byte.wrapping_add(at as u8)).collect();
                     file.write(offset, &data);
                     let end = offset as usize + len;
@@ -199,6 +246,12 @@ proptest! {
                         model.resize(end, 0);
                     }
                     model[offset as usize..end].copy_from_slice(&data);
+                }
+                Step::Share(from, to) => {
+                    if file.share(from, to) {
+                        let (from, to) = (from as usize * CHUNK, to as usize * CHUNK);
+                        model.copy_within(from..from + CHUNK, to);
+                    }
                 }
                 Step::Cut(size) => {
                     file.cut(size);

@@ -34,6 +34,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => place().prop_map(|(d, n)| Step::File(d, n)),
         2 => place().prop_map(|(d, n)| Step::Dir(d, n)),
         6 => (place(), 0..200_000u32, any::<u16>(), any::<u8>()).prop_map(|((d, n), o, l, b)| Step::Write(d, n, o, l, b)),
+        4 => (place(), 0..50u32, 1..6u16, any::<u8>()).prop_map(|((d, n), o, l, b)| Step::Write(d, n, o * 4096, l * 4096, b)),
         2 => (place(), 0..200_000u32).prop_map(|((d, n), s)| Step::Size(d, n, s)),
         2 => place().prop_map(|(d, n)| Step::Unlink(d, n)),
         1 => place().prop_map(|(d, n)| Step::Rmdir(d, n)),
