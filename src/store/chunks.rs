@@ -113,7 +113,7 @@ impl Batch<'_> {
         let alone: Option<(ChunkId, i64, i64, i64)> = self
             .connection
             .prepare_cached(
-                "SELECT c.id, c.data, c.len, c.room FROM extent e JOIN chunk c ON c.id = e.chunk
+                "SELECT c.id, d.id, c.len, c.room FROM extent e JOIN chunk c ON c.id = e.chunk JOIN chunk_data d ON d.id = c.data
                  WHERE e.ws = ?1 AND e.ino = ?2 AND e.idx = ?3 AND e.since = ?4 AND c.refs = 1",
             )?
             .query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))

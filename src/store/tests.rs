@@ -1,6 +1,6 @@
 //! The store by itself: what is shared, what changes in place, what a snapshot keeps.
 
-use super::blocks::Blocks;
+use super::blocks::{BLOCK, Blocks};
 use super::buf::{Buf, Gauge};
 use super::group::{ContentChange, ExtentChange, Group, NodeChange, NodePut};
 use super::rows::{CHUNK, ChunkId, FIRST_COOKIE, Ino, InodeRow, Kind, ROOT, Storage};
@@ -149,6 +149,83 @@ fn merged_changes_of_an_extent_say_all_that_changed() {
     group.merge(file(4, 10, 50_000, ExtentChange::Part(Arc::new(buf.clone()), Blocks::of(&(9000..9006)))));
     let ids = commit(&store, &group);
     assert!(chunk(&store, ids[0]).unwrap().unwrap() == buf[..]);
+}
+
+/// A chunk's worth of zeros with other bytes in two of its blocks, and which those are.
+fn patch(first: usize, second: usize, byte: u8) -> (Arc<Buf>, Blocks) {
+    let mut buf = Buf::blank(&Gauge::default());
+    let mut blocks = Blocks::default();
+    for block in [first, second] {
+        let range = block * BLOCK..(block + 1) * BLOCK;
+        buf.write(range.start, &[byte; BLOCK]);
+        blocks = blocks.and(Blocks::of(&range));
+    }
+    (Arc::new(buf), blocks)
+}
+
+fn is_patched(found: &[u8], base: &[u8], first: usize, second: usize, byte: u8) {
+    for (block, found) in found.chunks(BLOCK).enumerate() {
+        let kept = base.get(block * BLOCK..).unwrap_or_default();
+        let kept: Vec<u8> = kept.iter().copied().chain(std::iter::repeat(0)).take(BLOCK).collect();
+        let expected = if block == first || block == second { vec![byte; BLOCK] } else { kept };
+        assert!(found == expected, "block {block}");
+    }
+}
+
+#[test]
+fn a_patch_changes_its_blocks_in_place_and_no_others() {
+    let store = store();
+    let whole = bytes(1, CHUNK);
+    commit(&store, &file(2, 10, CHUNK, ExtentChange::Data(Arc::clone(&whole))));
+    let (buf, blocks) = patch(0, 9, 7);
+    let ids = commit(&store, &file(3, 10, CHUNK, ExtentChange::Patch(buf, blocks)));
+    is_patched(&chunk(&store, ids[0]).unwrap().unwrap(), &whole, 0, 9, 7);
+    assert_eq!(count(&store, "SELECT count(*) FROM chunk_data"), 1);
+    sound(&store);
+}
+
+#[test]
+fn a_patch_of_a_chunk_that_others_have_or_that_is_too_short_makes_a_new_one() {
+    let store = store();
+    let whole = bytes(1, CHUNK);
+    let ids = commit(&store, &file(2, 10, CHUNK, ExtentChange::Data(Arc::clone(&whole))));
+    commit(&store, &file(3, 11, CHUNK, ExtentChange::Chunk(ids[0])));
+    let (buf, blocks) = patch(3, 15, 8);
+    let after = commit(&store, &file(4, 10, CHUNK, ExtentChange::Patch(buf, blocks)));
+    is_patched(&chunk(&store, after[0]).unwrap().unwrap(), &whole, 3, 15, 8);
+    assert!(chunk(&store, ids[0]).unwrap().unwrap() == whole[..], "the other file's");
+    // A file that was made longer: its chunk has 20,000 bytes, all others are zeros.
+    let short = bytes(2, 20_000);
+    commit(&store, &file(5, 12, CHUNK, ExtentChange::Data(Arc::clone(&short))));
+    let (buf, blocks) = patch(4, 5, 9);
+    let after = commit(&store, &file(6, 12, CHUNK, ExtentChange::Patch(buf, blocks)));
+    is_patched(&chunk(&store, after[0]).unwrap().unwrap(), &short, 4, 5, 9);
+    sound(&store);
+}
+
+#[test]
+fn merged_patches_have_the_blocks_of_both() {
+    let store = store();
+    let whole = bytes(1, CHUNK);
+    commit(&store, &file(2, 10, CHUNK, ExtentChange::Data(Arc::clone(&whole))));
+    let (first, blocks) = patch(1, 2, 5);
+    let mut group = file(3, 10, CHUNK, ExtentChange::Patch(Arc::clone(&first), blocks));
+    let mut both = (*first).clone();
+    both.write(7 * BLOCK, &[6; BLOCK]);
+    let later = Blocks::of(&(7 * BLOCK..8 * BLOCK));
+    group.merge(file(4, 10, CHUNK, ExtentChange::Patch(Arc::new(both), later)));
+    let found = commit(&store, &group);
+    let found = chunk(&store, found[0]).unwrap().unwrap();
+    assert!(found[7 * BLOCK..8 * BLOCK] == [6; BLOCK]);
+    let mut others = found;
+    others[7 * BLOCK..8 * BLOCK].copy_from_slice(&whole[7 * BLOCK..8 * BLOCK]);
+    is_patched(&others, &whole, 1, 2, 5);
+    // Over bytes that did not come to the store.
+    let (buf, blocks) = patch(0, 6, 3);
+    let mut group = file(5, 11, CHUNK, ExtentChange::Data(Arc::clone(&whole)));
+    group.merge(file(6, 11, CHUNK, ExtentChange::Patch(buf, blocks)));
+    let found = commit(&store, &group);
+    is_patched(&chunk(&store, found[0]).unwrap().unwrap(), &whole, 0, 6, 3);
 }
 
 #[test]

@@ -75,10 +75,9 @@ impl Vfs {
                 Some(cached) => return Ok(Some((source, cached))),
                 None => self.store.chunk(id, |bytes| Buf::copied(bytes, &self.cached))?,
             },
-            Source::Below(id, index) => match self.chunks.get(&id) {
-                Some(cached) => return Ok(Some((source, cached))),
-                None => self.below(ino, id, index)?,
-            },
+            Source::Below(id, index) => {
+                return Ok(self.below(ino, id, index)?.map(|buf| (source, buf)));
+            }
             Source::Inline(_) => {
                 self.store.inline(self.workspace, ino)?.map(|bytes| Buf::new(bytes, &self.cached))
             }
@@ -107,12 +106,17 @@ impl Vfs {
         Ok(fetched)
     }
 
-    fn below(&self, ino: Ino, id: ChunkId, index: u64) -> FsResult<Option<Buf>> {
-        let copy = |bytes: &[u8]| Buf::copied(bytes, &self.cached);
-        match self.store.chunk(id, copy)? {
-            Some(buf) => Ok(Some(buf)),
-            None => Ok(self.store.extent_chunk(self.workspace, ino, index, copy)?),
+    /// The chunk below a patch; a read needs it for each gap.
+    fn below(&self, ino: Ino, id: ChunkId, index: u64) -> FsResult<Option<Arc<Buf>>> {
+        if let Some(cached) = self.chunks.get(&id) {
+            return Ok(Some(cached));
         }
+        let copy = |bytes: &[u8]| Arc::new(Buf::copied(bytes, &self.cached));
+        if let Some(buf) = self.store.chunk(id, copy)? {
+            self.chunks.insert(id, Arc::clone(&buf));
+            return Ok(Some(buf));
+        }
+        Ok(self.store.extent_chunk(self.workspace, ino, index, copy)?)
     }
 
     /// Where a name leads.

@@ -1,14 +1,15 @@
 //! A disk that is full or fails: the program is told, the store is whole, and it goes on when the disk does.
 
-use crate::support::{Place, eventually, has_fuse, is_root, noise, sh};
+use crate::support::{Place, eventually, has, has_fuse, is_root, noise, sh};
 use std::fs;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 use wsd::error::FsError;
 use wsd::store::fault::{Fault, Point};
 use wsd::store::rows::{Kind, ROOT};
 use wsd::store::{Location, Store};
-use wsd::vfs::{Caller, NewNode, Options, Vfs};
+use wsd::vfs::{Caller, Fallocate, NewNode, Options, SetAttr, Vfs};
 
 const ME: Caller = Caller::DAEMON;
 const FILE: NewNode = NewNode { kind: Kind::File, mode: 0o644, umask: 0, rdev: 0 };
@@ -45,6 +46,89 @@ fn a_failing_disk_is_reported_and_outlived() {
             vfs.shutdown().unwrap();
         }
     }
+}
+
+/// Blocks that were written over chunks while groups could not be written lie over what is there when they can.
+#[test]
+fn blocks_that_were_written_while_the_disk_failed_are_there_when_it_does_not() {
+    const BLOCK: usize = 4096;
+    let dir = tempfile::tempdir().unwrap();
+    let location = Location::File(dir.path().join("store.db"));
+    let store = Arc::new(Store::open(&location, "/nowhere".as_ref()).unwrap());
+    let vfs = Vfs::open(Arc::clone(&store), Options::default()).unwrap();
+    let file = vfs.create(ME, ROOT, b"f", FILE).unwrap().ino;
+    let mut bytes = noise(1, 1 << 20);
+    vfs.write(ME, file, 0, &bytes, false).unwrap();
+    vfs.sync().unwrap();
+    let mut write = |round: usize| {
+        for number in 0..40 {
+            let at = (number * 37 + round * 11) % 256 * BLOCK;
+            let block = noise((round * 100 + number) as u64, BLOCK);
+            if vfs.write(ME, file, at as u64, &block, false).is_ok() {
+                bytes[at..at + BLOCK].copy_from_slice(&block);
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        assert!(vfs.read(file, 0, 1 << 20).unwrap() == bytes, "round {round}");
+        bytes.clone()
+    };
+    for round in 0..6 {
+        for point in [Point::CommitBegin, Point::CommitEnd] {
+            // The group fails in the middle of it, and one of a later one takes it along.
+            store.faults.plant(point, Fault::Full, 1);
+            write(round);
+            eventually("recovery", || vfs.failure().is_none());
+            write(round + 50);
+        }
+    }
+    vfs.sync().unwrap();
+    let expected = write(99);
+    vfs.shutdown().unwrap();
+    assert!(store.check(true).unwrap().is_empty());
+    drop((vfs, store));
+    let vfs = Vfs::open(Arc::new(Store::open(&location, "/nowhere".as_ref()).unwrap()), Options::default())
+        .unwrap();
+    assert!(vfs.read(file, 0, 1 << 20).unwrap() == expected);
+    vfs.shutdown().unwrap();
+}
+
+/// It was tried again for ever.
+#[test]
+fn what_the_store_has_lost_is_an_error_of_whoever_needs_it() {
+    if !has("sqlite3") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let open = || {
+        let store = Store::open(&Location::File(path.clone()), "/nowhere".as_ref()).unwrap();
+        Vfs::open(Arc::new(store), Options::default()).unwrap()
+    };
+    let vfs = open();
+    let file = vfs.create(ME, ROOT, b"f", FILE).unwrap().ino;
+    vfs.write(ME, file, 0, &noise(1, 300_000), false).unwrap();
+    vfs.shutdown().unwrap();
+    drop(vfs);
+    let status = Command::new("sqlite3").arg(&path).arg("DELETE FROM chunk_data").status();
+    assert!(status.unwrap().success());
+    let vfs = open();
+    let short = SetAttr { size: Some(1000), ..SetAttr::default() };
+    let results = [
+        vfs.read(file, 10, 10).map(drop),
+        vfs.write(ME, file, 10, b"unaligned", false),
+        vfs.setattr(ME, file, &short).map(drop),
+        vfs.fallocate(ME, file, Fallocate::PunchHole, 10, 20),
+    ];
+    for result in results {
+        assert!(matches!(&result, Err(FsError::Io(why)) if why.contains("missing")), "{result:?}");
+    }
+    // What needs none of it works, and is not lost.
+    vfs.write(ME, file, 65_536, &[7; 65_536], false).unwrap();
+    vfs.write(ME, file, 131_072, &[8; 4096], false).unwrap();
+    vfs.sync().unwrap();
+    assert_eq!(vfs.read(file, 65_536 + 70, 2).unwrap(), [7; 2]);
+    assert_eq!(vfs.read(file, 131_072 + 4090, 8).unwrap(), [8, 8, 8, 8, 8, 8, 0, 0]);
+    vfs.shutdown().unwrap();
 }
 
 #[test]
