@@ -38,6 +38,15 @@ impl At {
     }
 }
 
+/// What the store had for a part of a read.
+enum Found {
+    Nothing,
+    /// Bytes that are the same for ever.
+    Immutable,
+    /// What is there now: right if nothing was changed meanwhile.
+    Now,
+}
+
 impl Vfs {
     /// At most `size` bytes from `offset`; fewer only at the end of the file.
     pub fn read(&self, ino: Ino, offset: u64, size: usize) -> FsResult<Vec<u8>> {
@@ -94,15 +103,13 @@ impl Vfs {
                 Piece::Zeros(count) => bytes.resize(bytes.len() + count, 0),
                 Piece::Memory(buf, range) => bytes.extend_from_slice(&buf[range]),
                 Piece::Stored(source, range) => {
-                    if !self.append_stored(node.ino, source, range, bytes)? {
-                        if node.meta.read().row.revision != revision {
-                            return Ok(false);
-                        }
-                        return Err(missing(node.ino, source));
-                    }
-                    // An inline row is not immutable.
-                    if matches!(source, Source::Inline(_)) && node.meta.read().row.revision != revision {
+                    let found = self.append_stored(node.ino, source, range, bytes)?;
+                    let is_final = matches!(found, Found::Immutable);
+                    if !is_final && node.meta.read().row.revision != revision {
                         return Ok(false);
+                    }
+                    if matches!(found, Found::Nothing) {
+                        return Err(missing(node.ino, source));
                     }
                 }
             }
@@ -110,14 +117,14 @@ impl Vfs {
         Ok(true)
     }
 
-    /// Adds bytes that the store has, and zeros for those that it does not keep; false when it has none of them any more.
+    /// Adds bytes that the store has, and zeros for those that it does not keep.
     fn append_stored(
         &self,
         ino: Ino,
         source: Source,
         range: Range<usize>,
         bytes: &mut Vec<u8>,
-    ) -> FsResult<bool> {
+    ) -> FsResult<Found> {
         let mut append = |stored: &[u8]| {
             let end = range.end.min(stored.len()).max(range.start);
             bytes.extend_from_slice(stored.get(range.start..end).unwrap_or_default());
@@ -126,15 +133,22 @@ impl Vfs {
         match source {
             // Who reads all of it does not need it again soon: the kernel keeps it.
             Source::Chunk(id) if range.len() == CHUNK && self.chunks.get(&id).is_none() => {
-                Ok(self.store.chunk(id, append)?.is_some())
+                let found = self.store.chunk(id, append)?;
+                Ok(found.map_or(Found::Nothing, |()| Found::Immutable))
             }
-            _ => {
-                let Some((_, buf)) = self.fetch(ino, source)? else { return Ok(false) };
-                append(&buf);
-                if let (Source::Chunk(id), true) = (source, range.len() < CHUNK) {
-                    self.chunks.insert(id, buf);
+            Source::Chunk(id) | Source::Below(id, _) => {
+                if let Some(buf) = self.chunk(id)? {
+                    append(&buf);
+                    return Ok(Found::Immutable);
                 }
-                Ok(true)
+                let Some((_, buf)) = self.fetch(ino, source)? else { return Ok(Found::Nothing) };
+                append(&buf);
+                Ok(Found::Now)
+            }
+            Source::Inline(_) => {
+                let Some((_, buf)) = self.fetch(ino, source)? else { return Ok(Found::Nothing) };
+                append(&buf);
+                Ok(Found::Now)
             }
         }
     }

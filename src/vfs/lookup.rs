@@ -106,16 +106,23 @@ impl Vfs {
         Ok(fetched)
     }
 
-    /// The chunk below a patch; a read needs it for each gap.
-    fn below(&self, ino: Ino, id: ChunkId, index: u64) -> FsResult<Option<Arc<Buf>>> {
+    /// A chunk, kept for whoever reads or changes another part of it.
+    pub(super) fn chunk(&self, id: ChunkId) -> FsResult<Option<Arc<Buf>>> {
         if let Some(cached) = self.chunks.get(&id) {
             return Ok(Some(cached));
         }
-        let copy = |bytes: &[u8]| Arc::new(Buf::copied(bytes, &self.cached));
-        if let Some(buf) = self.store.chunk(id, copy)? {
-            self.chunks.insert(id, Arc::clone(&buf));
+        let buf = self.store.chunk(id, |bytes| Arc::new(Buf::copied(bytes, &self.cached)))?;
+        if let Some(buf) = &buf {
+            self.chunks.insert(id, Arc::clone(buf));
+        }
+        Ok(buf)
+    }
+
+    fn below(&self, ino: Ino, id: ChunkId, index: u64) -> FsResult<Option<Arc<Buf>>> {
+        if let Some(buf) = self.chunk(id)? {
             return Ok(Some(buf));
         }
+        let copy = |bytes: &[u8]| Arc::new(Buf::copied(bytes, &self.cached));
         Ok(self.store.extent_chunk(self.workspace, ino, index, copy)?)
     }
 
