@@ -75,7 +75,7 @@ impl Haste {
                 // The runtime asks the kernel for news before it goes on here.
                 tokio::task::yield_now().await;
             }
-            self.needed = (2 * self.needed).min(MOST_TRUST);
+            (self.quick, self.needed) = (0, (2 * self.needed).min(MOST_TRUST));
         }
         let message = message.await;
         // One that is late now and then is quick all the same.
@@ -114,9 +114,9 @@ mod tests {
         let begun = Instant::now();
         haste.wait(Box::pin(tokio::time::sleep(2 * haste.within))).await;
         assert!(begun.elapsed() >= 2 * haste.within);
-        assert_eq!((haste.quick, haste.needed), (TRUST / 2, 2 * TRUST));
+        assert_eq!((haste.quick, haste.needed), (0, 2 * TRUST));
         (haste.look, haste.within) = (Some(ages), ages);
-        for _ in TRUST / 2..2 * TRUST {
+        for _ in 0..2 * TRUST {
             assert!(sleeps(&mut haste).await);
             haste.wait(silent(1)).await;
         }
@@ -124,5 +124,17 @@ mod tests {
         assert_eq!(haste.needed, TRUST, "it pays again");
         haste.look = None;
         assert!(sleeps(&mut haste).await, "there is no processor to spare");
+    }
+
+    #[tokio::test]
+    async fn who_is_always_just_too_late_is_looked_for_ever_more_seldom() {
+        let mut haste =
+            Haste { look: Some(Duration::ZERO), within: Duration::from_secs(600), ..Haste::new() };
+        let mut looks = 0;
+        for _ in 0..20 * MOST_TRUST {
+            looks += u32::from(haste.quick >= haste.needed);
+            haste.wait(silent(1)).await;
+        }
+        assert!((10..32).contains(&looks), "{looks}");
     }
 }
