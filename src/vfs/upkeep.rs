@@ -112,6 +112,7 @@ impl Vfs {
             let quiet = std::mem::replace(&mut before, revision) == revision;
             if quiet {
                 self.gauge.give_back();
+                self.cached.give_back();
             }
             if self.journal.failure().is_some() {
                 continue;
