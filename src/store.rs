@@ -5,7 +5,8 @@
 //!
 //! - `open`: what may be opened, and how. [`error`]: why not. [`fault`]: where tests let the disk fail.
 //! - [`rows`], [`group`], [`buf`]: the nouns: rows, a group of changes, bytes in memory.
-//! - `write`, `chunks`: a group becomes a transaction. `read`: rows as they are now. [`snapshot`]: rows of one moment.
+//! - `write`, `chunks`: a group becomes a transaction. `wal`: how SQLite writes that.
+//! - `read`: rows as they are now. [`snapshot`]: rows of one moment.
 //! - [`execs`], [`sync`], [`replicas`]: what commands said; what sync remembers, of itself and of others.
 //! - [`gc`]: space is given back. [`check`]: what must be true of every store.
 
@@ -26,6 +27,7 @@ pub mod snapshot;
 pub mod sync;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod write;
 
 use error::{StoreError, StoreResult};

@@ -3,8 +3,7 @@
 //! `fork` copies the page tables of whoever calls it, so it takes longer the more the daemon holds: `true` took 2.2 ms in a
 //! fresh daemon and 7 to 11 ms in one that held 190 MiB. `posix_spawn` lets the child use the daemon's memory until the
 //! program is there. The standard library starts processes so too, except those that need a session of their own, and
-//! those of commands do; `nix` cannot name their directory. So this is done here (decision 11), and it is the only
-//! `unsafe` of wsd.
+//! those of commands do; `nix` cannot name their directory. So this is done here (decision 11).
 
 #![allow(unsafe_code)]
 

@@ -4,6 +4,7 @@
 
 use super::error::{StoreError, StoreResult};
 use super::rows::{FIRST_COOKIE, ROOT};
+use super::wal;
 use crate::clock::Timestamp;
 use rusqlite::{Connection, OpenFlags, params};
 use rusqlite_migration::{M, Migrations};
@@ -132,7 +133,10 @@ fn refuse_newer(path: &Path, found: i64) -> StoreResult<()> {
 /// The connection that writes, with the tables up to date. `None`: a store in memory.
 pub(super) fn writer(path: Option<&Path>) -> StoreResult<Connection> {
     let mut connection = match path {
-        Some(path) => Connection::open(path)?,
+        Some(path) => match wal::vfs() {
+            Some(vfs) => Connection::open_with_flags_and_vfs(path, OpenFlags::default(), vfs)?,
+            None => Connection::open(path)?,
+        },
         None => Connection::open_in_memory()?,
     };
     connection.pragma_update(None, "page_size", PAGE_SIZE)?;
