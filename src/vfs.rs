@@ -97,8 +97,8 @@ pub struct Vfs {
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
     chunks: Cache<ChunkId, Arc<Buf>, ByLength>,
-    /// Dirty bytes at which writers wait.
-    dirty_limit: u64,
+    /// Bytes of content, nodes and names that may be in memory.
+    budget: u64,
     /// Held by a rename between directories.
     moves: Mutex<()>,
     invalidator: RwLock<Option<Arc<dyn Invalidator>>>,
@@ -163,7 +163,7 @@ impl Vfs {
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
             chunks: Cache::with_weighter((quarter / 65_536).max(16) as usize, quarter, ByLength),
-            dirty_limit: quarter * 2,
+            budget: options.cache_bytes,
             moves: Mutex::new(()),
             invalidator: RwLock::new(None),
             authors: OnceLock::new(),

@@ -314,7 +314,7 @@ impl Vfs {
             return Ok(());
         }
         self.journal.hurry();
-        while self.gauge.bytes() > self.dirty_limit {
+        while self.gauge.bytes() > self.dirty_limit() {
             self.journal.wait_for_group();
             if let Some(failure) = self.journal.failure() {
                 return Err(failure);
@@ -325,6 +325,12 @@ impl Vfs {
             self.journal.hurry();
         }
         Ok(())
+    }
+
+    /// Dirty bytes at which writers wait: what readers' chunks and nodes leave of the budget, and that is at least half.
+    fn dirty_limit(&self) -> u64 {
+        let others = self.chunks.weight() + self.memory.bytes();
+        self.budget - others.min(self.budget / 2)
     }
 
     /// Writes everything up to now; `durable`: and returns when it is on the disk.

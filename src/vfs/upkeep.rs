@@ -47,8 +47,13 @@ impl Memory {
         self.grown.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// About how many there are.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.counted.load(Ordering::Relaxed) + self.grown.load(Ordering::Relaxed)) as u64
+    }
+
     fn is_over(&self) -> bool {
-        self.counted.load(Ordering::Relaxed) + self.grown.load(Ordering::Relaxed) > self.budget
+        self.bytes() > self.budget as u64
     }
 }
 
