@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 /// Threads that answer the kernel. Two cores gain nothing from more; waiting for the disk does.
 const THREADS: usize = 4;
 
-/// Bytes that the kernel reads ahead, KiB: in chunks of the store's, many at a time.
-const READ_AHEAD_KIB: u32 = 2048;
+/// Bytes that the kernel reads ahead, KiB: enough to have all threads at work. A file of 256 MiB that is in no cache takes a
+/// third less time than with 2 MiB. Twice as much gains little more, and what a mapped file is read around each fault too
+/// (6.5 ms for the first page instead of 4 to 5, and 12 to 16).
+const READ_AHEAD_KIB: u32 = 8192;
 
 /// How long the threads that answer the kernel may take to see that the mount is gone.
 const FAREWELL: Duration = Duration::from_secs(2);
