@@ -6,6 +6,7 @@ runs inside `timed` is measured; everything else is preparation.
 
 import ctypes
 import io
+import itertools
 import multiprocessing
 import os
 import random
@@ -23,6 +24,7 @@ MIB = 1024 * KIB
 COMMAND_LIMIT = 1800
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 NOISE = random.Random(1).randbytes(8 * MIB)
+TURNS = itertools.count()
 
 
 class Skip(Exception):
@@ -265,11 +267,11 @@ def tarball(directory, scale):
 
 
 def write_big(path, mebibytes, flags=os.O_CREAT | os.O_TRUNC, sync=False):
-    """Write a file in blocks of 1 MiB."""
-    view = memoryview(NOISE)
+    """Write a file in blocks of 1 MiB, of bytes that no file before had: who stores equal bytes once gains nothing."""
+    view, turn = memoryview(NOISE), next(TURNS)
     handle = os.open(path, os.O_WRONLY | flags, 0o644)
     for number in range(mebibytes):
-        offset = number * 4099
+        offset = (number * 4099 + turn * 509) % (len(NOISE) - MIB)
         check(os.write(handle, view[offset:offset + MIB]) == MIB, "a short write")
     if sync:
         os.fsync(handle)
