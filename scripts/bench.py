@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,9 +28,11 @@ sys.dont_write_bytecode = True
 import bench_works as works  # noqa: E402  (after the line above, which keeps the source tree clean)
 
 ROOT = Path(__file__).resolve().parent.parent
+CEILING = ROOT / "target" / "release" / "examples" / "ceiling"
 START_LIMIT = 30
 STOP_LIMIT = 60
 BAR_WIDTH = 40
+BDI = {"read_ahead_kb": "8192", "strict_limit": "0", "max_ratio": "100"}
 NOISY = 2
 
 
@@ -229,6 +232,29 @@ def wsd(binary, scratch):
         show_complaints(log)
 
 
+@contextlib.contextmanager
+def ceiling(binary, scratch):
+    """A filesystem in memory behind FUSE, with the kernel's settings for it as wsd has them."""
+    point = scratch / "ceiling"
+    point.mkdir()
+    server = subprocess.Popen([binary, str(point)], stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + START_LIMIT
+        while not is_mounted(point):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{binary} did not start")
+            time.sleep(0.01)
+        device = os.stat(point).st_dev
+        for name, value in BDI.items():
+            with contextlib.suppress(OSError):
+                Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/{name}").write_text(value)
+        yield point
+    finally:
+        unmount(point)
+        server.kill()
+        server.wait()
+
+
 def show_complaints(log):
     """Print what the daemon warned about."""
     text = log.read_text(errors="replace") if log.exists() else ""
@@ -335,13 +361,14 @@ def verdict(row, disk):
     return ("ok" if ratio <= row.timing.target else "MISSED") + noise
 
 
-def table(rows, disk):
+def table(rows, disk, names):
     """The cells of the report, headings first."""
-    cells = [["work", disk, "tmpfs", "wsd", f"wsd/{disk}", "wsd/tmpfs", "target", "verdict"]]
+    pairs = [("wsd", disk), ("wsd", "tmpfs")] + [(name, disk) for name in names if name == "ceiling"]
+    cells = [["work", *names, *(f"{one}/{other}" for one, other in pairs), "target", "verdict"]]
     for row in rows:
         target = "-" if row.timing.target is None else f"{row.timing.target:g}"
-        ratios = [ratio_text(row.ratio("wsd", disk)), ratio_text(row.ratio("wsd", "tmpfs"))]
-        times = [duration(row, name) for name in (disk, "tmpfs", "wsd")]
+        ratios = [ratio_text(row.ratio(one, other)) for one, other in pairs]
+        times = [duration(row, name) for name in names]
         cells.append([row.timing.label, *times, *ratios, target, verdict(row, disk)])
     return cells
 
@@ -392,20 +419,22 @@ def conditions(options, disk, scratch):
     }
 
 
-def as_json(rows, disk, facts):
+def as_json(rows, disk, names, facts):
     """Everything that was measured, in seconds."""
     measured = [{
         "name": row.timing.label, "operations": row.timing.ops, "target": row.timing.target,
-        "medians": {name: row.median(name) for name in (disk, "tmpfs", "wsd")}, "samples": row.samples,
+        "medians": {name: row.median(name) for name in names}, "samples": row.samples,
         "ratio_to_disk": row.ratio("wsd", disk), "ratio_to_tmpfs": row.ratio("wsd", "tmpfs"),
         "verdict": verdict(row, disk), "notes": row.notes,
     } for row in rows]
     return json.dumps({"conditions": facts, "works": measured}, indent=2) + "\n"
 
 
-def report(rows, disk, facts, options):
+def report(rows, places, facts, options):
     """Print the table and the chart, and write the files that were asked for."""
-    cells, bars = table(rows, disk), chart(rows, disk)
+    names = [place.name for place in places]
+    disk = names[0]
+    cells, bars = table(rows, disk, names), chart(rows, disk)
     about = ", ".join(f"{name} {value}" for name, value in facts.items())
     noise = f"~ noisy: the slowest repetition took more than {NOISY} times as long as the fastest"
     print(f"{about}\n\n{plain_table(cells)}\n\n{noise}\n\n{bars}")
@@ -414,7 +443,7 @@ def report(rows, disk, facts, options):
             if note.startswith("FAILED"):
                 print(f"{row.timing.label}, {name}: {note}")
     if options.json:
-        Path(options.json).write_text(as_json(rows, disk, facts))
+        Path(options.json).write_text(as_json(rows, disk, names, facts))
     if options.markdown:
         text = f"{about}\n\n{markdown_table(cells)}\n\n{noise}\n\n```text\n{bars}\n```\n"
         Path(options.markdown).write_text(text)
@@ -432,6 +461,8 @@ def parse_arguments():
     parser.add_argument("--markdown", metavar="FILE", help="write the table here")
     parser.add_argument("--dir", default=str(ROOT / "target" / "bench"), metavar="DIR",
                         help="where scratch files, store and mount points live (default target/bench)")
+    parser.add_argument("--ceiling", metavar="PROGRAM", nargs="?", const=str(CEILING),
+                        help="measure a filesystem in memory behind FUSE too: what FUSE itself takes")
     parser.add_argument("--quick", action="store_true", help="smaller sizes; without cargo and npm")
     options = parser.parse_args()
     options.repeat = options.repeat or (3 if options.quick else 5)
@@ -468,10 +499,12 @@ def main():
         assets.mkdir()
         places = [Place(disk, plain), Place("tmpfs", cleanup.enter_context(tmpfs(scratch))),
                   Place("wsd", cleanup.enter_context(wsd(binary, scratch)))]
+        if options.ceiling:
+            places.append(Place("ceiling", cleanup.enter_context(ceiling(options.ceiling, scratch))))
         cleanup.callback(ignore_signals)
         make_scale = works.quick_scale if options.quick else works.Scale
         rows = measure_all(places, make_scale(works.Assets(assets)), options.repeat, pattern)
-        report(rows, disk, conditions(options, disk, scratch), options)
+        report(rows, places, conditions(options, disk, scratch), options)
     return any(note.startswith("FAILED") for row in rows for note in row.notes.values())
 
 

@@ -3,6 +3,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ -z "${WSD:-}" ]]; then
-    cargo build --release --locked
+    cargo build --release --locked --bin wsd
+fi
+if [[ " $* " == *" --ceiling "* ]]; then
+    cargo build --release --locked --example ceiling
 fi
 exec python3 scripts/bench.py "$@"
