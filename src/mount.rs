@@ -1,16 +1,20 @@
 //! The workspace as a directory that every program can use.
 //!
-//! - `adapter`, `convert`: the kernel's requests become calls into the filesystem, and nothing else.
+//! - `device`: the kernel is greeted, and its requests taken. `request`, `answer`: as bytes, both ways.
+//! - `adapter`, `convert`: requests become calls into the filesystem, and nothing else.
 //! - `reflect`: the other way round: the kernel is told of what did not come through it.
 //! - `seeker`: the one request that must not be answered in the kernel's thread.
 //! - `point`, `session`: preparing the mount point, mounting, unmounting.
 //! - `shim`: where there is no FUSE, a plain directory that is kept in step.
 
 mod adapter;
+mod answer;
 mod convert;
+mod device;
 pub mod guard;
 mod point;
 mod reflect;
+mod request;
 mod seeker;
 mod session;
 mod shim;
@@ -23,10 +27,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use shim::{Directory, ShimSettings, ShimStats};
-
-/// What the log leaves out, as a tracing filter: an answer that the kernel does not take is one to a program that
-/// was killed while it waited, and no error.
-pub const LOG_EXCEPTIONS: &str = "fuser::reply=off";
 
 /// How the workspace is to be mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 use crate::config::LogConfig;
 use crate::error::plain;
-use crate::mount::LOG_EXCEPTIONS;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -29,8 +28,7 @@ pub fn start(config: &LogConfig) -> Result<(), LogError> {
         None => None,
     };
     // The filter was checked when the settings were read.
-    let filter = EnvFilter::try_new(format!("{LOG_EXCEPTIONS},{}", config.filter))
-        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
     // A log that is started twice (by a test) goes on as it is.
     let _ = if config.json {

@@ -1,32 +1,21 @@
 //! Between the kernel's words and ours.
 
-use crate::clock::Timestamp;
+use super::answer::Errno;
+use super::request::{Moment, Request, Set};
 use crate::error::FsError;
 use crate::store::rows::Kind;
-use crate::vfs::{Attr, Author, Caller, Fallocate, Origin, Seek, SetTime, SetXattr};
-use fuser::{Errno, FileAttr, FileType, INodeNo, Request, TimeOrNow};
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::vfs::{Author, Caller, Fallocate, Origin, RenameMode, Seek, SetAttr, SetTime, SetXattr};
 
-pub(super) fn caller(request: &Request, by: Author) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), origin: Origin::Kernel, by }
+pub(super) fn caller(request: &Request<'_>, by: Author) -> Caller {
+    Caller { uid: request.uid, gid: request.gid, origin: Origin::Kernel, by }
 }
 
-pub(super) fn errno(error: &FsError) -> Errno {
-    if matches!(error, FsError::Io(_)) {
-        tracing::error!(%error, "an operation of the mount failed");
-    }
-    Errno::from_i32(error.errno())
-}
-
-pub(super) fn file_type(kind: Kind) -> FileType {
-    match kind {
-        Kind::File => FileType::RegularFile,
-        Kind::Dir => FileType::Directory,
-        Kind::Symlink => FileType::Symlink,
-        Kind::Fifo => FileType::NamedPipe,
-        Kind::Socket => FileType::Socket,
-        Kind::CharDevice => FileType::CharDevice,
-        Kind::BlockDevice => FileType::BlockDevice,
+impl From<FsError> for Errno {
+    fn from(error: FsError) -> Self {
+        if matches!(error, FsError::Io(_)) {
+            tracing::error!(%error, "an operation of the mount failed");
+        }
+        Self(error.errno())
     }
 }
 
@@ -42,40 +31,30 @@ pub(super) fn kind(mode: u32) -> Option<Kind> {
     })
 }
 
-pub(super) fn attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.ino),
-        size: attr.size,
-        blocks: attr.blocks,
-        atime: attr.atime.into(),
-        mtime: attr.mtime.into(),
-        ctime: attr.ctime.into(),
-        crtime: attr.btime.into(),
-        kind: file_type(attr.kind),
-        perm: attr.mode as u16,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: attr.rdev,
-        blksize: 4096,
-        flags: 0,
+pub(super) fn set_attr(set: &Set) -> SetAttr {
+    let time = |moment| match moment {
+        Moment::Now => SetTime::Now,
+        Moment::At(time) => SetTime::At(time),
+    };
+    SetAttr {
+        mode: set.mode,
+        uid: set.uid,
+        gid: set.gid,
+        size: set.size,
+        atime: set.atime.map(time),
+        mtime: set.mtime.map(time),
+        ctime: set.ctime,
     }
 }
 
-pub(super) fn set_time(time: TimeOrNow) -> SetTime {
-    match time {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(time) => SetTime::At(time_in(time)),
-    }
-}
-
-/// A time from the kernel, whose nanoseconds count from the second before. For a time before 1970 fuser 0.18
-/// counts them away from the epoch.
-pub(super) fn time_in(time: SystemTime) -> Timestamp {
-    match UNIX_EPOCH.duration_since(time) {
-        Ok(before) => Timestamp::from_parts(-(before.as_secs() as i64), before.subsec_nanos()),
-        Err(_) => Timestamp::from(time),
-    }
+/// The flags of `renameat2(2)`; `None` for one that is not supported.
+pub(super) fn rename_mode(flags: u32) -> Option<RenameMode> {
+    Some(match flags {
+        0 => RenameMode::Replace,
+        libc::RENAME_NOREPLACE => RenameMode::NoReplace,
+        libc::RENAME_EXCHANGE => RenameMode::Exchange,
+        _ => return None,
+    })
 }
 
 /// The mode of `fallocate(2)`; `None` for one that is not supported.

@@ -4,10 +4,10 @@
 //! are brought in first. That makes the kernel send writes, which the threads of the mount must be free to
 //! answer, so it happens in a thread of its own.
 
-use super::convert::errno;
+use super::answer::{Answer, Errno, Reply};
 use crate::store::rows::Ino;
 use crate::vfs::{Seek, Vfs};
-use fuser::{Notifier, ReplyLseek};
+use fuser::Notifier;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ struct Job {
     ino: Ino,
     offset: u64,
     what: Seek,
-    reply: ReplyLseek,
+    reply: Reply,
 }
 
 /// Where the requests go.
@@ -36,18 +36,15 @@ impl Seeker {
                 if let Some(notifier) = notifier.get() {
                     let _ = notifier.inval_inode(fuser::INodeNo(ino), 0, 0);
                 }
-                match vfs.seek(ino, offset, what) {
-                    Ok(offset) => reply.offset(offset as i64),
-                    Err(error) => reply.error(errno(&error)),
-                }
+                reply.send(vfs.seek(ino, offset, what).map(Answer::Offset).map_err(Into::into));
             }
         })?;
         Ok((Self { jobs }, thread))
     }
 
-    pub(super) fn seek(&self, ino: Ino, offset: u64, what: Seek, reply: ReplyLseek) {
+    pub(super) fn seek(&self, ino: Ino, offset: u64, what: Seek, reply: Reply) {
         if let Err(refused) = self.jobs.send(Job { ino, offset, what, reply }) {
-            refused.0.reply.error(fuser::Errno::EIO);
+            refused.0.reply.send(Err(Errno(libc::EIO)));
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use super::MountError;
 use super::adapter::Adapter;
+use super::device::{Greeting, Threads};
 use super::point::{self, MountInfo};
 use super::reflect::{Kernel, Reflected};
 use super::seeker::Seeker;
 use crate::vfs::Vfs;
-use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+use fuser::{Config, MountOption, SessionACL};
 use std::mem::ManuallyDrop;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -29,7 +31,8 @@ pub(super) struct Session {
     /// Never dropped: fuser would unmount whatever is at the mount point by then, and that may be the mount of
     /// another daemon (0.18 asks the kernel whether its own is still there, but takes the answer for its
     /// opposite). What it costs is one descriptor of a dead connection.
-    fuse: Option<ManuallyDrop<BackgroundSession>>,
+    _fuse: Box<ManuallyDrop<fuser::Session<Greeting>>>,
+    threads: Option<Threads>,
     seeker: Option<JoinHandle<()>>,
     vfs: Arc<Vfs>,
     point: PathBuf,
@@ -47,8 +50,10 @@ impl Session {
         let (seeker, seeker_thread) =
             Seeker::start(Arc::clone(vfs), Arc::clone(&notifier)).map_err(failed)?;
         let adapter = Adapter::new(Arc::clone(vfs), seeker, Arc::clone(&reflected));
-        let session = fuser::Session::new(adapter, &at, &options()).map_err(failed)?;
-        let fuse = session.spawn().map_err(failed)?;
+        let fuse = fuser::Session::new(Greeting, &at, &options()).map_err(failed)?;
+        let fuse = Box::new(ManuallyDrop::new(fuse));
+        let device = fuse.as_fd().try_clone_to_owned().map_err(failed)?;
+        let threads = Threads::start(device, adapter, THREADS).map_err(failed)?;
         let Some(ours) = point::mounted_at(&at) else {
             let source = std::io::Error::other("the mount table does not show the mount");
             return Err(failed(source));
@@ -57,13 +62,14 @@ impl Session {
         vfs.set_invalidator(Some(Arc::new(Kernel::new(vfs, fuse.notifier(), at.clone(), reflected))));
         tune(&ours.device);
         let vfs = Arc::clone(vfs);
-        Ok(Self { fuse: Some(ManuallyDrop::new(fuse)), seeker: Some(seeker_thread), vfs, point: at, ours })
+        let (threads, seeker) = (Some(threads), Some(seeker_thread));
+        Ok(Self { _fuse: fuse, threads, seeker, vfs, point: at, ours })
     }
 
     /// Whether programs reach the workspace through the mount.
     pub(super) fn is_alive(&self) -> bool {
-        let threads_run = self.fuse.as_ref().is_some_and(|fuse| !fuse.guard.is_finished());
-        threads_run && point::mounted_at(&self.point).as_ref() == Some(&self.ours)
+        let is_answered = self.threads.as_ref().is_some_and(Threads::are_at_work);
+        is_answered && point::mounted_at(&self.point).as_ref() == Some(&self.ours)
     }
 
     /// Brings in what the kernel has not written back, and unmounts. A mount in use is taken away from its
@@ -73,10 +79,10 @@ impl Session {
     }
 
     fn unmount(&mut self) {
-        let Some(fuse) = self.fuse.take() else { return };
+        let Some(threads) = self.threads.take() else { return };
         self.vfs.set_invalidator(None);
         // Device numbers are used again, but not as long as our connection lives.
-        let connected = !fuse.guard.is_finished();
+        let connected = threads.are_at_work();
         if connected && point::mounted_at(&self.point).as_ref() == Some(&self.ours) {
             self.write_back();
             match point::unmount(&self.point) {
@@ -92,10 +98,10 @@ impl Session {
         }
         // A detached mount may still have users if it was not ours to abort; it ends with them, or with us.
         let deadline = Instant::now() + FAREWELL;
-        while !fuse.guard.is_finished() && Instant::now() < deadline {
+        while threads.are_at_work() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        if let (true, Some(seeker)) = (fuse.guard.is_finished(), self.seeker.take()) {
+        if let (false, Some(seeker)) = (threads.are_at_work(), self.seeker.take()) {
             let _ = seeker.join();
         }
     }
@@ -126,8 +132,6 @@ impl Drop for Session {
 
 fn options() -> Config {
     let mut config = Config::default();
-    config.n_threads = Some(THREADS);
-    config.clone_fd = true;
     config.mount_options = vec![
         MountOption::FSName("wsd".into()),
         MountOption::Subtype("wsd".into()),

@@ -1,0 +1,102 @@
+//! The connection to the kernel: greeting it, and answering it from several threads.
+
+use super::adapter::Adapter;
+use super::answer::Reply;
+use super::request::{self, Request};
+use fuser::{Filesystem, InitFlags, KernelConfig};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Bytes of the largest content of a request: what the kernel allows (`fs.fuse.max_pages_limit`).
+const MAX_REQUEST: u32 = 1 << 20;
+
+/// Requests that may be in flight in the background (read-ahead, writeback).
+const MAX_BACKGROUND: u16 = 64;
+
+/// Bytes of a page of memory, by which the buffer is laid out.
+const PAGE: usize = 4096;
+
+const WISHES: &[InitFlags] = &[
+    InitFlags::FUSE_ASYNC_READ,
+    InitFlags::FUSE_BIG_WRITES,
+    InitFlags::FUSE_MAX_PAGES,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_WRITEBACK_CACHE,
+    InitFlags::FUSE_NO_OPEN_SUPPORT,
+    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+];
+
+/// What fuser is given: it greets the kernel, and is asked nothing more.
+#[derive(Debug)]
+pub(super) struct Greeting;
+
+impl Filesystem for Greeting {
+    fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
+        for wish in WISHES {
+            if let Err(missing) = config.add_capabilities(*wish) {
+                tracing::debug!(?missing, "this kernel does not offer all that would help");
+            }
+        }
+        let _ = config.set_max_write(MAX_REQUEST);
+        if let Err(most) = config.set_max_readahead(MAX_REQUEST) {
+            let _ = config.set_max_readahead(most);
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+}
+
+/// The threads that answer.
+pub(super) struct Threads(Vec<JoinHandle<()>>);
+
+impl Threads {
+    /// Starts them. They end when the mount does.
+    pub(super) fn start(device: OwnedFd, adapter: Adapter, count: usize) -> io::Result<Self> {
+        let (device, adapter) = (Arc::new(device), Arc::new(adapter));
+        let threads = (0..count).map(|number| {
+            let (device, adapter) = (Arc::clone(&device), Arc::clone(&adapter));
+            let thread = std::thread::Builder::new().name(format!("wsd-fuse-{number}"));
+            thread.spawn(move || answer(&device, &adapter))
+        });
+        Ok(Self(threads.collect::<io::Result<_>>()?))
+    }
+
+    /// Whether the kernel is answered.
+    pub(super) fn are_at_work(&self) -> bool {
+        self.0.iter().any(|thread| !thread.is_finished())
+    }
+}
+
+fn answer(device: &Arc<OwnedFd>, adapter: &Adapter) {
+    let mut memory = vec![0; MAX_REQUEST as usize + 3 * PAGE];
+    // What is written begins on a page: the kernel copies a page to a page.
+    let begin = PAGE - (memory.as_ptr() as usize + request::BEFORE_CONTENT) % PAGE;
+    let room = &mut memory[begin..];
+    loop {
+        match rustix::io::read(&**device, &mut *room) {
+            Ok(length) => match Request::parse(&room[..length]) {
+                Some(request) => adapter.serve(&request, Reply::new(device, request.unique)),
+                None => tracing::error!(length, "what the kernel sent is no request"),
+            },
+            // A request that was taken back, and the like.
+            Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => {}
+            // The mount is gone.
+            Err(Errno::NODEV) => return,
+            Err(error) => {
+                tracing::error!(%error, "the kernel can no longer be answered");
+                return;
+            }
+        }
+    }
+}
