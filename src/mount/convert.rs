@@ -44,6 +44,7 @@ pub(super) fn set_attr(set: &Set) -> SetAttr {
         atime: set.atime.map(time),
         mtime: set.mtime.map(time),
         ctime: set.ctime,
+        unprivileged: Some(set.is_unprivileged),
     }
 }
 

@@ -25,6 +25,8 @@ mod valid {
     pub(super) const ATIME_NOW: u32 = 1 << 7;
     pub(super) const MTIME_NOW: u32 = 1 << 8;
     pub(super) const CTIME: u32 = 1 << 10;
+    /// A new size takes setuid and setgid away.
+    pub(super) const KILL_SUIDGID: u32 = 1 << 11;
 }
 
 /// Bits of `fuse_write_in.write_flags`: the bytes are pages of the kernel's; they take setuid and setgid away.
@@ -178,6 +180,8 @@ pub(super) struct Set {
     pub(super) atime: Option<Moment>,
     pub(super) mtime: Option<Moment>,
     pub(super) ctime: Option<Timestamp>,
+    /// A new size takes setuid and setgid away.
+    pub(super) is_unprivileged: bool,
 }
 
 impl<'a> Request<'a> {
@@ -310,6 +314,7 @@ fn set(mut body: Fields<'_>) -> Option<Set> {
         atime: moment(0, valid::ATIME, valid::ATIME_NOW),
         mtime: moment(1, valid::MTIME, valid::MTIME_NOW),
         ctime: given(valid::CTIME).then(|| time(2)),
+        is_unprivileged: given(valid::KILL_SUIDGID),
     })
 }
 

@@ -39,7 +39,7 @@ impl Vfs {
                     continue;
                 }
                 meta.row.mtime = op.now;
-                drop_privileges(&mut meta, caller.uid != 0);
+                drop_privileges(&mut meta, set.unprivileged.unwrap_or(caller.uid != 0));
             }
             apply(&mut meta, set, op.now);
             op.changed(&node, &mut meta);

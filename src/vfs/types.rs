@@ -100,6 +100,8 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     pub mtime: Option<SetTime>,
     pub ctime: Option<Timestamp>,
+    /// Whether a new size takes setuid and setgid away; `None`: unless root sets it.
+    pub unprivileged: Option<bool>,
 }
 
 /// A time to set.

@@ -498,3 +498,19 @@ fn the_time_of_birth_stays() {
         |daemon| assert_eq!(Some(birth(daemon)), first.get()),
     );
 }
+
+#[test]
+fn a_truncation_takes_setuid_away_unless_the_capability_is_there() {
+    if !(is_root() && has("setpriv")) {
+        return;
+    }
+    mounted(|daemon| {
+        sh(
+            &daemon.path(""),
+            "set -e; for file in lacks has; do echo text > $file; chmod 6777 $file; done
+             setpriv --bounding-set -fsetid --inh-caps -fsetid truncate -s 1 lacks
+             setpriv --reuid 1234 --regid 1234 --clear-groups --inh-caps +fsetid --ambient-caps +fsetid truncate -s 1 has
+             [ $(stat -c %a lacks) = 777 ] && [ $(stat -c %a has) = 6777 ]",
+        );
+    });
+}

@@ -71,6 +71,7 @@ fn only_what_is_valid_is_set() {
     let before = Moment::At(Timestamp::from_parts(-2, 500_000_000));
     assert_eq!(parse(1 << 4).atime, Some(before), "nanoseconds count from the second before");
     assert_eq!(parse(1 << 5 | 1 << 8).mtime, Some(Moment::Now));
+    assert_eq!(parse(8 | 1 << 11), Set { size: Some(4096), is_unprivileged: true, ..Set::default() });
     assert_eq!(parse(1 << 10).ctime, Some(Timestamp::from_parts(30, 3)));
 }
 
