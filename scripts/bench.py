@@ -26,6 +26,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 import bench_works as works  # noqa: E402  (after the line above, which keeps the source tree clean)
+from bench_assets import Assets  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 CEILING = ROOT / "target" / "release" / "examples" / "ceiling"
@@ -104,7 +105,10 @@ def file_works(scale):
         Work(works.cold_stat, {"stat": Timing(f"stat {files}, cold", 8, small)}),
         Work(works.parallel_files, {
             "create": Timing(f"create {files}, 4 processes", None, small),
-            "read": Timing(f"read {files}, 4 processes", None, small)}),
+            "stat": Timing(f"stat {files}, cold, 4 processes", None, small),
+            "read": Timing(f"read {files} again, 4 processes", None, small),
+            "rename": Timing(f"rename {files}, 4 processes", None, small),
+            "unlink": Timing(f"unlink {files}, 4 processes", None, small)}),
         Work(works.many_files, {
             "stat": Timing(f"stat {many}, warm", None, scale.many),
             "list": Timing(f"list {many}", None, scale.many),
@@ -120,6 +124,9 @@ def file_works(scale):
             "overwrite": Timing(f"overwrite {big} in place"),
             "copy": Timing(f"cp {big}", 0.2)}),
         Work(works.cold_read, {"read": Timing(f"read {big}, cold", 1.0)}),
+        Work(works.parallel_big, {
+            "durable": Timing(f"write {big} and fsync, 4 processes"),
+            "read": Timing(f"read {big}, cold, 4 processes")}),
         Work(works.random_access, {
             "write": Timing(f"{pages} 4 KiB writes, fsync", 2.0, scale.random_ops),
             "read": Timing(f"{pages} 4 KiB reads", None, scale.random_ops)}),
@@ -137,15 +144,22 @@ def tool_works(scale):
             "status": Timing(f"git status, {small:,} files", 1.5)}, ("git",)),
         Work(works.git_large, {
             "clone": Timing(f"git clone, {large:,} files"),
+            "young": Timing(f"git status at once, {large:,} files"),
             "status": Timing(f"git status, {large:,} files"),
             "checkout": Timing(f"git checkout, {large:,} files")}, ("git",)),
+        Work(works.parallel_tools, {
+            "clone": Timing(f"4 git clones at once, {small:,} files each"),
+            "untar": Timing(f"4 untars at once, {files:,} files each"),
+            "remove": Timing(f"4 rm -rf at once, {files:,} files each")}, ("git", "tar")),
         Work(works.tarball, {
             "untar": Timing(f"untar {files:,} files", 1.0),
             "copy": Timing(f"cp -r {files:,} files", 5),
             "remove": Timing(f"rm -rf {files:,} files", 4)}, ("tar", "diff")),
     ]
     if not scale.quick:
-        found.append(Work(works.cargo_build, {"build": Timing("cargo build, 40 modules", 1.15)}, ("cargo",)))
+        found.append(Work(works.cargo_build, {
+            "one": Timing("cargo build, 40 modules, 1 job", 1.15),
+            "build": Timing("cargo build, 40 modules, 4 jobs", 1.15)}, ("cargo",)))
         found.append(Work(works.npm_ci, {"install": Timing("npm ci", 1.15)}, ("npm", "node")))
     return found
 
@@ -503,7 +517,7 @@ def main():
             places.append(Place("ceiling", cleanup.enter_context(ceiling(options.ceiling, scratch))))
         cleanup.callback(ignore_signals)
         make_scale = works.quick_scale if options.quick else works.Scale
-        rows = measure_all(places, make_scale(works.Assets(assets)), options.repeat, pattern)
+        rows = measure_all(places, make_scale(Assets(assets)), options.repeat, pattern)
         report(rows, places, conditions(options, disk, scratch), options)
     return any(note.startswith("FAILED") for row in rows for note in row.notes.values())
 

@@ -1,11 +1,10 @@
-"""The works that bench.py measures, and the repositories and trees that they need.
+"""The works that bench.py measures. The repositories and trees that they need are of bench_assets.py.
 
 A work is a generator `(directory, scale)` that yields `(key, seconds)` for each of its timings. Only what
 runs inside `timed` is measured; everything else is preparation.
 """
 
 import ctypes
-import io
 import itertools
 import multiprocessing
 import os
@@ -14,10 +13,9 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import tarfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from multiprocessing.pool import ThreadPool
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -25,6 +23,7 @@ COMMAND_LIMIT = 1800
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 NOISE = random.Random(1).randbytes(8 * MIB)
 TURNS = itertools.count()
+JOBS = 4
 
 
 class Skip(Exception):
@@ -206,15 +205,26 @@ def many_files(directory, scale):
     list_names(directory, 0)
 
 
+def workers():
+    """Processes that work at once."""
+    pool = multiprocessing.get_context("fork").Pool(JOBS, signal.signal, (signal.SIGTERM, signal.SIG_DFL))
+    pool.map(stat, [[]] * JOBS, 1)
+    return pool
+
+
 def parallel_files(directory, scale):
-    """Small files written and read by four processes at once."""
-    paths = names(directory, scale.files)
-    shares = [paths[start::4] for start in range(4)]
-    fork = multiprocessing.get_context("fork")
-    with fork.Pool(4, signal.signal, (signal.SIGTERM, signal.SIG_DFL)) as pool:
-        pool.map(stat, [[]] * 4, 1)
+    """The life of small files, by several processes at once."""
+    paths, moved = names(directory, scale.files), names(directory, scale.files, "moved")
+    shares = [paths[start::JOBS] for start in range(JOBS)]
+    with workers() as pool:
         yield "create", timed(pool.map, create, shares, 1)
+        yield "stat", timed(pool.map, stat, shares, 1, cold=True)
+        pool.map(read, shares, 1)
         yield "read", timed(pool.map, read, shares, 1)
+        pairs = list(zip(paths, moved))
+        yield "rename", timed(pool.map, rename, [pairs[start::JOBS] for start in range(JOBS)], 1)
+        yield "unlink", timed(pool.map, unlink, [moved[start::JOBS] for start in range(JOBS)], 1)
+    list_names(directory, 0)
 
 
 # --- trees -----------------------------------------------------------------------------------------------
@@ -266,9 +276,9 @@ def tarball(directory, scale):
 # --- big files -------------------------------------------------------------------------------------------
 
 
-def write_big(path, mebibytes, flags=os.O_CREAT | os.O_TRUNC, sync=False):
+def write_big(path, mebibytes, flags=os.O_CREAT | os.O_TRUNC, sync=False, turn=None):
     """Write a file in blocks of 1 MiB, of bytes that no file before had: who stores equal bytes once gains nothing."""
-    view, turn = memoryview(NOISE), next(TURNS)
+    view, turn = memoryview(NOISE), next(TURNS) if turn is None else turn
     handle = os.open(path, os.O_WRONLY | flags, 0o644)
     for number in range(mebibytes):
         offset = (number * 4099 + turn * 509) % (len(NOISE) - MIB)
@@ -305,6 +315,16 @@ def cold_read(directory, scale):
     path = f"{directory}/big"
     write_big(path, scale.big, sync=True)
     yield "read", timed(read_big, path, scale.big, cold=True)
+
+
+def parallel_big(directory, scale):
+    """Big files written and read by several processes at once."""
+    share = scale.big // JOBS
+    paths = [f"{directory}/big-{number}" for number in range(JOBS)]
+    writes = [(path, share, os.O_CREAT, True, turn) for path, turn in zip(paths, TURNS)]
+    with workers() as pool:
+        yield "durable", timed(pool.starmap, write_big, writes, 1)
+        yield "read", timed(pool.starmap, read_big, [(path, share) for path in paths], 1, cold=True)
 
 
 def random_write(path, offsets):
@@ -376,10 +396,20 @@ def check_clean(clone):
     check(not changes, f"git sees {len(changes)} changes, the first: {changes[:1]}")
 
 
+def age_index(clone):
+    """Make a clone's index younger than its files.
+
+    Git reads the content of each file that is as young as the index, in whole seconds ("racy git"). How many those
+    are after a clone depends on how long the clone took, so the faster filesystem has more to read.
+    """
+    os.utime(f"{clone}/.git/index", (time.time() + 2, time.time() + 2))
+
+
 def git_small(directory, scale):
     """A repository of common size with some history."""
     origin, clone = scale.assets.repository(scale.small_repository, 30), f"{directory}/clone"
     yield "clone", timed(git, "clone", "-q", f"file://{origin}", clone)
+    age_index(clone)
     yield "status", timed(lambda: git("status", cwd=clone))
     check_clean(clone)
 
@@ -388,18 +418,43 @@ def git_large(directory, scale):
     """A repository of many files, with two branches."""
     origin, clone = scale.assets.repository(scale.large_repository, 3), f"{directory}/clone"
     yield "clone", timed(git, "clone", "-q", f"file://{origin}", clone)
+    yield "young", timed(lambda: git("status", cwd=clone))
+    age_index(clone)
     yield "status", timed(lambda: git("status", cwd=clone))
     yield "checkout", timed(lambda: git("checkout", "-q", "other", cwd=clone))
     check_clean(clone)
 
 
+def at_once(action, arguments):
+    """Do something with each of the arguments, all at the same time."""
+    with ThreadPool(len(arguments)) as pool:
+        pool.map(action, arguments)
+
+
+def parallel_tools(directory, scale):
+    """Clones and source trees, several at once."""
+    origin, archive = scale.assets.repository(scale.small_repository, 30), scale.assets.tarball(scale.tarball)
+    clones = [f"{directory}/clone-{number}" for number in range(JOBS)]
+    yield "clone", timed(at_once, lambda clone: git("clone", "-q", f"file://{origin}", clone), clones)
+    for clone in clones:
+        check_clean(clone)
+    trees = [f"{directory}/tree-{number}" for number in range(JOBS)]
+    for path in trees:
+        os.mkdir(path)
+    yield "untar", timed(at_once, lambda path: run("tar", "-xf", archive, "-C", path), trees)
+    check(sum(map(count_files, trees)) == JOBS * scale.tarball, "an unpacked tree is not whole")
+    yield "remove", timed(at_once, lambda path: run("rm", "-rf", path), trees)
+
+
 def cargo_build(directory, scale):
-    """The first build of a crate."""
-    crate = f"{directory}/crate"
-    shutil.copytree(scale.assets.crate(), crate)
-    env = dict(os.environ, CARGO_TARGET_DIR=f"{directory}/target")
-    yield "build", timed(lambda: run("cargo", "build", "--offline", "--quiet", cwd=crate, env=env))
-    run(f"{directory}/target/debug/modules")
+    """The first build of a crate, by one job and by several."""
+    for key, jobs in (("one", 1), ("build", JOBS)):
+        crate, target = f"{directory}/crate-{jobs}", f"{directory}/target-{jobs}"
+        shutil.copytree(scale.assets.crate(), crate)
+        env = dict(os.environ, CARGO_TARGET_DIR=target)
+        build = ("cargo", "build", "--offline", "--quiet", "--jobs", jobs)
+        yield key, timed(lambda: run(*build, cwd=crate, env=env))
+        run(f"{target}/debug/modules")
 
 
 def npm_install(package):
@@ -413,157 +468,3 @@ def npm_ci(directory, scale):
     shutil.copytree(scale.assets.package(), package, ignore=shutil.ignore_patterns("node_modules"))
     yield "install", timed(npm_install, package)
     run("node", "-e", "require('webpack'); require('express'); require('eslint')", cwd=package)
-
-
-# --- what the works need ---------------------------------------------------------------------------------
-
-
-def text_pool(dice):
-    """Lines of random words, from which files are cut."""
-    words = ["".join(dice.choices("etaoinshrdlu", k=dice.randint(2, 9))) for _ in range(3000)]
-    lines = [" " * dice.choice((0, 4, 8)) + " ".join(dice.choices(words, k=dice.randint(1, 14)))
-             for _ in range(60_000)]
-    return "\n".join(lines).encode()
-
-
-def source_text(dice, pool):
-    """Text of the size of a source file: 200 bytes to 40 KiB, most often small."""
-    size = int(200 * (40 * KIB / 200) ** dice.random())
-    offset = dice.randrange(len(pool) - size)
-    return pool[offset:offset + size]
-
-
-def source_names(dice, count):
-    """Names in nested directories, about twelve to each."""
-    directories = [""]
-    while len(directories) < max(2, count // 12):
-        parent = dice.choice(directories)
-        if parent.count("/") < 6:
-            directories.append(f"{parent}part{len(directories)}/")
-    return [f"{dice.choice(directories)}source{number}.txt" for number in range(count)]
-
-
-class Assets:
-    """Makes repositories, archives and packages once, below a directory on the disk."""
-
-    def __init__(self, directory):
-        """Nothing is made before it is asked for."""
-        self.directory = Path(directory)
-        self.made = {}
-        self.pool = text_pool(random.Random(3))
-
-    def once(self, name, make):
-        """The path of what `make` fills, made at the first call."""
-        if name not in self.made:
-            path = self.directory / name
-            make(path)
-            self.made[name] = path
-        return self.made[name]
-
-    def repository(self, files, commits):
-        """A repository with `files` files on its main branch, and a branch that differs in a fifth."""
-        return self.once(f"repository-{files}", lambda path: self.make_repository(path, files, commits))
-
-    def make_repository(self, path, files, commits):
-        """Commit all files, change some in every further commit, and pack the result."""
-        dice = random.Random(files)
-        paths = source_names(dice, files)
-        git("init", "-q", "-b", "main", path)
-        self.write_sources(path, paths, dice)
-        for commit in range(commits):
-            if commit > 0:
-                self.write_sources(path, dice.sample(paths, files // 40), dice)
-            self.commit(path, commit)
-        git("checkout", "-q", "-b", "other", cwd=path)
-        self.write_sources(path, dice.sample(paths, files // 5), dice)
-        self.commit(path, commits)
-        git("checkout", "-q", "main", cwd=path)
-        git("gc", "-q", cwd=path)
-
-    @staticmethod
-    def commit(path, number):
-        """Commit everything."""
-        git("add", "-A", cwd=path)
-        date = f"2024-02-{number % 28 + 1:02}T00:00:00Z"
-        git("commit", "-q", "-m", f"Change {number}", cwd=path, date=date)
-
-    def write_sources(self, top, paths, dice):
-        """Write each file with new text."""
-        for name in paths:
-            target = top / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source_text(dice, self.pool))
-
-    def tarball(self, files):
-        """An archive, not compressed, of a source tree."""
-        return self.once("source.tar", lambda path: self.make_tarball(path, files))
-
-    def make_tarball(self, path, files):
-        """Add each file with a fixed date."""
-        dice = random.Random(5)
-        with tarfile.open(path, "w") as archive:
-            for name in source_names(dice, files):
-                text = source_text(dice, self.pool)
-                member = tarfile.TarInfo(f"source/{name}")
-                member.size, member.mtime = len(text), 1_700_000_000
-                archive.addfile(member, io.BytesIO(text))
-
-    def crate(self):
-        """A crate of forty modules without dependencies."""
-        return self.once("crate", self.make_crate)
-
-    @staticmethod
-    def make_crate(path):
-        """Write modules that each have some types and functions."""
-        modules = range(40)
-        (path / "src").mkdir(parents=True)
-        # The empty workspace keeps cargo from looking for one in the directories above.
-        manifest = '[package]\nname = "modules"\nversion = "0.1.0"\nedition = "2021"\n\n[workspace]\n'
-        (path / "Cargo.toml").write_text(manifest)
-        for module in modules:
-            (path / "src" / f"module{module}.rs").write_text("\n".join(map(rust_type, range(25))))
-        uses = "".join(f"mod module{module};\n" for module in modules)
-        calls = "".join(f"    total += module{module}::Thing{module % 25}::new(7).sum();\n"
-                        for module in modules)
-        main = f"#![allow(dead_code)]\n{uses}\nfn main() {{\n    let mut total = 0;\n{calls}"
-        (path / "src" / "main.rs").write_text(main + '    println!("{total}");\n}\n')
-
-    def package(self):
-        """A package for npm with its lock file; npm's cache holds all that it needs."""
-        return self.once("package", self.make_package)
-
-    @staticmethod
-    def make_package(path):
-        """Write the package, resolve its dependencies and install them once."""
-        path.mkdir()
-        (path / "package.json").write_text(
-            '{"name": "bench", "version": "1.0.0", "private": true, "dependencies": {"express": "4.21.2", '
-            '"webpack": "5.97.1", "webpack-cli": "6.0.1", "eslint": "9.17.0"}}\n')
-        try:
-            run("npm", "install", "--package-lock-only", "--no-audit", "--no-fund", cwd=path)
-            npm_install(path)
-        except RuntimeError as error:
-            raise Skip(f"needs npm's registry ({error})") from None
-
-
-def rust_type(number):
-    """A type of Rust with a few functions and derived traits."""
-    return f"""
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Thing{number} {{
-    pub numbers: Vec<u64>,
-    pub text: String,
-}}
-
-impl Thing{number} {{
-    pub fn new(count: u64) -> Self {{
-        let numbers: Vec<u64> = (0..count).map(|value| value * {number} + 1).collect();
-        let text = numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
-        Self {{ numbers, text }}
-    }}
-
-    pub fn sum(&self) -> u64 {{
-        self.numbers.iter().filter(|value| **value % 2 == 1).sum::<u64>() + self.text.len() as u64
-    }}
-}}
-"""

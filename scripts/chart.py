@@ -12,7 +12,7 @@ SHOWN = [
     "create 2,000 files of 4 KiB", "unlink 2,000", "stat 2,000, cold", "rename 2,000", "read 2,000 small files again",
     "cp 256 MiB", "read 256 MiB, warm", "write 256 MiB and fsync", "5,000 random 4 KiB writes, fsync",
     "SQLite: 200 transactions", "git clone, 10,000 files", "git status, 10,000 files", "untar 7,949 files",
-    "rm -rf 7,949 files", "cargo build, 40 modules", "npm ci",
+    "rm -rf 7,949 files", "cargo build, 40 modules, 4 jobs", "npm ci",
 ]
 LEFT, WIDTH, ROW, TOP = 235, 425, 22, 64
 LOW, HIGH = 0.05, 8
