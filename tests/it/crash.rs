@@ -160,7 +160,7 @@ fn what_was_synced_survives_any_kill() {
     if !has_fuse() {
         return;
     }
-    let rounds = std::env::var("WSD_CRASH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(15);
+    let rounds = std::env::var("WSD_CRASH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(30);
     let place = Place::new();
     let (mut journal, mut next, mut steps) = (Journal::default(), 0, 0);
     for number in 0..rounds {
