@@ -5,11 +5,13 @@
 //!
 //! - `open`: what may be opened, and how. [`error`]: why not. [`fault`]: where tests let the disk fail.
 //! - [`rows`], [`group`], [`buf`]: the nouns: rows, a group of changes, bytes in memory.
-//! - `write`, `chunks`: a group becomes a transaction. `wal`: how SQLite writes that.
+//! - `write`, `chunks`: a group becomes a transaction. `ahead`: the bytes of a large one come first. `wal`: how SQLite writes
+//!   that.
 //! - `read`: rows as they are now. [`snapshot`]: rows of one moment.
 //! - [`execs`], [`sync`], [`replicas`]: what commands said; what sync remembers, of itself and of others.
 //! - [`gc`]: space is given back. [`check`]: what must be true of every store.
 
+mod ahead;
 pub mod blocks;
 pub mod buf;
 pub mod check;
@@ -30,6 +32,7 @@ mod tests;
 mod wal;
 mod write;
 
+use ahead::Flusher;
 use error::{StoreError, StoreResult};
 use fault::{Faults, Point};
 use parking_lot::Mutex;
@@ -62,6 +65,13 @@ impl Location {
             Self::File(path) => Some(path),
             Self::Memory => None,
         }
+    }
+
+    /// The WAL of that file.
+    fn wal(&self) -> Option<PathBuf> {
+        let mut wal = self.path()?.as_os_str().to_owned();
+        wal.push("-wal");
+        Some(wal.into())
     }
 }
 
@@ -145,7 +155,7 @@ impl Store {
         let folder = path.map(open::folder).transpose()?;
         Ok(Self {
             location: location.clone(),
-            writer: Mutex::new(Writer::new(connection)),
+            writer: Mutex::new(Writer::new(connection, Flusher::new(location.wal()))),
             readers: Mutex::default(),
             folder: Mutex::new(folder),
             next_chunk: AtomicI64::new(next_chunk),
@@ -195,10 +205,7 @@ impl Store {
 
     /// Bytes of the WAL's file.
     pub fn wal_bytes(&self) -> u64 {
-        let Some(path) = self.location.path() else { return 0 };
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
-        std::fs::metadata(wal).map_or(0, |metadata| metadata.len())
+        self.location.wal().and_then(|wal| wal.metadata().ok()).map_or(0, |metadata| metadata.len())
     }
 
     /// Folds the WAL into the store's file.

@@ -6,6 +6,7 @@
 //! finds it gone, as with any chunk that was overwritten.
 
 use super::blocks::Blocks;
+use super::buf::Buf;
 use super::error::StoreResult;
 use super::group::{ExtentChange, Group, NodeChange};
 use super::read;
@@ -53,22 +54,33 @@ impl Batch<'_> {
             .optional()?;
         match present {
             Some(id) => Ok(id),
-            None => self.add_chunk(bytes, bytes.len(), Some(hash)),
+            None => self.add_chunk(bytes, bytes.len(), Some(hash), 1),
         }
+    }
+
+    /// A chunk with these bytes that nothing refers to yet, unless there is one; whether there was none.
+    pub(super) fn put_unused_chunk(&self, buf: &Buf) -> StoreResult<bool> {
+        let hash = *buf.hash().as_bytes();
+        let present =
+            self.connection.prepare_cached("SELECT 1 FROM chunk WHERE hash = ?1")?.exists([hash])?;
+        if !present {
+            self.add_chunk(buf, buf.len(), Some(&hash), 0)?;
+        }
+        Ok(!present)
     }
 
     /// A chunk of its own with these bytes, and room to grow in place.
     pub(super) fn put_roomy_chunk(&self, buf: &[u8]) -> StoreResult<ChunkId> {
         let mut roomy = buf.to_vec();
         roomy.resize(CHUNK, 0);
-        self.add_chunk(&roomy, buf.len(), None)
+        self.add_chunk(&roomy, buf.len(), None, 1)
     }
 
-    fn add_chunk(&self, data: &[u8], len: usize, hash: Option<&[u8; 32]>) -> StoreResult<ChunkId> {
+    fn add_chunk(&self, data: &[u8], len: usize, hash: Option<&[u8; 32]>, refs: i64) -> StoreResult<ChunkId> {
         let id = self.next_chunk.fetch_add(1, Ordering::Relaxed);
         self.run(
-            "INSERT INTO chunk (id, refs, len, data, room, hash) VALUES (?1, 1, ?2, ?1, ?3, ?4)",
-            params![id, len as i64, data.len() as i64, hash],
+            "INSERT INTO chunk (id, refs, len, data, room, hash) VALUES (?1, ?2, ?3, ?1, ?4, ?5)",
+            params![id, refs, len as i64, data.len() as i64, hash],
         )?;
         self.run("INSERT INTO chunk_data (id, data) VALUES (?1, ?2)", params![id, data])?;
         Ok(id)

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub enum Point {
     /// Before a group's transaction begins.
     CommitBegin,
+    /// With a portion of a large group's bytes written, before its transaction commits.
+    Ahead,
     /// With all of a group's rows written, before the transaction commits.
     CommitEnd,
     /// When a chunk is read.

@@ -80,6 +80,78 @@ fn count(store: &Store, sql: &str) -> i64 {
     store.writer.lock().connection.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
+/// A group that makes file `ino` of so many chunks, each of bytes that are nowhere else.
+fn large(revision: u64, ino: Ino, chunks: u64) -> Group {
+    let size = chunks * CHUNK as u64;
+    let mut group = file(revision, ino, size as usize, ExtentChange::Hole);
+    let Some(NodeChange::Put(put)) = group.nodes.get_mut(&ino) else { unreachable!() };
+    put.row.allocated = size;
+    for index in 0..chunks {
+        let mut noise = vec![0; CHUNK];
+        let seed = blake3::Hasher::new().update(format!("{ino} {index}").as_bytes()).finalize_xof();
+        { seed }.fill(&mut noise);
+        put.content.extents.insert(index, ExtentChange::Data(Arc::new(Buf::new(noise, &Gauge::default()))));
+    }
+    group
+}
+
+/// The group is not in the store, whatever there is of its bytes.
+fn refused(store: &Store, group: &Group, point: Point) {
+    store.faults.plant(point, fault::Fault::Full, 1);
+    assert!(matches!(store.commit(WS, group, true), Err(StoreError::Full)), "{point:?}");
+    sound(store);
+    assert_eq!(count(store, "SELECT count(*) FROM inode"), 1);
+}
+
+#[test]
+fn bytes_of_a_large_group_that_failed_are_found_when_it_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&Location::File(dir.path().join("s.db")), Path::new("/nowhere")).unwrap();
+    let group = large(2, 10, 200);
+    refused(&store, &group, Point::Ahead);
+    assert_eq!(count(&store, "SELECT count(*) FROM chunk"), 0);
+    refused(&store, &group, Point::CommitEnd);
+    let unused = "SELECT count(*) FROM chunk WHERE refs = 0";
+    assert_eq!(count(&store, unused), 200);
+    let last = count(&store, "SELECT max(id) FROM chunk");
+    assert_eq!(commit(&store, &group).len(), 200);
+    assert_eq!((count(&store, unused), count(&store, "SELECT max(id) FROM chunk")), (0, last));
+    let id = count(&store, "SELECT chunk FROM extent WHERE idx = 123");
+    let Some(NodeChange::Put(put)) = group.nodes.get(&10) else { unreachable!() };
+    assert!(chunk(&store, id).unwrap().unwrap() == put.content.extents[&123].bytes().unwrap()[..]);
+}
+
+#[test]
+fn bytes_of_a_large_group_that_never_came_are_collected() {
+    let store = store();
+    refused(&store, &large(2, 10, 200), Point::CommitEnd);
+    while !store.gc_step(1000, true).unwrap().done {}
+    assert_eq!(count(&store, "SELECT count(*) FROM chunk_data"), 0);
+    sound(&store);
+}
+
+#[test]
+fn writing_a_large_group_reads_none_of_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&Location::File(dir.path().join("s.db")), Path::new("/nowhere")).unwrap();
+    // Free pages here and there, which the next group takes by turns.
+    for ino in 10..14 {
+        commit(&store, &large(ino, ino, 300));
+    }
+    let nodes = BTreeMap::from([10, 12].map(|ino| (ino, NodeChange::Removed(20))));
+    store.commit(WS, &Group { revision: 20, next_ino: 100, nodes, ..Group::default() }, true).unwrap();
+    while !store.gc_step(200, false).unwrap().done {}
+    store.checkpoint(Checkpoint::Truncate).unwrap();
+    let read = || {
+        let io = std::fs::read_to_string("/proc/self/io").unwrap();
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse::<u64>().unwrap()
+    };
+    let group = large(30, 30, 600);
+    let before = read();
+    store.commit(WS, &group, true).unwrap();
+    assert!(read() - before < 8 << 20, "{} bytes", read() - before);
+}
+
 #[test]
 fn equal_bytes_are_stored_once() {
     let store = store();

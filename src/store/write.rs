@@ -5,6 +5,7 @@
 //! `since` and stays.
 
 use super::Store;
+use super::ahead::Flusher;
 use super::chunks::Part;
 use super::error::StoreResult;
 use super::fault::Point;
@@ -25,6 +26,7 @@ pub(super) struct Writer {
     pub(super) full: bool,
     /// Whether there are commits that did not.
     pub(super) behind: bool,
+    pub(super) flusher: Flusher,
 }
 
 /// One transaction under way.
@@ -45,6 +47,7 @@ impl Store {
             return Ok(Committed::default());
         }
         self.faults.pass(Point::CommitBegin)?;
+        self.put_ahead(&mut writer, ws, group)?;
         writer.set_full(durable)?;
         let transaction =
             writer.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -55,12 +58,7 @@ impl Store {
             .query_row(params![ws, group.revision as i64, group.next_ino as i64], |row| {
                 row.get::<_, i64>(0)
             })?;
-        let batch = Batch {
-            connection: &transaction,
-            next_chunk: &self.next_chunk,
-            ws,
-            epoch: if epoch == 0 { 0 } else { epoch + 1 },
-        };
+        let batch = self.batch(&transaction, ws, if epoch == 0 { 0 } else { epoch + 1 });
         let mut committed = Committed::default();
         batch.keep_shared(group)?;
         for (ino, change) in &group.nodes {
@@ -81,6 +79,11 @@ impl Store {
 }
 
 impl Store {
+    /// What a transaction writes with.
+    pub(super) fn batch<'a>(&'a self, connection: &'a Connection, ws: WorkspaceId, epoch: i64) -> Batch<'a> {
+        Batch { connection, next_chunk: &self.next_chunk, ws, epoch }
+    }
+
     /// Removes what had no name but was open when the daemon that had this store died.
     pub(super) fn remove_orphans(&self, ws: WorkspaceId) -> StoreResult<()> {
         let (mut revision, next_ino) = self.position(ws)?;
@@ -99,8 +102,8 @@ impl Store {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, full: false, behind: false }
+    pub(super) fn new(connection: Connection, flusher: Flusher) -> Self {
+        Self { connection, full: false, behind: false, flusher }
     }
 
     pub(super) fn set_full(&mut self, full: bool) -> StoreResult<()> {

@@ -16,7 +16,7 @@ const FILE: NewNode = NewNode { kind: Kind::File, mode: 0o644, umask: 0, rdev: 0
 
 #[test]
 fn a_failing_disk_is_reported_and_outlived() {
-    for point in [Point::CommitBegin, Point::CommitEnd] {
+    for point in [Point::CommitBegin, Point::Ahead, Point::CommitEnd] {
         for (fault, expected) in [(Fault::Full, "ENOSPC"), (Fault::Io, "EIO")] {
             let dir = tempfile::tempdir().unwrap();
             let location = Location::File(dir.path().join("store.db"));
@@ -26,6 +26,8 @@ fn a_failing_disk_is_reported_and_outlived() {
             vfs.write(ME, kept, 0, &noise(1, 200_000), false).unwrap();
             vfs.sync().unwrap();
             store.faults.plant(point, fault, usize::MAX);
+            // More than one transaction takes.
+            vfs.write(ME, kept, 200_000, &noise(2, 12 << 20), false).unwrap();
             vfs.write(ME, kept, 100_000, b"changed", false).unwrap();
             assert_eq!(vfs.sync().unwrap_err().code(), expected, "{point:?}");
             let refused = vfs.create(ME, ROOT, b"refused", FILE).unwrap_err();
@@ -42,6 +44,7 @@ fn a_failing_disk_is_reported_and_outlived() {
             let store = Arc::new(Store::open(&location, "/nowhere".as_ref()).unwrap());
             let vfs = Vfs::open(store, Options::default()).unwrap();
             assert_eq!(vfs.read(kept, 100_000, 7).unwrap(), b"changed");
+            assert!(vfs.read(kept, 200_000, 12 << 20).unwrap() == noise(2, 12 << 20));
             assert!(matches!(vfs.resolve(b"refused"), Err(FsError::NotFound)));
             vfs.shutdown().unwrap();
         }
