@@ -141,6 +141,7 @@ def tool_works(scale):
     found = [
         Work(works.git_small, {
             "clone": Timing(f"git clone, {small:,} files", 1.2),
+            "first": Timing(f"first git status, {small:,} files"),
             "status": Timing(f"git status, {small:,} files", 1.5)}, ("git",)),
         Work(works.git_large, {
             "clone": Timing(f"git clone, {large:,} files"),

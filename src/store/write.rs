@@ -26,6 +26,7 @@ pub(super) struct Writer {
     pub(super) full: bool,
     /// Whether there are commits that did not.
     pub(super) behind: bool,
+    /// Has the disk take what large groups write.
     pub(super) flusher: Flusher,
 }
 
