@@ -147,6 +147,12 @@ impl Store {
             open::check_path(path, mount_point)?;
             open::check_file(path)?;
         }
+        // SQLite follows a symlink and has the WAL beside what it leads to. So does the lock, whatever the store is called by.
+        let location = match path {
+            Some(path) => Location::File(open::real(path)),
+            None => Location::Memory,
+        };
+        let path = location.path();
         let lock = path.map(open::lock).transpose()?;
         let mut connection = open::writer(path)?;
         open::found_workspace(&mut connection)?;
@@ -154,8 +160,8 @@ impl Store {
             connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM chunk", [], |row| row.get(0))?;
         let folder = path.map(open::folder).transpose()?;
         Ok(Self {
-            location: location.clone(),
             writer: Mutex::new(Writer::new(connection, Flusher::new(location.wal()))),
+            location,
             readers: Mutex::default(),
             folder: Mutex::new(folder),
             next_chunk: AtomicI64::new(next_chunk),

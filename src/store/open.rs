@@ -62,8 +62,12 @@ pub(super) fn check_path(path: &Path, mount_point: Option<&Path>) -> StoreResult
 }
 
 /// The path with the symlinks of that part of it that exists followed.
-fn real(path: &Path) -> PathBuf {
-    for ancestor in path.ancestors() {
+pub(super) fn real(path: &Path) -> PathBuf {
+    // Not `join`ed with nothing, which would make a directory of it.
+    if let Ok(real) = path.canonicalize() {
+        return real;
+    }
+    for ancestor in path.ancestors().skip(1) {
         if let Ok(real) = ancestor.canonicalize() {
             return path.strip_prefix(ancestor).map_or_else(|_| path.to_path_buf(), |rest| real.join(rest));
         }

@@ -80,6 +80,13 @@ fn count(store: &Store, sql: &str) -> i64 {
     store.writer.lock().connection.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
+/// What this thread has read or written, as the kernel counts it.
+pub(super) fn io(what: &str) -> u64 {
+    let counts = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    let mut counts = counts.lines().filter_map(|line| line.split_once(": "));
+    counts.find(|(name, _)| *name == what).unwrap().1.parse().unwrap()
+}
+
 /// A group that makes file `ino` of so many chunks, each of bytes that are nowhere else.
 fn large(revision: u64, ino: Ino, chunks: u64) -> Group {
     let size = chunks * CHUNK as u64;
@@ -88,8 +95,7 @@ fn large(revision: u64, ino: Ino, chunks: u64) -> Group {
     put.row.allocated = size;
     for index in 0..chunks {
         let mut noise = vec![0; CHUNK];
-        let seed = blake3::Hasher::new().update(format!("{ino} {index}").as_bytes()).finalize_xof();
-        { seed }.fill(&mut noise);
+        blake3::Hasher::new().update(format!("{ino} {index}").as_bytes()).finalize_xof().fill(&mut noise);
         put.content.extents.insert(index, ExtentChange::Data(Arc::new(Buf::new(noise, &Gauge::default()))));
     }
     group
@@ -142,14 +148,25 @@ fn writing_a_large_group_reads_none_of_it_again() {
     store.commit(WS, &Group { revision: 20, next_ino: 100, nodes, ..Group::default() }, true).unwrap();
     while !store.gc_step(200, false).unwrap().done {}
     store.checkpoint(Checkpoint::Truncate).unwrap();
-    let read = || {
-        let io = std::fs::read_to_string("/proc/self/io").unwrap();
-        io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse::<u64>().unwrap()
-    };
     let group = large(30, 30, 600);
-    let before = read();
+    let before = io("rchar");
     store.commit(WS, &group, true).unwrap();
-    assert!(read() - before < 8 << 20, "{} bytes", read() - before);
+    let read = io("rchar") - before;
+    assert!(read < 8 << 20, "{read} bytes");
+}
+
+/// SQLite follows the link, and has the WAL where it leads.
+#[test]
+fn a_store_behind_a_symlink_is_the_one_that_it_leads_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, link) = (dir.path().join("s.db"), dir.path().join("link.db"));
+    let open = |path: &Path| Store::open(&Location::File(path.to_path_buf()), Path::new("/nowhere"));
+    drop(open(&path).unwrap());
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let store = open(&link).unwrap();
+    commit(&store, &large(2, 10, 200));
+    assert!(store.wal_bytes() > 12 << 20, "{} bytes", store.wal_bytes());
+    assert!(matches!(open(&path), Err(StoreError::InUse { .. })), "two daemons have one store");
 }
 
 #[test]
