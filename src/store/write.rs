@@ -39,8 +39,8 @@ pub(super) struct Batch<'a> {
 }
 
 impl Store {
-    /// Writes a group in one transaction. `durable`: it is on the disk when this returns, with every group
-    /// before it. After an error nothing of the group is there, and it can be tried again.
+    /// Writes a group in one transaction, and before it, if there are many, its new bytes. `durable`: it is on the disk when
+    /// this returns, with every group before it. After an error nothing of the group is to be seen, and it can be tried again.
     pub fn commit(&self, ws: WorkspaceId, group: &Group, durable: bool) -> StoreResult<Committed> {
         hash(group);
         let mut writer = self.writer.lock();

@@ -2,6 +2,7 @@
 
 use super::{FRAME_HEADER, File, METHODS, MOST};
 use crate::store::open;
+use crate::store::tests::io;
 use proptest::prelude::*;
 use rusqlite::Connection;
 use rusqlite::ffi::{SQLITE_FULL, SQLITE_OK, sqlite3_file, sqlite3_int64, sqlite3_io_methods};
@@ -12,20 +13,14 @@ use std::fs;
 use std::path::Path;
 use std::ptr;
 
-/// Calls of this process that wrote something.
-fn writes() -> u64 {
-    let io = fs::read_to_string("/proc/self/io").unwrap();
-    io.lines().find_map(|line| line.strip_prefix("syscw: ")).unwrap().parse().unwrap()
-}
-
 #[test]
 fn a_large_transaction_takes_few_writes() {
     let dir = tempfile::tempdir().unwrap();
     let count = |connection: &Connection| {
         connection.execute("CREATE TABLE large (data BLOB)", []).unwrap();
-        let before = writes();
+        let before = io("syscw");
         connection.execute("INSERT INTO large VALUES (randomblob(4 << 20))", []).unwrap();
-        writes() - before
+        io("syscw") - before
     };
     let gathered = count(&open::writer(Some(&dir.path().join("ours.db"))).unwrap());
     let plain = Connection::open(dir.path().join("plain.db")).unwrap();
