@@ -120,6 +120,11 @@ impl Engine {
         let [Some(from), Some(to)] = [sights[side as usize], sights[side.other() as usize]] else {
             return Ok(());
         };
+        // By another name of the node it may have got attributes in this very pass.
+        let now = self.tree(side).look(path)?.ok_or(Fault::NotFound)?;
+        if !(now.has_bytes_of(&from.facts) && now.has_attributes_of(&from.facts)) {
+            return Err(Fault::Changed);
+        }
         let attributes = self.attributes(path, side, &from.facts, Some(&to.facts));
         let after = self.tree(side.other()).set(path, &attributes, &to.facts)?;
         let before = self.shadow.get(path).map(|entry| entry.digest);

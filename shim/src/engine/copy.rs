@@ -1,6 +1,6 @@
 //! Copying from one side to the other, in portions, whatever the size.
 
-use super::{Engine, TRIES, Wish};
+use super::{Depth, Engine, TRIES, Wish};
 use crate::diff::Sight;
 use crate::shadow::Side;
 use crate::tree::{Digest, Facts, Fault, Kind, Outcome, UNTRUSTED};
@@ -109,18 +109,25 @@ impl Engine {
             if !is_linked || entry.facts(from).size != source.size {
                 continue;
             }
-            let copy_is_there = target.look(&twin)?.is_some_and(|now| {
+            let copy = target.look(&twin)?.filter(|now| {
                 // Another name that came or went has touched it.
-                let digest = || self.digest(to, &twin, &now).is_ok_and(|digest| digest == entry.digest);
+                let digest = || self.digest(to, &twin, now).is_ok_and(|digest| digest == entry.digest);
                 now.still(entry.facts(to)) || now.has_bytes_of(entry.facts(to)) && digest()
             });
-            if !copy_is_there || self.digest(from, path, source)? != entry.digest {
+            let Some(copy) = copy else { continue };
+            if self.digest(from, path, source)? != entry.digest {
                 continue;
             }
             let linked = match target.link(&twin, path, there) {
                 Err(Fault::Unfit(_)) => return Ok(false),
                 linked => linked?,
             };
+            if !linked.has_bytes_of(&copy) {
+                // Written to, or replaced, since it was looked at: it was not this that both sides agreed on.
+                self.agree_between(path, from, *source, Facts { change: UNTRUSTED, ..copy }, entry.digest);
+                self.wish(path.to_vec(), Depth::Itself, None, to == Side::Work);
+                return Ok(true);
+            }
             // The node may have got other attributes since, by any of its names.
             let attributes = self.attributes(&twin, from, source, Some(&linked));
             let are_there = (attributes.mode, attributes.uid, attributes.gid, attributes.mtime)
@@ -130,11 +137,9 @@ impl Engine {
             let linked = self.owing(&twin, from, source, linked);
             self.agree_between(path, from, *source, linked, entry.digest);
             // A new name is a change of the node, which is no news at its other names.
-            if linked.size == entry.facts(to).size {
-                *entry.facts_mut(to) = linked;
-                *entry.facts_mut(from) = *source;
-                self.shadow.put(twin, entry);
-            }
+            *entry.facts_mut(to) = linked;
+            *entry.facts_mut(from) = *source;
+            self.shadow.put(twin, entry);
             return Ok(true);
         }
         Ok(false)

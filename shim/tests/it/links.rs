@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use wsd_shim::Engine;
-use wsd_shim::shadow::Side;
+use wsd_shim::shadow::{Entry, Side};
+use wsd_shim::{Engine, Facts, Kind};
 
 fn file(bytes: &[u8]) -> Shown {
     Shown::File(bytes.to_vec(), 0o644)
@@ -17,6 +17,10 @@ fn file(bytes: &[u8]) -> Shown {
 fn look(engine: &mut Engine) {
     engine.look_at_all(Side::Host);
     settle(engine, 0);
+}
+
+fn changed_at(metadata: &fs::Metadata) -> u64 {
+    (metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec()).cast_unsigned()
 }
 
 fn nodes(work: &Mem) -> usize {
@@ -74,6 +78,61 @@ fn what_is_linked_in_the_workspace_only_is_edited_alone() {
             assert_eq!((&all[&b"a"[..]], &all[&b"b"[..]]), (&file(b"same"), &edited));
         }
     }
+}
+
+/// The node that gets a new name is written to, or replaced, after it was looked at: both sides were taken to be equal
+/// at the new name ever after.
+#[test]
+fn what_is_written_at_the_last_moment_to_a_node_that_gets_a_name_is_not_lost() {
+    for edit in ["longer than before", "two"] {
+        for is_replaced in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let (work, host) = (Mem::default(), Host(dir.path().to_path_buf()));
+            let mut engine = engine(&work, dir.path());
+            host.make(b"a", &file(b"one"));
+            settle(&mut engine, 0);
+            std::thread::sleep(std::time::Duration::from_millis(45));
+            settle(&mut engine, 0);
+            User::link(&host, b"a", b"b");
+            work.before_link(move |state| {
+                if is_replaced {
+                    state.remove_all(b"a");
+                    state.make(b"a", Kind::File, 0o644, edit.as_bytes()).unwrap();
+                } else {
+                    state.rewrite(b"a", edit.as_bytes());
+                }
+            });
+            look(&mut engine);
+            let expected = file(edit.as_bytes());
+            for (side, all) in [("work", work.all()), ("host", host.all())] {
+                for name in [&b"a"[..], b"b"] {
+                    assert_eq!(all[name], expected, "{side}, replaced: {is_replaced}");
+                }
+            }
+        }
+    }
+}
+
+/// By one name the host's mode is news, by the other one the workspace's: each went to the other side, and back again, in
+/// every pass.
+#[test]
+fn names_of_a_node_that_were_agreed_on_at_different_times_come_to_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (work, host) = (Mem::default(), Host(dir.path().to_path_buf()));
+    let mut engine = engine(&work, dir.path());
+    work.make(b"a", &file(b"one"));
+    User::link(&work, b"a", b"b");
+    settle(&mut engine, 0);
+    let before = [b"a", b"b"].map(|name| *engine.shadow().get(name).unwrap());
+    User::chmod(&work, b"a", 0o700);
+    look(&mut engine);
+    let after = [b"a", b"b"].map(|name| *engine.shadow().get(name).unwrap());
+    User::chmod(&host, b"a", 0o755);
+    let now = fs::metadata(dir.path().join("a")).unwrap();
+    let changed = Facts { mode: 0o755, change: changed_at(&now), ..after[0].host };
+    engine.shadow().put(b"b".to_vec(), Entry { work: before[1].work, host: changed, ..after[1] });
+    look(&mut engine);
+    assert_eq!(work.all(), host.all());
 }
 
 /// A name that comes or goes, or a mode that is set again, is a change of the node, not of its bytes.

@@ -22,9 +22,16 @@ pub(crate) struct State {
     revision: u64,
 }
 
+/// What somebody does.
+type Deed = Box<dyn FnOnce(&mut State) + Send>;
+
 /// The tree; clones are the same one.
 #[derive(Clone, Default)]
-pub(crate) struct Mem(Arc<Mutex<State>>);
+pub(crate) struct Mem {
+    state: Arc<Mutex<State>>,
+    /// Done right before the next link is made.
+    before_link: Arc<Mutex<Option<Deed>>>,
+}
 
 pub(crate) fn parent(path: &[u8]) -> &[u8] {
     path.iter().rposition(|byte| *byte == b'/').map_or(b"", |slash| &path[..slash])
@@ -136,7 +143,12 @@ impl State {
 
 impl Mem {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.state.lock().unwrap()
+    }
+
+    /// Somebody does something at the last moment before the next link is made.
+    pub(crate) fn before_link(&self, deed: impl FnOnce(&mut State) + Send + 'static) {
+        *self.before_link.lock().unwrap() = Some(Box::new(deed));
     }
 
     /// The feed has forgotten something.
@@ -261,6 +273,9 @@ impl Tree for Mem {
 
     fn link(&self, existing: &[u8], path: &[u8], replaces: Option<&Facts>) -> Outcome<Facts> {
         let mut state = self.state();
+        if let Some(deed) = self.before_link.lock().unwrap().take() {
+            deed(&mut state);
+        }
         match replaces {
             Some(expected) => state.expect(path, expected)?,
             None if state.names.contains_key(path) => return Err(Fault::Exists),

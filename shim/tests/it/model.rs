@@ -306,12 +306,7 @@ impl World {
 
     pub(crate) fn check(&self, seed: u64) {
         let (work, host) = (self.work.all(), self.host.all());
-        let tail = || {
-            if let Some(file) = std::env::var_os("WSD_SHIM_LOG") {
-                fs::write(file, self.log.join("\n")).unwrap();
-            }
-            self.log[self.log.len().saturating_sub(40)..].join("\n")
-        };
+        let tail = || self.log[self.log.len().saturating_sub(40)..].join("\n");
         for path in work.keys().chain(host.keys()) {
             if work.get(path) != host.get(path) {
                 let brief = |shown: Option<&Shown>| match shown {
@@ -345,6 +340,15 @@ impl World {
         let own = fs::read_dir(&self.host.0).unwrap().flatten();
         let own = own.filter(|entry| entry.file_name().as_bytes().starts_with(b".wsd-shim."));
         assert_eq!(own.count(), 0, "seed {seed}: something of the shim's own is left");
+    }
+}
+
+impl Drop for World {
+    /// Keeps the log of a story that failed.
+    fn drop(&mut self) {
+        if let (true, Some(file)) = (std::thread::panicking(), std::env::var_os("WSD_SHIM_LOG")) {
+            let _ = fs::write(file, self.log.join("\n"));
+        }
     }
 }
 
