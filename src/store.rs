@@ -40,7 +40,7 @@ use rows::WorkspaceId;
 use rusqlite::Connection;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Instant;
 use write::Writer;
 
@@ -95,6 +95,8 @@ pub struct Store {
     folder: Mutex<Option<Connection>>,
     /// The next new chunk's number.
     next_chunk: AtomicI64,
+    /// Small groups since the WAL was folded, or a large one was written, that were on the disk when they were committed.
+    small_commits: AtomicU64,
     gc: Mutex<gc::Agenda>,
     /// Where tests let the disk fail.
     pub faults: Faults,
@@ -165,6 +167,7 @@ impl Store {
             readers: Mutex::default(),
             folder: Mutex::new(folder),
             next_chunk: AtomicI64::new(next_chunk),
+            small_commits: AtomicU64::new(0),
             gc: Mutex::default(),
             faults: Faults::default(),
             _lock: lock,
@@ -214,9 +217,15 @@ impl Store {
         self.location.wal().and_then(|wal| wal.metadata().ok()).map_or(0, |metadata| metadata.len())
     }
 
+    /// How many groups one after the other, since the WAL was folded, were small and had to be on the disk at once.
+    pub fn small_commits(&self) -> u64 {
+        self.small_commits.load(Ordering::Relaxed)
+    }
+
     /// Folds the WAL into the store's file.
     pub fn checkpoint(&self, how: Checkpoint) -> StoreResult<CheckpointReport> {
         let begin = Instant::now();
+        self.small_commits.store(0, Ordering::Relaxed);
         self.faults.pass(Point::Checkpoint)?;
         let mut wal_frames = 0;
         if let Some(folder) = &*self.folder.lock() {

@@ -9,10 +9,9 @@
 //! are collected like all others that nothing refers to. Figures: `docs/decisions/0014-ahead.md`.
 
 use super::Store;
-use super::buf::Buf;
 use super::error::StoreResult;
 use super::fault::Point;
-use super::group::{ExtentChange, Group, NodeChange};
+use super::group::Group;
 use super::rows::WorkspaceId;
 use super::write::Writer;
 use rusqlite::TransactionBehavior;
@@ -34,11 +33,11 @@ impl Store {
     /// Writes a group's new bytes, if it is a large one. After an error they are partly there, which does no harm: the group is
     /// tried again and finds them, or they are collected.
     pub(super) fn put_ahead(&self, writer: &mut Writer, ws: WorkspaceId, group: &Group) -> StoreResult<()> {
-        if new_bytes(group).map(|buf| buf.len()).sum::<usize>() <= LARGE {
+        if group.new_bytes() <= LARGE {
             return Ok(());
         }
         writer.set_full(false)?;
-        let mut bufs = new_bytes(group).peekable();
+        let mut bufs = group.data().peekable();
         while bufs.peek().is_some() {
             let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let batch = self.batch(&transaction, ws, 0);
@@ -55,18 +54,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// The chunks of a group that may be new to the store.
-fn new_bytes(group: &Group) -> impl Iterator<Item = &Buf> {
-    let puts = group.nodes.values().filter_map(|change| match change {
-        NodeChange::Put(put) => Some(put),
-        NodeChange::Removed(_) | NodeChange::Dropped => None,
-    });
-    puts.flat_map(|put| put.content.extents.values()).filter_map(|extent| match extent {
-        ExtentChange::Data(buf) => Some(&**buf),
-        _ => None,
-    })
 }
 
 /// Has the disk take what is written to the WAL, in a thread of its own. A convenience: whoever needs it to be there asks the

@@ -138,6 +138,23 @@ impl Group {
         }
     }
 
+    /// What goes to chunks of its own, unless the store has chunks with the same bytes.
+    pub(super) fn data(&self) -> impl Iterator<Item = &Buf> {
+        let puts = self.nodes.values().filter_map(|change| match change {
+            NodeChange::Put(put) => Some(put),
+            NodeChange::Removed(_) | NodeChange::Dropped => None,
+        });
+        puts.flat_map(|put| put.content.extents.values()).filter_map(|extent| match extent {
+            ExtentChange::Data(buf) => Some(&**buf),
+            _ => None,
+        })
+    }
+
+    /// Bytes of that.
+    pub(super) fn new_bytes(&self) -> usize {
+        self.data().map(|buf| buf.len()).sum()
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty() && self.sync.is_empty()

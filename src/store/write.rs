@@ -13,10 +13,13 @@ use super::group::{Committed, ContentChange, ExtentChange, Group, NodeChange, No
 use super::rows::{ChunkId, Dirent, Ino, InodeRow, Name, Revision, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// A removed file with more extents than this is taken apart later, in small steps.
 const EXTENTS_AT_ONCE: usize = 64;
+
+/// New bytes of a small group.
+const SMALL: usize = 256 << 10;
 
 /// The connection that writes, and how it is set.
 #[derive(Debug)]
@@ -42,7 +45,10 @@ impl Store {
     /// Writes a group in one transaction, and before it, if there are many, its new bytes. `durable`: it is on the disk when
     /// this returns, with every group before it. After an error nothing of the group is to be seen, and it can be tried again.
     pub fn commit(&self, ws: WorkspaceId, group: &Group, durable: bool) -> StoreResult<Committed> {
-        hash(group);
+        // Before the writer is taken.
+        for buf in group.data() {
+            buf.hash();
+        }
         let mut writer = self.writer.lock();
         if group.is_empty() && !(durable && writer.behind) {
             return Ok(Committed::default());
@@ -75,6 +81,11 @@ impl Store {
         self.gc.lock().removals +=
             group.nodes.values().filter(|change| !matches!(change, NodeChange::Put(_))).count() as u64;
         writer.behind = !durable;
+        if group.new_bytes() > SMALL {
+            self.small_commits.store(0, Ordering::Relaxed);
+        } else if durable {
+            self.small_commits.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(committed)
     }
 }
@@ -113,18 +124,6 @@ impl Writer {
             self.full = full;
         }
         Ok(())
-    }
-}
-
-/// Computes the hash of every chunk of new bytes that has none yet, before the writer is taken.
-fn hash(group: &Group) {
-    for change in group.nodes.values() {
-        let NodeChange::Put(put) = change else { continue };
-        for extent in put.content.extents.values() {
-            if let ExtentChange::Data(buf) = extent {
-                buf.hash();
-            }
-        }
     }
 }
 

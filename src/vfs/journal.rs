@@ -70,7 +70,8 @@ struct Kept {
 
 #[derive(Default)]
 struct Wish {
-    work: bool,
+    /// There is something to write, the first of it since then.
+    work: Option<Instant>,
     hurry: bool,
     stop: bool,
 }
@@ -141,10 +142,7 @@ impl Journal {
         let (first, enough) = (dirty.len() == 1, dirty.len() == ENOUGH_NODES);
         drop(dirty);
         if first || enough {
-            let mut wish = self.wish.lock();
-            wish.work = true;
-            wish.hurry |= enough;
-            self.wake.notify_one();
+            self.wish(first, enough);
         }
     }
 
@@ -152,10 +150,18 @@ impl Journal {
         self.dirty.lock().is_empty() && self.sync.lock().is_empty()
     }
 
-    /// There is something to write.
-    fn wish(&self) {
-        self.wish.lock().work = true;
-        self.wake.notify_one();
+    /// There is something to write. `first`: what there was before has been written. The committer is woken only if it does not
+    /// wait for the group to grow already: who calls `fsync` after each write would have a thread woken in vain each time.
+    fn wish(&self, first: bool, hurry: bool) {
+        let mut wish = self.wish.lock();
+        let waits = wish.work.is_some();
+        if first || !waits {
+            wish.work = Some(Instant::now());
+        }
+        wish.hurry |= hurry;
+        if !waits || hurry {
+            self.wake.notify_one();
+        }
     }
 
     pub(super) fn hurry(&self) {
@@ -183,16 +189,18 @@ impl Journal {
     /// Waits until there is a group worth writing; false when the work is over.
     fn gather(&self) -> bool {
         let mut wish = self.wish.lock();
-        while !wish.work && !wish.stop {
-            self.wake.wait(&mut wish);
-        }
-        let deadline = Instant::now() + GATHER;
-        while !wish.hurry && !wish.stop {
-            if self.wake.wait_until(&mut wish, deadline).timed_out() {
+        while !wish.stop {
+            let Some(since) = wish.work else {
+                self.wake.wait(&mut wish);
+                continue;
+            };
+            // It may have become a later time while this slept, because others have written a group.
+            if wish.hurry || since.elapsed() >= GATHER {
                 break;
             }
+            self.wake.wait_until(&mut wish, since + GATHER);
         }
-        (wish.work, wish.hurry) = (false, false);
+        (wish.work, wish.hurry) = (None, false);
         !wish.stop
     }
 
@@ -236,7 +244,7 @@ impl Op<'_> {
     /// What sync knows of nodes from now on; written together with what the operation does.
     pub(super) fn sync(&self, change: SyncChange) {
         self.vfs.journal.sync.lock().merge(change);
-        self.vfs.journal.wish();
+        self.vfs.journal.wish(false, false);
     }
 
     /// A new node's number.
@@ -439,7 +447,7 @@ impl Vfs {
         while self.journal.gather() {
             if self.commit(false).is_err() {
                 std::thread::sleep(RETRY);
-                self.journal.wish.lock().work = true;
+                self.journal.wish.lock().work.get_or_insert_with(Instant::now);
             }
             self.after_commit();
         }
