@@ -233,7 +233,8 @@ impl Engine {
                 for name in names.into_iter().flatten() {
                     self.wish(name, Depth::Itself, None, change.settled);
                 }
-                self.wish(change.path, Depth::Itself, None, change.settled || side == Side::Work);
+                // A directory may have been away, and what is in it forgotten meanwhile.
+                self.wish(change.path, Depth::All, None, change.settled || side == Side::Work);
             }
         }
     }
@@ -400,8 +401,8 @@ impl Engine {
             Fault::NotFound | Fault::Changed | Fault::Exists | Fault::NotEmpty if tries < TRIES => {
                 let due = (tries > 1).then(|| Instant::now() + QUIET.mul_f64(f64::from(tries) / 2.0));
                 self.wait(path, wish, due);
-                if fault == Fault::NotEmpty {
-                    // Something in it was not known, or has not gone yet.
+                if matches!(fault, Fault::NotEmpty | Fault::Exists) {
+                    // Something in it was not known, or has not gone yet; or it came when nobody looked.
                     self.wish(path.to_vec(), Depth::All, due, true);
                 }
                 let parent = path::split(path).0;

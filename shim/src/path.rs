@@ -53,6 +53,12 @@ pub fn is_own(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|name| name.starts_with(OWN_PREFIX))
 }
 
+/// The directories above a path, from the top down, without the root.
+pub fn above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    slashes.map(|(at, _)| &path[..at])
+}
+
 /// How many directories are above.
 pub fn depth(path: &[u8]) -> usize {
     path.iter().filter(|byte| **byte == b'/').count()

@@ -259,9 +259,7 @@ impl Engine {
 
     /// Makes the directories above a place that only one side has yet.
     fn make_way(&mut self, from: Side, place: &[u8]) -> Outcome<()> {
-        let slashes = place.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        for at in slashes.collect::<Vec<_>>() {
-            let dir = &place[..at];
+        for dir in path::above(place) {
             if self.shadow.get(dir).is_some() || self.tree(from.other()).look(dir)?.is_some() {
                 continue;
             }

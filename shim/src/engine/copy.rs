@@ -2,6 +2,7 @@
 
 use super::{Depth, Engine, TRIES, Wish};
 use crate::diff::Sight;
+use crate::path;
 use crate::shadow::Side;
 use crate::tree::{Digest, Facts, Fault, Kind, Outcome, UNTRUSTED};
 use std::sync::Arc;
@@ -57,8 +58,7 @@ impl Engine {
 
     /// Why a directory above is only on one side, if it is.
     fn left_out_above(&self, path: &[u8]) -> Option<String> {
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        slashes.map(|(at, _)| &path[..at]).find_map(|dir| self.left_out.get(dir).cloned())
+        path::above(path).find_map(|dir| self.left_out.get(dir).cloned())
     }
 
     fn copy_file(

@@ -18,8 +18,9 @@ impl Engine {
                 self.list(&mut view, side, Vec::new(), true);
             }
             for (path, depth) in places {
+                let covered = path::above(path).any(|dir| places.get(dir) == Some(&Depth::All));
                 if path::is_sound(path) {
-                    self.see(&mut view, side, path, *depth);
+                    self.see(&mut view, side, path, if covered { Depth::Itself } else { *depth });
                 }
             }
         }

@@ -94,7 +94,7 @@ fn what_is_written_at_the_last_moment_to_a_node_that_gets_a_name_is_not_lost() {
             std::thread::sleep(std::time::Duration::from_millis(45));
             settle(&mut engine, 0);
             User::link(&host, b"a", b"b");
-            work.before_link(move |state| {
+            work.before("link", move |state| {
                 if is_replaced {
                     state.remove_all(b"a");
                     state.make(b"a", Kind::File, 0o644, edit.as_bytes()).unwrap();

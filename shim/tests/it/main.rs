@@ -7,4 +7,5 @@ mod hostile;
 mod links;
 mod mem;
 mod model;
+mod moves;
 mod quiet;

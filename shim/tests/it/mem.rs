@@ -29,8 +29,8 @@ type Deed = Box<dyn FnOnce(&mut State) + Send>;
 #[derive(Clone, Default)]
 pub(crate) struct Mem {
     state: Arc<Mutex<State>>,
-    /// Done right before the next link is made.
-    before_link: Arc<Mutex<Option<Deed>>>,
+    /// Done right before the next call of this name.
+    before: Arc<Mutex<Option<(&'static str, Deed)>>>,
 }
 
 pub(crate) fn parent(path: &[u8]) -> &[u8] {
@@ -146,9 +146,18 @@ impl Mem {
         self.state.lock().unwrap()
     }
 
-    /// Somebody does something at the last moment before the next link is made.
-    pub(crate) fn before_link(&self, deed: impl FnOnce(&mut State) + Send + 'static) {
-        *self.before_link.lock().unwrap() = Some(Box::new(deed));
+    /// Somebody does something at the last moment before the next call of this name.
+    pub(crate) fn before(&self, call: &'static str, deed: impl FnOnce(&mut State) + Send + 'static) {
+        *self.before.lock().unwrap() = Some((call, Box::new(deed)));
+    }
+
+    /// The state, in which something may have been done at the last moment.
+    fn called(&self, call: &str) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        if let Some((_, deed)) = self.before.lock().unwrap().take_if(|(wanted, _)| *wanted == call) {
+            deed(&mut state);
+        }
+        state
     }
 
     /// The feed has forgotten something.
@@ -250,7 +259,7 @@ impl Tree for Mem {
     }
 
     fn make_dir(&self, path: &[u8], attributes: &Attributes) -> Outcome<Facts> {
-        let mut state = self.state();
+        let mut state = self.called("make_dir");
         state.make(path, Kind::Dir, attributes.mode, b"")?;
         Ok(state.get(path).unwrap().facts)
     }
@@ -272,10 +281,7 @@ impl Tree for Mem {
     }
 
     fn link(&self, existing: &[u8], path: &[u8], replaces: Option<&Facts>) -> Outcome<Facts> {
-        let mut state = self.state();
-        if let Some(deed) = self.before_link.lock().unwrap().take() {
-            deed(&mut state);
-        }
+        let mut state = self.called("link");
         match replaces {
             Some(expected) => state.expect(path, expected)?,
             None if state.names.contains_key(path) => return Err(Fault::Exists),
