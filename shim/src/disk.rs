@@ -340,8 +340,7 @@ impl Tree for Disk {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = rustix::fs::openat(&dir, name, flags, Mode::empty()).map_err(fault)?;
         let now = || Ok(facts(&rustix::fs::fstat(&node).map_err(fault)?));
-        let before = now()?;
-        if !(before.has_bytes_of(expected) && before.has_attributes_of(expected)) {
+        if !now()?.looks_like(expected) {
             return Err(Fault::Changed);
         }
         if self.gives_owners {

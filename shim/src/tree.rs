@@ -60,6 +60,12 @@ impl Facts {
         other.kind == Kind::Dir && self.id == other.id && self.has_attributes_of(other)
     }
 
+    /// Whether this is the same node with, as far as size, time, mode and owner tell, nothing changed: it may have been
+    /// touched, or have got or lost a name.
+    pub fn looks_like(&self, other: &Self) -> bool {
+        self.has_bytes_of(other) && self.has_attributes_of(other)
+    }
+
     /// Whether mode and owner are the same.
     pub fn has_attributes_of(&self, other: &Self) -> bool {
         (self.mode, self.uid, self.gid) == (other.mode, other.uid, other.gid)

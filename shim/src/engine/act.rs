@@ -122,7 +122,7 @@ impl Engine {
         };
         // By another name of the node it may have got attributes in this very pass.
         let now = self.tree(side).look(path)?.ok_or(Fault::NotFound)?;
-        if !(now.has_bytes_of(&from.facts) && now.has_attributes_of(&from.facts)) {
+        if !now.looks_like(&from.facts) {
             return Err(Fault::Changed);
         }
         let attributes = self.attributes(path, side, &from.facts, Some(&to.facts));

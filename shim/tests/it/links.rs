@@ -27,6 +27,17 @@ fn nodes(work: &Mem) -> usize {
     work.state().names.values().collect::<BTreeSet<_>>().len()
 }
 
+/// A workspace with one file of two names, `a` and `b`, both of which the host has.
+fn linked() -> (tempfile::TempDir, Mem, Host, Engine) {
+    let dir = tempfile::tempdir().unwrap();
+    let (work, host) = (Mem::default(), Host(dir.path().to_path_buf()));
+    let mut engine = engine(&work, dir.path());
+    work.make(b"a", &file(b"one"));
+    User::link(&work, b"a", b"b");
+    settle(&mut engine, 0);
+    (dir, work, host, engine)
+}
+
 /// Another file with the same bytes, mode and time.
 fn renew(dir: &Path, name: &str) {
     let metadata = fs::metadata(dir.join(name)).unwrap();
@@ -39,12 +50,7 @@ fn renew(dir: &Path, name: &str) {
 /// The edit of one name went to all names that the workspace's node had, and from there back to the host.
 #[test]
 fn a_link_that_was_broken_without_a_change_of_bytes_is_broken() {
-    let dir = tempfile::tempdir().unwrap();
-    let (work, host) = (Mem::default(), Host(dir.path().to_path_buf()));
-    let mut engine = engine(&work, dir.path());
-    work.make(b"a", &file(b"one"));
-    User::link(&work, b"a", b"b");
-    settle(&mut engine, 0);
+    let (dir, work, host, mut engine) = linked();
     renew(dir.path(), "b");
     look(&mut engine);
     assert_eq!(nodes(&work), 2);
@@ -117,12 +123,7 @@ fn what_is_written_at_the_last_moment_to_a_node_that_gets_a_name_is_not_lost() {
 /// every pass.
 #[test]
 fn names_of_a_node_that_were_agreed_on_at_different_times_come_to_rest() {
-    let dir = tempfile::tempdir().unwrap();
-    let (work, host) = (Mem::default(), Host(dir.path().to_path_buf()));
-    let mut engine = engine(&work, dir.path());
-    work.make(b"a", &file(b"one"));
-    User::link(&work, b"a", b"b");
-    settle(&mut engine, 0);
+    let (dir, work, host, mut engine) = linked();
     let before = [b"a", b"b"].map(|name| *engine.shadow().get(name).unwrap());
     User::chmod(&work, b"a", 0o700);
     look(&mut engine);
