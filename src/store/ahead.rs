@@ -24,18 +24,15 @@ use std::thread::JoinHandle;
 const PORTION: usize = 4 << 20;
 
 /// New bytes up to which a group is one transaction: half of the page cache, in which names and attributes have to fit too.
-const LARGE: usize = 8 << 20;
+pub(super) const LARGE: usize = 8 << 20;
 
 /// Bytes that are written before the disk is to take them.
 const FLUSH: usize = 8 << 20;
 
 impl Store {
-    /// Writes a group's new bytes, if it is a large one. After an error they are partly there, which does no harm: the group is
+    /// Writes a large group's new bytes. After an error they are partly there, which does no harm: the group is
     /// tried again and finds them, or they are collected.
     pub(super) fn put_ahead(&self, writer: &mut Writer, ws: WorkspaceId, group: &Group) -> StoreResult<()> {
-        if group.new_bytes() <= LARGE {
-            return Ok(());
-        }
         writer.set_full(false)?;
         let mut bufs = group.data().peekable();
         while bufs.peek().is_some() {

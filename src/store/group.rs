@@ -150,11 +150,6 @@ impl Group {
         })
     }
 
-    /// Bytes of that.
-    pub(super) fn new_bytes(&self) -> usize {
-        self.data().map(|buf| buf.len()).sum()
-    }
-
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty() && self.sync.is_empty()

@@ -5,7 +5,7 @@
 //! `since` and stays.
 
 use super::Store;
-use super::ahead::Flusher;
+use super::ahead::{Flusher, LARGE};
 use super::chunks::Part;
 use super::error::StoreResult;
 use super::fault::Point;
@@ -45,16 +45,20 @@ impl Store {
     /// Writes a group in one transaction, and before it, if there are many, its new bytes. `durable`: it is on the disk when
     /// this returns, with every group before it. After an error nothing of the group is to be seen, and it can be tried again.
     pub fn commit(&self, ws: WorkspaceId, group: &Group, durable: bool) -> StoreResult<Committed> {
-        // Before the writer is taken.
+        // Hashed before the writer is taken.
+        let mut new_bytes = 0;
         for buf in group.data() {
             buf.hash();
+            new_bytes += buf.len();
         }
         let mut writer = self.writer.lock();
         if group.is_empty() && !(durable && writer.behind) {
             return Ok(Committed::default());
         }
         self.faults.pass(Point::CommitBegin)?;
-        self.put_ahead(&mut writer, ws, group)?;
+        if new_bytes > LARGE {
+            self.put_ahead(&mut writer, ws, group)?;
+        }
         writer.set_full(durable)?;
         let transaction =
             writer.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -81,7 +85,7 @@ impl Store {
         self.gc.lock().removals +=
             group.nodes.values().filter(|change| !matches!(change, NodeChange::Put(_))).count() as u64;
         writer.behind = !durable;
-        if group.new_bytes() > SMALL {
+        if new_bytes > SMALL {
             self.small_commits.store(0, Ordering::Relaxed);
         } else if durable {
             self.small_commits.fetch_add(1, Ordering::Relaxed);

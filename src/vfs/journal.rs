@@ -142,7 +142,10 @@ impl Journal {
         let (first, enough) = (dirty.len() == 1, dirty.len() == ENOUGH_NODES);
         drop(dirty);
         if first || enough {
-            self.wish(first, enough);
+            self.wish(first);
+        }
+        if enough {
+            self.hurry();
         }
     }
 
@@ -152,14 +155,13 @@ impl Journal {
 
     /// There is something to write. `first`: what there was before has been written. The committer is woken only if it does not
     /// wait for the group to grow already: who calls `fsync` after each write would have a thread woken in vain each time.
-    fn wish(&self, first: bool, hurry: bool) {
+    fn wish(&self, first: bool) {
         let mut wish = self.wish.lock();
         let waits = wish.work.is_some();
         if first || !waits {
             wish.work = Some(Instant::now());
         }
-        wish.hurry |= hurry;
-        if !waits || hurry {
+        if !waits {
             self.wake.notify_one();
         }
     }
@@ -244,7 +246,7 @@ impl Op<'_> {
     /// What sync knows of nodes from now on; written together with what the operation does.
     pub(super) fn sync(&self, change: SyncChange) {
         self.vfs.journal.sync.lock().merge(change);
-        self.vfs.journal.wish(false, false);
+        self.vfs.journal.wish(false);
     }
 
     /// A new node's number.
