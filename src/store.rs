@@ -6,7 +6,7 @@
 //! - `open`: what may be opened, and how. [`error`]: why not. [`fault`]: where tests let the disk fail.
 //! - [`rows`], [`group`], [`buf`]: the nouns: rows, a group of changes, bytes in memory.
 //! - `write`, `chunks`: a group becomes a transaction. `ahead`: the bytes of a large one come first. `wal`: how SQLite writes
-//!   that.
+//!   that. `durable`: what the disk has of it.
 //! - `read`: rows as they are now. [`snapshot`]: rows of one moment.
 //! - [`execs`], [`sync`], [`replicas`]: what commands said; what sync remembers, of itself and of others.
 //! - [`gc`]: space is given back. [`check`]: what must be true of every store.
@@ -16,6 +16,7 @@ pub mod blocks;
 pub mod buf;
 pub mod check;
 mod chunks;
+mod durable;
 pub mod error;
 pub mod execs;
 pub mod fault;
@@ -33,6 +34,7 @@ mod wal;
 mod write;
 
 use ahead::Flusher;
+use durable::{Doubt, WalFile};
 use error::{StoreError, StoreResult};
 use fault::{Faults, Point};
 use parking_lot::Mutex;
@@ -98,9 +100,24 @@ pub struct Store {
     /// Small groups since the WAL was folded, or a large one was written, that were on the disk when they were committed.
     small_commits: AtomicU64,
     gc: Mutex<gc::Agenda>,
+    /// Whether the disk may lack a part of the WAL.
+    doubt: Doubt,
     /// Where tests let the disk fail.
     pub faults: Faults,
     _lock: Option<open::Lock>,
+}
+
+/// Room on the disk of the store, bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Room {
+    /// Free on the disk.
+    pub free: u64,
+    /// Of the disk.
+    pub total: u64,
+    /// By which the store's file grows when the WAL is folded.
+    pub unfolded: u64,
+    /// Of pages of the store that nothing is on.
+    pub unused: u64,
 }
 
 /// How the WAL is folded into the store's file.
@@ -161,14 +178,18 @@ impl Store {
         let next_chunk =
             connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM chunk", [], |row| row.get(0))?;
         let folder = path.map(open::folder).transpose()?;
+        let doubt = Doubt::default();
+        let flusher = Flusher::new(location.wal(), doubt.clone());
+        let wal = WalFile::new(location.wal(), doubt.clone());
         Ok(Self {
-            writer: Mutex::new(Writer::new(connection, Flusher::new(location.wal()))),
+            writer: Mutex::new(Writer::new(connection, flusher, wal)),
             location,
             readers: Mutex::default(),
             folder: Mutex::new(folder),
             next_chunk: AtomicI64::new(next_chunk),
             small_commits: AtomicU64::new(0),
             gc: Mutex::default(),
+            doubt,
             faults: Faults::default(),
             _lock: lock,
         })
@@ -196,14 +217,30 @@ impl Store {
         result
     }
 
-    /// Bytes free on the disk that the store is on; for a store in memory, bytes of free memory.
-    pub fn disk_free(&self) -> StoreResult<u64> {
+    /// Room on the disk that the store is on; for a store in memory, in memory.
+    pub fn room(&self) -> StoreResult<Room> {
+        let Some(path) = self.location.path() else {
+            let memory = rustix::system::sysinfo();
+            return Ok(Room { free: memory.freeram, total: memory.totalram, ..Room::default() });
+        };
+        let (free, total) = disk(path)?;
+        let (pages, unused) = self.with_reader(|reader| {
+            let ask = |pragma| reader.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+            Ok((ask("page_count")?.max(0) as u64, ask("freelist_count")?.max(0) as u64))
+        })?;
+        Ok(Room {
+            free,
+            total,
+            unfolded: (pages * u64::from(open::PAGE_SIZE)).saturating_sub(self.file_bytes()),
+            unused: unused * u64::from(open::PAGE_SIZE),
+        })
+    }
+
+    /// Bytes that are certainly free on the disk when the WAL has been folded; what [`Store::room`] says exactly, but dearly.
+    pub fn disk_free_at_least(&self) -> StoreResult<u64> {
         match self.location.path() {
-            Some(path) => {
-                let stat = rustix::fs::statvfs(path).map_err(std::io::Error::from)?;
-                Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-            }
-            None => Ok(rustix::system::sysinfo().freeram),
+            Some(path) => Ok(disk(path)?.0.saturating_sub(self.wal_bytes())),
+            None => Ok(u64::MAX),
         }
     }
 
@@ -227,20 +264,32 @@ impl Store {
         let begin = Instant::now();
         self.small_commits.store(0, Ordering::Relaxed);
         self.faults.pass(Point::Checkpoint)?;
-        let mut wal_frames = 0;
-        if let Some(folder) = &*self.folder.lock() {
-            let sql = match how {
-                Checkpoint::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
-                Checkpoint::Truncate => {
-                    // What is folded must be counted first: afterwards there is nothing left to count.
-                    wal_frames = folder.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
-                    "PRAGMA wal_checkpoint(TRUNCATE)"
-                }
-            };
-            let frames: i64 = folder.query_row(sql, [], |row| row.get(1))?;
-            wal_frames = wal_frames.max(frames).max(0);
+        if self.doubt.is_raised() {
+            self.writer.lock().wal.settle()?;
+        }
+        // What is folded must be counted first: afterwards there is nothing left to count.
+        let mut wal_frames = self.fold("PRAGMA wal_checkpoint(PASSIVE)")?;
+        if how == Checkpoint::Truncate {
+            // What was written meanwhile, so that little is left to do with the writer held up. SQLite alone would let it fail.
+            self.fold("PRAGMA wal_checkpoint(PASSIVE)")?;
+            let _no_writer = self.writer.lock();
+            wal_frames = wal_frames.max(self.fold("PRAGMA wal_checkpoint(TRUNCATE)")?);
         }
         let duration_ms = begin.elapsed().as_millis() as u64;
         Ok(CheckpointReport { wal_frames, size_bytes: self.file_bytes(), duration_ms })
     }
+
+    /// Frames that were in the WAL.
+    fn fold(&self, sql: &str) -> StoreResult<i64> {
+        let folder = self.folder.lock();
+        let Some(folder) = &*folder else { return Ok(0) };
+        let frames = folder.query_row(sql, [], |row| row.get::<_, i64>(1));
+        self.doubt.heed(frames.map_err(StoreError::from)).map(|frames| frames.max(0))
+    }
+}
+
+/// Bytes free and altogether on the disk that a file is on.
+fn disk(path: &Path) -> StoreResult<(u64, u64)> {
+    let stat = rustix::fs::statvfs(path).map_err(std::io::Error::from)?;
+    Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
 }

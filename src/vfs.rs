@@ -15,6 +15,7 @@
 mod acl;
 mod content;
 mod create;
+mod disk;
 mod feed;
 pub mod graft;
 mod invalidate;
@@ -43,6 +44,7 @@ use crate::error::{FsError, FsResult};
 use crate::store::Store;
 use crate::store::buf::{Buf, Gauge};
 use crate::store::rows::{ChunkId, WorkspaceId};
+use disk::Disk;
 use feed::Feed;
 use journal::Journal;
 use parking_lot::{Mutex, RwLock};
@@ -87,6 +89,7 @@ pub struct Vfs {
     journal: Journal,
     feed: Feed,
     space: Space,
+    disk: Disk,
     memory: Memory,
     upkeep: Mutex<Upkeep>,
     /// Counts the bytes that are in memory because they are not on disk.
@@ -156,6 +159,7 @@ impl Vfs {
             journal: Journal::new(revision, next_ino),
             feed: Feed::new(revision),
             space: Space::new(allocated, nodes, options.max_bytes),
+            disk: Disk::new(),
             memory: Memory::new(quarter as usize),
             upkeep: Mutex::default(),
             gauge: Gauge::keeping(quarter * 2),
@@ -212,9 +216,9 @@ impl Vfs {
         self.commit(true)
     }
 
-    /// Why nothing can be added at present: the store could not take what was written last.
+    /// Why nothing can be added at present: the store could not take what was written last, or its disk has no more room.
     pub fn failure(&self) -> Option<FsError> {
-        self.journal.failure()
+        self.journal.failure().or_else(|| self.disk.is_full().then_some(FsError::NoSpace))
     }
 
     /// What there is to see.

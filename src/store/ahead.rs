@@ -9,6 +9,7 @@
 //! are collected like all others that nothing refers to. Figures: `docs/decisions/0014-ahead.md`.
 
 use super::Store;
+use super::durable::Doubt;
 use super::error::StoreResult;
 use super::fault::Point;
 use super::group::Group;
@@ -59,13 +60,14 @@ impl Store {
 pub(super) struct Flusher {
     /// The WAL; none of a store in memory.
     wal: Option<PathBuf>,
+    doubt: Doubt,
     unsent: usize,
     thread: Option<(SyncSender<()>, JoinHandle<()>)>,
 }
 
 impl Flusher {
-    pub(super) fn new(wal: Option<PathBuf>) -> Self {
-        Self { wal, unsent: 0, thread: None }
+    pub(super) fn new(wal: Option<PathBuf>, doubt: Doubt) -> Self {
+        Self { wal, doubt, unsent: 0, thread: None }
     }
 
     /// So many bytes more are in the WAL.
@@ -73,7 +75,7 @@ impl Flusher {
         self.unsent += bytes;
         let Some(wal) = self.wal.as_deref().filter(|_| self.unsent >= FLUSH) else { return };
         if self.thread.is_none() {
-            self.thread = start(wal);
+            self.thread = start(wal, self.doubt.clone());
         }
         if let Some((wishes, _)) = &self.thread {
             // If one waits already, it is for these bytes too.
@@ -93,16 +95,19 @@ impl Drop for Flusher {
 }
 
 /// `None`: the file cannot be opened once more, or there cannot be more threads.
-fn start(wal: &Path) -> Option<(SyncSender<()>, JoinHandle<()>)> {
+fn start(wal: &Path, doubt: Doubt) -> Option<(SyncSender<()>, JoinHandle<()>)> {
     let file = File::open(wal).ok()?;
     let (wishes, wished) = sync_channel(1);
-    let thread = std::thread::Builder::new().name("wsd-flush".into()).spawn(move || flush(&file, &wished));
+    let thread =
+        std::thread::Builder::new().name("wsd-flush".into()).spawn(move || flush(&file, &doubt, &wished));
     Some((wishes, thread.ok()?))
 }
 
-fn flush(file: &File, wished: &Receiver<()>) {
+fn flush(file: &File, doubt: &Doubt, wished: &Receiver<()>) {
     while wished.recv().is_ok() {
-        // An error is told to everybody who has the file open: SQLite hears of it when it syncs the WAL itself.
-        let _ = file.sync_data();
+        // SQLite hears of it too, when it syncs the WAL itself.
+        if file.sync_data().is_err() {
+            doubt.raise();
+        }
     }
 }

@@ -24,6 +24,8 @@ pub enum StoreError {
     Open { path: PathBuf, source: std::io::Error },
     #[error("the disk of the store is full")]
     Full,
+    #[error("another program keeps the store locked: end what it does there")]
+    Busy,
     #[error("the store cannot be written; {}", advice(ErrorKind::ReadOnlyFilesystem))]
     ReadOnly,
     #[error("the store's tables could not be brought up to date: {0}")]
@@ -57,6 +59,7 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            Some(rusqlite::ErrorCode::DatabaseBusy) => Self::Busy,
             Some(rusqlite::ErrorCode::ReadOnly) => Self::ReadOnly,
             _ => Self::Sqlite(error),
         }

@@ -3,7 +3,7 @@
 use super::Store;
 use super::error::StoreResult;
 use super::rows::{Ino, Kind, Revision, WorkspaceId};
-use rusqlite::{Row, TransactionBehavior, params};
+use rusqlite::{Row, params};
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,57 +52,54 @@ impl Store {
         events: &[ExecEventRow],
         changes: Option<&[ExecChangeRow]>,
     ) -> StoreResult<()> {
-        let mut writer = self.writer.lock();
-        writer.set_full(false)?;
-        let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction
-            .prepare_cached(
-                "INSERT INTO exec VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-                 ON CONFLICT DO UPDATE SET pid = ?5, ended = ?7, end_revision = ?9, first_seq = ?10, complete = ?11",
-            )?
-            .execute(params![
-                ws,
-                row.id,
-                row.command,
-                row.cwd,
-                row.pid,
-                row.started,
-                row.ended,
-                row.start_revision as i64,
-                row.end_revision as i64,
-                row.first_seq as i64,
-                row.complete
-            ])?;
-        {
-            let mut insert = transaction
-                .prepare_cached("INSERT OR REPLACE INTO exec_event VALUES (?1, ?2, ?3, ?4, ?5)")?;
-            for event in events {
-                insert.execute(params![ws, row.id, event.seq as i64, event.kind, event.data])?;
-            }
-            let mut drop_old = transaction
-                .prepare_cached("DELETE FROM exec_event WHERE ws = ?1 AND exec = ?2 AND seq < ?3")?;
-            drop_old.execute(params![ws, row.id, row.first_seq as i64])?;
-        }
-        for (number, change) in (0i64..).zip(changes.into_iter().flatten()) {
+        self.noting(|transaction| {
             transaction
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO exec_change VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                    "INSERT INTO exec VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                     ON CONFLICT DO UPDATE SET pid = ?5, ended = ?7, end_revision = ?9, first_seq = ?10, complete = ?11",
                 )?
                 .execute(params![
                     ws,
                     row.id,
-                    number,
-                    change.revision as i64,
-                    change.kind,
-                    change.node as i64,
-                    change.ino as i64,
-                    change.path,
-                    change.from
+                    row.command,
+                    row.cwd,
+                    row.pid,
+                    row.started,
+                    row.ended,
+                    row.start_revision as i64,
+                    row.end_revision as i64,
+                    row.first_seq as i64,
+                    row.complete
                 ])?;
-        }
-        transaction.commit()?;
-        writer.behind = true;
-        Ok(())
+            {
+                let mut insert = transaction
+                    .prepare_cached("INSERT OR REPLACE INTO exec_event VALUES (?1, ?2, ?3, ?4, ?5)")?;
+                for event in events {
+                    insert.execute(params![ws, row.id, event.seq as i64, event.kind, event.data])?;
+                }
+                let mut drop_old = transaction
+                    .prepare_cached("DELETE FROM exec_event WHERE ws = ?1 AND exec = ?2 AND seq < ?3")?;
+                drop_old.execute(params![ws, row.id, row.first_seq as i64])?;
+            }
+            for (number, change) in (0i64..).zip(changes.into_iter().flatten()) {
+                transaction
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO exec_change VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                    )?
+                    .execute(params![
+                        ws,
+                        row.id,
+                        number,
+                        change.revision as i64,
+                        change.kind,
+                        change.node as i64,
+                        change.ino as i64,
+                        change.path,
+                        change.from
+                    ])?;
+            }
+            Ok(())
+        })
     }
 
     /// All commands, oldest first.
@@ -151,21 +148,18 @@ impl Store {
 
     /// Forgets commands, their events and their changes.
     pub fn remove_execs(&self, ws: WorkspaceId, ids: &[String]) -> StoreResult<()> {
-        let mut writer = self.writer.lock();
-        writer.set_full(false)?;
-        let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for id in ids {
-            for sql in [
-                "DELETE FROM exec WHERE ws = ?1 AND id = ?2",
-                "DELETE FROM exec_event WHERE ws = ?1 AND exec = ?2",
-                "DELETE FROM exec_change WHERE ws = ?1 AND exec = ?2",
-            ] {
-                transaction.prepare_cached(sql)?.execute(params![ws, id])?;
+        self.noting(|transaction| {
+            for id in ids {
+                for sql in [
+                    "DELETE FROM exec WHERE ws = ?1 AND id = ?2",
+                    "DELETE FROM exec_event WHERE ws = ?1 AND exec = ?2",
+                    "DELETE FROM exec_change WHERE ws = ?1 AND exec = ?2",
+                ] {
+                    transaction.prepare_cached(sql)?.execute(params![ws, id])?;
+                }
             }
-        }
-        transaction.commit()?;
-        writer.behind = true;
-        Ok(())
+            Ok(())
+        })
     }
 }
 

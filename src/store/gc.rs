@@ -4,12 +4,14 @@
 //! nobody refers to any more is deleted here, in steps of a few milliseconds, between which commits go on.
 //! Pages that become free are used again by the next writes; when nobody writes, the file is cut down too.
 
-use super::error::StoreResult;
+use super::error::{StoreError, StoreResult};
 use super::rows::{ChunkId, WorkspaceId};
+use super::write::Writer;
 use super::{Checkpoint, Store};
 use crate::clock::Timestamp;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
+use std::time::{Duration, Instant};
 
 /// Tombstones that are kept, newest first; older ones say nothing that a full comparison does not say too.
 const TOMBSTONES: i64 = 100_000;
@@ -44,6 +46,8 @@ impl Default for Agenda {
 pub struct GcProgress {
     /// There is nothing more to do at present.
     pub done: bool,
+    /// How long it waited for others that write.
+    pub waited: Duration,
     /// Extents of removed files that were let go.
     pub extents: u64,
     /// Chunks deleted.
@@ -70,12 +74,20 @@ impl Store {
     /// One step of collection, in one transaction that touches about `budget` rows. `quiet`: nobody writes, so
     /// free pages may be cut off the file.
     pub fn gc_step(&self, budget: usize, quiet: bool) -> StoreResult<GcProgress> {
+        let begin = Instant::now();
         let mut writer = self.writer.lock();
+        let waited = begin.elapsed();
+        let progress = self.doubt.heed(self.step(&mut writer, budget, quiet))?;
+        Ok(GcProgress { waited, ..progress })
+    }
+
+    fn step(&self, writer: &mut Writer, budget: usize, quiet: bool) -> StoreResult<GcProgress> {
         // The total of all changed rows tells whether anything happened since there was nothing to do.
         let changes = writer.connection.total_changes();
         if self.gc.lock().idle_since == Some(changes) && !quiet {
             return Ok(GcProgress { done: true, ..GcProgress::default() });
         }
+        writer.set_full(false)?;
         let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut progress = GcProgress::default();
         if let Some((ws, ino)) = first_doomed(&transaction)? {
@@ -89,6 +101,7 @@ impl Store {
             }
         }
         transaction.commit()?;
+        writer.behind = true;
         if progress.done {
             self.gc.lock().idle_since = Some(writer.connection.total_changes());
         }
@@ -97,7 +110,11 @@ impl Store {
 
     /// Collects everything there is, and folds the WAL. For a store without a running filesystem.
     pub fn gc(&self) -> StoreResult<GcReport> {
-        self.checkpoint(Checkpoint::Truncate)?;
+        match self.checkpoint(Checkpoint::Truncate) {
+            // What is collected makes the room that this needs.
+            Err(StoreError::Full) => {}
+            folded => drop(folded?),
+        }
         let size_before = self.file_bytes();
         self.remove_orphans(self.workspace())?;
         let (mut chunks, mut bytes) = (0, 0);

@@ -19,7 +19,7 @@ const APPLICATION_ID: i32 = 0x7773_6401;
 
 /// Bytes of a page. From 4 to 64 KiB whole workloads differ by less than the noise; small pages make small
 /// commits cheaper, and 8 KiB pages write chunks a fifth faster than 4 KiB ones.
-const PAGE_SIZE: u32 = 8192;
+pub(super) const PAGE_SIZE: u32 = 8192;
 
 const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001_init.sql")),
@@ -32,6 +32,12 @@ const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 /// How long the lock of a process that is gone may last: a child that it was just starting has it until it begins
 /// its own program.
 const INHERITED: Duration = Duration::from_secs(3);
+
+/// How long another program may keep the store locked, as who looks into it with SQLite's shell may, until a commit fails.
+const STRANGER: Duration = Duration::from_secs(60);
+
+/// How long a fold waits for readers before it leaves the rest in the WAL.
+const READERS: Duration = Duration::from_millis(500);
 
 /// The lock on a store: held by the one daemon that has it open.
 #[derive(Debug)]
@@ -153,6 +159,7 @@ pub(super) fn writer(path: Option<&Path>) -> StoreResult<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.busy_timeout(STRANGER)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
@@ -180,7 +187,7 @@ pub(super) fn reader(path: &Path) -> StoreResult<Connection> {
 /// The connection that folds the WAL.
 pub(super) fn folder(path: &Path) -> StoreResult<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.busy_timeout(READERS)?;
     connection.pragma_update(None, "cache_size", -256)?;
     Ok(connection)
 }

@@ -276,12 +276,14 @@ impl Snapshot<'_> {
 impl Store {
     pub(super) fn noting<T>(&self, write: impl FnOnce(&Transaction<'_>) -> StoreResult<T>) -> StoreResult<T> {
         let mut writer = self.writer.lock();
-        writer.set_full(false)?;
-        let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let result = write(&transaction)?;
-        transaction.commit()?;
-        writer.behind = true;
-        Ok(result)
+        let noted = writer.set_full(false).and_then(|()| {
+            let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let result = write(&transaction)?;
+            transaction.commit()?;
+            writer.behind = true;
+            Ok(result)
+        });
+        self.doubt.heed(noted)
     }
 
     /// Makes the index that sync looks for changes with. A workspace that nobody syncs does without.

@@ -7,6 +7,7 @@
 use super::Store;
 use super::ahead::{Flusher, LARGE};
 use super::chunks::Part;
+use super::durable::WalFile;
 use super::error::StoreResult;
 use super::fault::Point;
 use super::group::{Committed, ContentChange, ExtentChange, Group, NodeChange, NodePut, Xattrs};
@@ -31,6 +32,9 @@ pub(super) struct Writer {
     pub(super) behind: bool,
     /// Has the disk take what large groups write.
     pub(super) flusher: Flusher,
+    pub(super) wal: WalFile,
+    /// The workspace's revision in the store, if it is known.
+    revision: Option<Revision>,
 }
 
 /// One transaction under way.
@@ -55,9 +59,29 @@ impl Store {
         if group.is_empty() && !(durable && writer.behind) {
             return Ok(Committed::default());
         }
+        let committed = self.doubt.heed(self.write(&mut writer, ws, group, (durable, new_bytes)));
+        writer.revision = committed.is_ok().then_some(group.revision);
+        if new_bytes > SMALL {
+            self.small_commits.store(0, Ordering::Relaxed);
+        } else if durable {
+            self.small_commits.fetch_add(1, Ordering::Relaxed);
+        }
+        committed
+    }
+
+    fn write(
+        &self,
+        writer: &mut Writer,
+        ws: WorkspaceId,
+        group: &Group,
+        (durable, new_bytes): (bool, usize),
+    ) -> StoreResult<Committed> {
         self.faults.pass(Point::CommitBegin)?;
+        if durable {
+            writer.settle(group)?;
+        }
         if new_bytes > LARGE {
-            self.put_ahead(&mut writer, ws, group)?;
+            self.put_ahead(writer, ws, group)?;
         }
         writer.set_full(durable)?;
         let transaction =
@@ -85,11 +109,6 @@ impl Store {
         self.gc.lock().removals +=
             group.nodes.values().filter(|change| !matches!(change, NodeChange::Put(_))).count() as u64;
         writer.behind = !durable;
-        if new_bytes > SMALL {
-            self.small_commits.store(0, Ordering::Relaxed);
-        } else if durable {
-            self.small_commits.fetch_add(1, Ordering::Relaxed);
-        }
         Ok(committed)
     }
 }
@@ -118,8 +137,19 @@ impl Store {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, flusher: Flusher) -> Self {
-        Self { connection, full: false, behind: false, flusher }
+    /// Who had the store before may not have waited for the disk.
+    pub(super) fn new(connection: Connection, flusher: Flusher, wal: WalFile) -> Self {
+        Self { connection, full: false, behind: true, flusher, wal, revision: None }
+    }
+
+    /// Before a group that is to be on the disk: sees to it that earlier ones are, if its own commit does not. SQLite waits for
+    /// the disk if a transaction changed a byte of a page, and a new revision does.
+    fn settle(&mut self, group: &Group) -> StoreResult<()> {
+        self.wal.settle()?;
+        if self.behind && self.revision.is_none_or(|revision| revision == group.revision) {
+            self.wal.sync()?;
+        }
+        Ok(())
     }
 
     pub(super) fn set_full(&mut self, full: bool) -> StoreResult<()> {

@@ -19,6 +19,7 @@ use super::types::Author;
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
 use crate::store::Checkpoint;
+use crate::store::error::StoreError;
 use crate::store::group::{ExtentChange, Group, NodeChange, NodePut};
 use crate::store::rows::{ChunkId, Ino, Kind, Name, Revision};
 use crate::store::sync::SyncChange;
@@ -182,6 +183,11 @@ impl Journal {
         self.wish.lock().stop
     }
 
+    /// Until this is let go of, no group is written.
+    pub(super) fn no_group(&self) -> impl Sized + '_ {
+        self.commit.lock()
+    }
+
     /// Waits for a group to have been tried, at most a little while.
     fn wait_for_group(&self) {
         let mut wish = self.wish.lock();
@@ -319,8 +325,8 @@ impl Vfs {
         if let Some(failure) = self.journal.failure() {
             return Err(failure);
         }
-        let dirty = self.gauge.bytes();
-        if dirty < ENOUGH_BYTES {
+        self.check_disk()?;
+        if self.gauge.bytes() < ENOUGH_BYTES.min(self.disk.most()) {
             return Ok(());
         }
         self.journal.hurry();
@@ -332,15 +338,23 @@ impl Vfs {
             if self.journal.is_stopped() {
                 return Err(FsError::ShuttingDown);
             }
+            self.check_disk()?;
             self.journal.hurry();
         }
         Ok(())
     }
 
-    /// Dirty bytes at which writers wait: what readers' chunks and nodes leave of the budget, and that is at least half.
+    /// Whether who adds something now may have to wait, or soon.
+    pub fn may_hold_up(&self) -> bool {
+        let dirty = self.gauge.bytes();
+        dirty >= ENOUGH_BYTES.min(self.disk.most()) && dirty > self.dirty_limit() / 4 * 3
+    }
+
+    /// Dirty bytes at which writers wait: what readers' chunks and nodes leave of the budget, which is at least half, and what
+    /// the disk has room for.
     fn dirty_limit(&self) -> u64 {
         let others = self.chunks.weight() + self.memory.bytes();
-        self.budget - others.min(self.budget / 2)
+        (self.budget - others.min(self.budget / 2)).min(self.disk.most())
     }
 
     /// Writes everything up to now; `durable`: and returns when it is on the disk.
@@ -365,15 +379,22 @@ impl Vfs {
                 }
                 self.settle(kept, &committed.chunks);
                 self.journal.record(None);
+                self.look_at_disk();
                 self.journal.done.notify_all();
                 Ok(())
             }
             Err(error) => {
+                let passes = matches!(error, StoreError::Busy);
                 let error = FsError::from(error);
                 let revision = kept.group.revision;
                 tracing::error!(%error, revision, "the store could not take a group; it is kept and tried again");
                 *pending = Some(kept);
-                self.journal.record(Some(error.clone()));
+                // Somebody else's lock on the store is no reason to refuse what there is memory for.
+                if !passes {
+                    self.journal.record(Some(error.clone()));
+                    self.look_at_disk();
+                }
+                self.journal.wish(false);
                 self.journal.done.notify_all();
                 Err(error)
             }
@@ -439,7 +460,7 @@ impl Vfs {
 
     /// Folds the WAL into the store's file with no new group meanwhile, so that it starts over.
     pub(super) fn fold_wal(&self) -> FsResult<()> {
-        let _no_group = self.journal.commit.lock();
+        let _no_group = self.journal.no_group();
         self.store.checkpoint(Checkpoint::Passive)?;
         Ok(())
     }
@@ -449,7 +470,6 @@ impl Vfs {
         while self.journal.gather() {
             if self.commit(false).is_err() {
                 std::thread::sleep(RETRY);
-                self.journal.wish.lock().work.get_or_insert_with(Instant::now);
             }
             self.after_commit();
         }

@@ -53,7 +53,7 @@ impl Vfs {
     /// What `statvfs(3)` shows.
     pub fn statfs(&self) -> FsResult<StatFs> {
         let used = self.space.allocated();
-        let disk = self.store.disk_free()?;
+        let disk = self.disk_free()?;
         let free = self.space.quota.map_or(disk, |quota| quota.saturating_sub(used).min(disk));
         let total = self.space.quota.unwrap_or_else(|| used.saturating_add(disk));
         Ok(StatFs { total, free, nodes: self.space.nodes.load(Ordering::Relaxed) })

@@ -22,6 +22,9 @@ const WAL_BYTES: u64 = 256 << 20;
 /// Bytes of WAL at which new groups wait until it has been folded.
 const WAL_LIMIT: u64 = 512 << 20;
 
+/// Bytes of WAL that the disk is not given back while nobody writes.
+const WAL_KEPT: u64 = 64 << 20;
+
 /// Small commits, each with its own `fdatasync`, after which the WAL is folded and starts over, whoever writes: that call takes a
 /// third less time where the file has been written before. See `docs/decisions/0015-wal-again.md`.
 const SMALL_COMMITS: u64 = 128;
@@ -31,6 +34,12 @@ const ROUND: Duration = Duration::from_millis(500);
 
 /// Rows that one step of garbage collection may touch: a few milliseconds.
 const GC_STEP: usize = 200;
+
+/// A step has as many rows more as it had to wait so long for the writer: half of the time then is for collecting.
+const GC_SHARE: Duration = Duration::from_millis(5);
+
+/// By how many times at most, besides the first.
+const GC_MOST: u128 = 50;
 
 /// Bytes of nodes and names in memory, approximately.
 #[derive(Debug)]
@@ -123,10 +132,9 @@ impl Vfs {
                 self.gauge.give_back();
                 self.cached.give_back();
             }
-            if self.journal.failure().is_some() {
-                continue;
-            }
-            if let Err(error) = self.keep_house(bell, quiet) {
+            if let Err(error) = self.keep_house(bell, quiet)
+                && self.journal.failure().is_none()
+            {
                 tracing::warn!(%error, "housekeeping of the store failed; it is tried again");
             }
             if self.memory.is_over() {
@@ -136,21 +144,44 @@ impl Vfs {
     }
 
     fn keep_house(&self, bell: &Bell, quiet: bool) -> FsResult<()> {
+        // What cannot be folded because the disk is full can be afterwards.
+        let mut folded = self.tend_wal(quiet);
+        let (mut budget, mut collected) = (GC_STEP, false);
+        loop {
+            let progress = self.store.gc_step(budget, quiet)?;
+            if progress.done && quiet && collected {
+                // The file is cut when what was cut off it is folded.
+                self.store.checkpoint(Checkpoint::Passive)?;
+            }
+            let quiet_still = !quiet || self.journal.committed() == self.journal.revision();
+            if progress.done || !quiet_still || !bell.sleep(Duration::from_millis(2)) {
+                return folded;
+            }
+            collected = true;
+            // Whoever overwrites a lot makes garbage in groups, between two of which there is one step.
+            let shares = progress.waited.as_micros() / GC_SHARE.as_micros();
+            budget = GC_STEP * (1 + shares.min(GC_MOST) as usize);
+            folded = self.tend_wal(false);
+        }
+    }
+
+    /// Folds the WAL when it is time to.
+    fn tend_wal(&self, quiet: bool) -> FsResult<()> {
         let wal = self.store.wal_bytes();
         let small = self.store.small_commits() >= SMALL_COMMITS;
-        if small || wal > if quiet { WAL_QUIET } else { WAL_BYTES } {
+        if self.disk.most() < u64::MAX {
+            let _no_group = self.journal.no_group();
+            self.look_at_disk();
+        }
+        if quiet && wal > WAL_KEPT {
+            self.store.checkpoint(Checkpoint::Truncate)?;
+        } else if small || wal > if quiet { WAL_QUIET } else { WAL_BYTES } {
             self.store.checkpoint(Checkpoint::Passive)?;
         }
         if small || wal > WAL_LIMIT {
             self.fold_wal()?;
         }
-        loop {
-            let progress = self.store.gc_step(GC_STEP, quiet)?;
-            let quiet_still = !quiet || self.journal.committed() == self.journal.revision();
-            if progress.done || !quiet_still || !bell.sleep(Duration::from_millis(2)) {
-                return Ok(());
-            }
-        }
+        Ok(())
     }
 
     /// Commits everything, and ends the work behind the filesystem. Changes after it are lost; there are none,

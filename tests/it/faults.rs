@@ -8,7 +8,7 @@ use std::time::Duration;
 use wsd::error::FsError;
 use wsd::store::fault::{Fault, Point};
 use wsd::store::rows::{Kind, ROOT};
-use wsd::store::{Location, Store};
+use wsd::store::{Checkpoint, Location, Store};
 use wsd::vfs::{Caller, Fallocate, NewNode, Options, SetAttr, Vfs};
 
 const ME: Caller = Caller::DAEMON;
@@ -178,4 +178,78 @@ fn a_full_disk_below_the_store_is_enospc_in_the_mount_until_there_is_room() {
     let checked = Command::new(crate::support::WSD).args(["check", "--db"]).arg(&store).output().unwrap();
     assert!(checked.status.success(), "{}", crate::support::text(&checked.stdout));
     assert!(Command::new("umount").arg(&disk).status().unwrap().success());
+}
+
+/// What was removed could not be given back, and so nothing could be written any more: folding the WAL had no room.
+#[test]
+fn a_disk_that_was_filled_through_the_workspace_can_be_emptied_through_it() {
+    if !has_fuse() || !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let disk = place.dir.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=150m", "none"]).arg(&disk).status().unwrap();
+    assert!(mounted.success());
+    let store = disk.join("store.db");
+    let daemon = place.serve_with(&[("WSD_DB", store.to_str().unwrap())]);
+    sh(&daemon.path(""), "mkdir many; for i in $(seq 300); do echo $i > many/$i; done; sync -f .");
+    let filled = sh(
+        &daemon.path(""),
+        "for i in $(seq 300); do head -c 1M /dev/urandom > f$i && sync f$i || break; done 2> /dev/null; ls f* | wc -l",
+    );
+    let filled: u64 = filled.trim().parse().unwrap();
+    assert!((60..150).contains(&filled), "{filled} MiB fitted on a disk of 150");
+    sh(&daemon.path(""), "rm -r many f*; sync -f .");
+    eventually("room", || {
+        fs::metadata(&store).unwrap().len() < 12 << 20 && daemon.stat("/walBytes") < 12 << 20
+    });
+    sh(&daemon.path(""), "head -c 50M /dev/urandom > again; sync again");
+    daemon.stop();
+    let checked = Command::new(crate::support::WSD).args(["check", "--db"]).arg(&store).output().unwrap();
+    assert!(checked.status.success(), "{}", crate::support::text(&checked.stdout));
+    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
+}
+
+/// A writer failed after five seconds, and what the kernel held was lost with it.
+#[test]
+fn a_store_that_others_look_into_or_lock_for_a_while_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let store = Arc::new(Store::open(&Location::File(path.clone()), "/nowhere".as_ref()).unwrap());
+    let vfs = Vfs::open(Arc::clone(&store), Options::default()).unwrap();
+    let file = vfs.create(ME, ROOT, b"f", FILE).unwrap().ino;
+    vfs.write(ME, file, 0, &noise(1, 300_000), false).unwrap();
+    vfs.sync().unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN; SELECT count(*) FROM inode").unwrap();
+    std::thread::scope(|scope| {
+        vfs.write(ME, file, 0, &noise(2, 300_000), false).unwrap();
+        vfs.sync().unwrap();
+        let folding = scope.spawn(|| store.checkpoint(Checkpoint::Truncate).map(drop));
+        std::thread::sleep(Duration::from_millis(100));
+        vfs.write(ME, file, 0, &noise(3, 300_000), false).unwrap();
+        vfs.sync().unwrap();
+        folding.join().unwrap().unwrap();
+    });
+    other.execute_batch("COMMIT; BEGIN IMMEDIATE").unwrap();
+    std::thread::scope(|scope| {
+        vfs.write(ME, file, 0, &noise(4, 300_000), false).unwrap();
+        let syncing = scope.spawn(|| vfs.sync());
+        std::thread::sleep(Duration::from_secs(6));
+        assert!(vfs.failure().is_none());
+        vfs.create(ME, ROOT, b"meanwhile", FILE).unwrap();
+        other.execute_batch("COMMIT").unwrap();
+        syncing.join().unwrap().unwrap();
+    });
+    vfs.shutdown().unwrap();
+    drop((vfs, store));
+    let vfs = Vfs::open(
+        Arc::new(Store::open(&Location::File(path), "/nowhere".as_ref()).unwrap()),
+        Options::default(),
+    );
+    let vfs = vfs.unwrap();
+    assert!(vfs.read(file, 0, 300_000).unwrap() == noise(4, 300_000));
+    vfs.shutdown().unwrap();
 }

@@ -30,3 +30,25 @@ fn a_file_overwritten_a_hundred_times_and_deleted_leaves_the_store_as_small_as_b
     vfs.shutdown().unwrap();
     assert!(store.check(true).unwrap().is_empty());
 }
+
+/// Garbage was collected more slowly than it was made, and the WAL not folded before there was none.
+#[test]
+fn the_store_does_not_grow_while_a_file_is_overwritten_all_the_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store =
+        Arc::new(Store::open(&Location::File(dir.path().join("store.db")), "/nowhere".as_ref()).unwrap());
+    let vfs = Vfs::open(Arc::clone(&store), Options::default()).unwrap();
+    let new = NewNode { kind: Kind::File, mode: 0o644, umask: 0, rdev: 0 };
+    let file = vfs.create(ME, ROOT, b"file", new).unwrap().ino;
+    let mut most = 0;
+    for round in 0..60u64 {
+        for piece in 0..16 {
+            vfs.write(ME, file, piece << 21, &noise(round * 16 + piece, 2 << 20), false).unwrap();
+            most = most.max(store.file_bytes() + store.wal_bytes());
+        }
+    }
+    // Twice what there is, what may be in memory, and the WAL at its largest.
+    assert!(most < (64 << 20) + (256 << 20) + (600 << 20), "{} MiB", most >> 20);
+    eventually("a small WAL", || store.wal_bytes() <= 64 << 20);
+    vfs.shutdown().unwrap();
+}

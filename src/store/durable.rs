@@ -1,0 +1,119 @@
+//! What the disk has of the WAL, where SQLite's own calls do not settle it.
+//!
+//! - Without a change there is no frame, and SQLite then waits for nothing, though earlier commits did not wait either.
+//! - A disk that failed may be well again. The kernel tells of pages that could not be written once, and takes them for
+//!   written from then on: the next `fdatasync` succeeds without them. A WAL ends where it has a hole when it is read after a
+//!   loss of power, and what was committed behind that is lost. So after any error of the disk all of the WAL is written over
+//!   itself, before anything counts as durable again, and before it is folded into a file that would then be ahead of it.
+//!
+//! Source: <https://wiki.postgresql.org/wiki/Fsync_Errors>.
+
+use super::error::{StoreError, StoreResult};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Bytes that are written over themselves at a time.
+const PIECE: usize = 1 << 20;
+
+/// Whether the disk may lack a part of the WAL that it was given.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Doubt(Arc<AtomicBool>);
+
+impl Doubt {
+    /// The disk has failed.
+    pub(super) fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Passes a result on; an error of the disk raises the doubt.
+    pub(super) fn heed<T>(&self, result: StoreResult<T>) -> StoreResult<T> {
+        let failed = match &result {
+            Err(StoreError::Sqlite(error)) => {
+                error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
+            }
+            Err(StoreError::Disk(_)) => true,
+            _ => false,
+        };
+        if failed {
+            self.raise();
+        }
+        result
+    }
+}
+
+/// The WAL as a file. Whoever uses it has the writer, so that nobody writes to it meanwhile.
+#[derive(Debug)]
+pub(super) struct WalFile {
+    /// None of a store in memory.
+    path: Option<PathBuf>,
+    file: Option<File>,
+    doubt: Doubt,
+}
+
+impl WalFile {
+    pub(super) fn new(path: Option<PathBuf>, doubt: Doubt) -> Self {
+        Self { path, file: None, doubt }
+    }
+
+    /// Returns when the disk has what was committed.
+    pub(super) fn sync(&mut self) -> StoreResult<()> {
+        let synced = self.file().and_then(|file| file.map_or(Ok(()), File::sync_data));
+        self.doubt.heed(synced.map_err(StoreError::Disk))
+    }
+
+    /// Writes all of it once more, if the disk may lack a part.
+    pub(super) fn settle(&mut self) -> StoreResult<()> {
+        if !self.doubt.0.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let rewritten = self.file().and_then(|file| file.map_or(Ok(0), rewrite));
+        match self.doubt.heed(rewritten.map_err(StoreError::Disk)) {
+            Ok(bytes) => {
+                tracing::warn!(bytes, "the disk had failed: the WAL was written to it once more");
+                Ok(())
+            }
+            Err(error) => {
+                self.doubt.raise();
+                Err(error)
+            }
+        }
+    }
+
+    fn file(&mut self) -> std::io::Result<Option<&File>> {
+        if let (None, Some(path)) = (&self.file, &self.path) {
+            match File::options().read(true).write(true).open(path) {
+                Ok(file) => self.file = Some(file),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.file.as_ref())
+    }
+}
+
+/// Writes a file over itself; how many bytes. Readers do not notice.
+fn rewrite(file: &File) -> std::io::Result<u64> {
+    // What it says is of before.
+    let _ = file.sync_data();
+    let mut piece = vec![0; PIECE];
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut piece, at)? {
+            0 => break,
+            length => {
+                file.write_all_at(&piece[..length], at)?;
+                at += length as u64;
+            }
+        }
+    }
+    file.sync_data()?;
+    Ok(at)
+}
