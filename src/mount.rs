@@ -18,6 +18,7 @@ mod request;
 mod seeker;
 mod session;
 mod shim;
+mod waiting;
 
 use crate::error::plain;
 use crate::vfs::Vfs;

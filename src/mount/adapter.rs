@@ -34,6 +34,25 @@ impl Adapter {
         Self { vfs, seeker, reflected, told_of_ioctl: AtomicBool::new(false) }
     }
 
+    /// Whether it may have to wait until the disk has taken what others wrote.
+    pub(super) fn may_wait(&self, request: &Request<'_>) -> bool {
+        match request.operation {
+            Operation::Fsync | Operation::FsyncDir => true,
+            Operation::Write { .. }
+            | Operation::Fallocate { .. }
+            | Operation::CopyFileRange { .. }
+            | Operation::SetAttr(_)
+            | Operation::SetXattr { .. }
+            | Operation::MkNod { .. }
+            | Operation::MkDir { .. }
+            | Operation::TmpFile { .. }
+            | Operation::Symlink { .. }
+            | Operation::Rename { .. }
+            | Operation::Link { .. } => self.vfs.may_hold_up(),
+            _ => false,
+        }
+    }
+
     /// Does what is asked, and answers.
     pub(super) fn serve(&self, request: &Request<'_>, reply: Reply) {
         match request.operation {

@@ -3,6 +3,7 @@
 use super::adapter::Adapter;
 use super::answer::Reply;
 use super::request::{self, Request};
+use super::waiting::{self, Waiting};
 use fuser::{Filesystem, InitFlags, KernelConfig};
 use rustix::io::Errno;
 use std::io;
@@ -64,12 +65,18 @@ impl Threads {
     /// Starts them. They end when the mount does.
     pub(super) fn start(device: OwnedFd, adapter: Adapter, count: usize) -> io::Result<Self> {
         let (device, adapter) = (Arc::new(device), Arc::new(adapter));
+        let (waiting, rest) = Waiting::new(count.saturating_sub(1));
+        let waiting = Arc::new(waiting);
         let threads = (0..count).map(|number| {
-            let (device, adapter) = (Arc::clone(&device), Arc::clone(&adapter));
+            let (device, adapter, waiting) =
+                (Arc::clone(&device), Arc::clone(&adapter), Arc::clone(&waiting));
             let thread = std::thread::Builder::new().name(format!("wsd-fuse-{number}"));
-            thread.spawn(move || answer(&device, &adapter))
+            thread.spawn(move || answer(&device, &adapter, &waiting))
         });
-        Ok(Self(threads.collect::<io::Result<_>>()?))
+        let mut threads = threads.collect::<io::Result<Vec<_>>>()?;
+        let thread = std::thread::Builder::new().name("wsd-fuse-aside".into());
+        threads.push(thread.spawn(move || waiting::answer(&rest, &adapter))?);
+        Ok(Self(threads))
     }
 
     /// Whether the kernel is answered.
@@ -78,7 +85,7 @@ impl Threads {
     }
 }
 
-fn answer(device: &Arc<OwnedFd>, adapter: &Adapter) {
+fn answer(device: &Arc<OwnedFd>, adapter: &Adapter, waiting: &Waiting) {
     let mut memory = vec![0; MAX_REQUEST as usize + 3 * PAGE];
     // What is written begins on a page: the kernel copies a page to a page.
     let begin = PAGE - (memory.as_ptr() as usize + request::BEFORE_CONTENT) % PAGE;
@@ -86,7 +93,16 @@ fn answer(device: &Arc<OwnedFd>, adapter: &Adapter) {
     loop {
         match rustix::io::read(&**device, &mut *room) {
             Ok(length) => match Request::parse(&room[..length]) {
-                Some(request) => adapter.serve(&request, Reply::new(device, request.unique)),
+                Some(request) => {
+                    let reply = Reply::new(device, request.unique);
+                    if !adapter.may_wait(&request) {
+                        adapter.serve(&request, reply);
+                    } else if let Some(_seat) = waiting.seat() {
+                        adapter.serve(&request, reply);
+                    } else {
+                        waiting.put_aside(&room[..length], reply);
+                    }
+                }
                 None => tracing::error!(length, "what the kernel sent is no request"),
             },
             // A request that was taken back, and the like.
