@@ -265,7 +265,7 @@ impl Store {
         self.small_commits.store(0, Ordering::Relaxed);
         self.faults.pass(Point::Checkpoint)?;
         if self.doubt.is_raised() {
-            self.writer.lock().wal.settle()?;
+            self.settle(&mut self.writer.lock())?;
         }
         // What is folded must be counted first: afterwards there is nothing left to count.
         let mut wal_frames = self.fold("PRAGMA wal_checkpoint(PASSIVE)")?;

@@ -3,12 +3,15 @@
 //! - Without a change there is no frame, and SQLite then waits for nothing, though earlier commits did not wait either.
 //! - A disk that failed may be well again. The kernel tells of pages that could not be written once, and takes them for
 //!   written from then on: the next `fdatasync` succeeds without them. A WAL ends where it has a hole when it is read after a
-//!   loss of power, and what was committed behind that is lost. So after any error of the disk all of the WAL is written over
-//!   itself, before anything counts as durable again, and before it is folded into a file that would then be ahead of it.
+//!   loss of power, and what was committed behind that is lost. So after any error of the disk, before anything counts as
+//!   durable again, all of the WAL is written over itself (a file that is ahead of its WAL would be damaged by it), then folded
+//!   into the file, and cut to nothing.
 //!
 //! Source: <https://wiki.postgresql.org/wiki/Fsync_Errors>.
 
+use super::Store;
 use super::error::{StoreError, StoreResult};
+use super::write::Writer;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
@@ -49,6 +52,35 @@ impl Doubt {
     }
 }
 
+impl Store {
+    /// If the disk may lack a part of the WAL: has it take all that was committed.
+    pub(super) fn settle(&self, writer: &mut Writer) -> StoreResult<()> {
+        // Lowered first: an error meanwhile raises it again.
+        if !self.doubt.0.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let settled = writer.wal.rewrite().and_then(|bytes| {
+            // Not enough for ext4, which forgets that it has not noted yet that a block is written if the first try fails.
+            self.fold("PRAGMA wal_checkpoint(TRUNCATE)")?;
+            if self.wal_bytes() > 0 {
+                return Err(StoreError::Busy);
+            }
+            writer.wal.sync()?;
+            Ok(bytes)
+        });
+        match settled {
+            Ok(bytes) => {
+                tracing::warn!(bytes, "the disk had failed: what was in the WAL was written to it once more");
+                Ok(())
+            }
+            Err(error) => {
+                self.doubt.raise();
+                Err(error)
+            }
+        }
+    }
+}
+
 /// The WAL as a file. Whoever uses it has the writer, so that nobody writes to it meanwhile.
 #[derive(Debug)]
 pub(super) struct WalFile {
@@ -69,22 +101,10 @@ impl WalFile {
         self.doubt.heed(synced.map_err(StoreError::Disk))
     }
 
-    /// Writes all of it once more, if the disk may lack a part.
-    pub(super) fn settle(&mut self) -> StoreResult<()> {
-        if !self.doubt.0.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
+    /// Writes all of it once more; how many bytes.
+    fn rewrite(&mut self) -> StoreResult<u64> {
         let rewritten = self.file().and_then(|file| file.map_or(Ok(0), rewrite));
-        match self.doubt.heed(rewritten.map_err(StoreError::Disk)) {
-            Ok(bytes) => {
-                tracing::warn!(bytes, "the disk had failed: the WAL was written to it once more");
-                Ok(())
-            }
-            Err(error) => {
-                self.doubt.raise();
-                Err(error)
-            }
-        }
+        rewritten.map_err(StoreError::Disk)
     }
 
     fn file(&mut self) -> std::io::Result<Option<&File>> {

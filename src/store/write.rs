@@ -78,7 +78,8 @@ impl Store {
     ) -> StoreResult<Committed> {
         self.faults.pass(Point::CommitBegin)?;
         if durable {
-            writer.settle(group)?;
+            self.settle(writer)?;
+            writer.catch_up(group)?;
         }
         if new_bytes > LARGE {
             self.put_ahead(writer, ws, group)?;
@@ -144,8 +145,7 @@ impl Writer {
 
     /// Before a group that is to be on the disk: sees to it that earlier ones are, if its own commit does not. SQLite waits for
     /// the disk if a transaction changed a byte of a page, and a new revision does.
-    fn settle(&mut self, group: &Group) -> StoreResult<()> {
-        self.wal.settle()?;
+    fn catch_up(&mut self, group: &Group) -> StoreResult<()> {
         if self.behind && self.revision.is_none_or(|revision| revision == group.revision) {
             self.wal.sync()?;
         }
