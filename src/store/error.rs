@@ -14,6 +14,8 @@ pub enum StoreError {
     InsideMount { store: PathBuf, mount_point: PathBuf },
     #[error("{0:?} is not a wsd store: it is left as it is; give another path")]
     NotAStore(PathBuf),
+    #[error("{path:?} is a {kind}, and a store is a file: give the path of one, or of none yet")]
+    NotAFile { path: PathBuf, kind: &'static str },
     #[error(
         "{path:?} was written by a newer wsd (store version {found}); this one knows versions up to {known}: upgrade wsd"
     )]

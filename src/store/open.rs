@@ -9,8 +9,9 @@ use crate::clock::Timestamp;
 use rusqlite::{Connection, OpenFlags, params};
 use rusqlite_migration::{M, Migrations};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -106,24 +107,36 @@ pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
 
 /// Refuses a file that is something else, or too new, without touching it.
 pub(super) fn check_file(path: &Path) -> StoreResult<()> {
-    let mut header = [0; 100];
-    match File::open(path) {
+    // Before it is opened: that of a fifo waits until somebody writes into it, and that of a device may do anything.
+    let metadata = match std::fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(open_error(path)(error)),
-        Ok(mut file) => {
-            let length = file.metadata().map_err(open_error(path))?.len();
-            if length == 0 {
-                return Ok(());
-            }
-            file.read_exact(&mut header).map_err(|_| StoreError::NotAStore(path.to_path_buf()))?;
-        }
+        metadata => metadata.map_err(open_error(path))?,
+    };
+    if !metadata.is_file() {
+        return Err(StoreError::NotAFile { path: path.to_path_buf(), kind: kind_of(metadata.file_type()) });
     }
+    if metadata.len() == 0 {
+        return Ok(());
+    }
+    let mut header = [0; 100];
+    let mut file = File::open(path).map_err(open_error(path))?;
+    file.read_exact(&mut header).map_err(|_| StoreError::NotAStore(path.to_path_buf()))?;
     // Offsets of the SQLite file format, section 1.3: magic 0, user version 60, application id 68.
     let field = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     if !header.starts_with(b"SQLite format 3\0") || field(68) != APPLICATION_ID {
         return Err(StoreError::NotAStore(path.to_path_buf()));
     }
     refuse_newer(path, i64::from(field(60)))
+}
+
+/// What there is in place of a file, for whoever reads the message.
+fn kind_of(kind: FileType) -> &'static str {
+    match kind {
+        kind if kind.is_dir() => "directory",
+        kind if kind.is_fifo() => "fifo",
+        kind if kind.is_socket() => "socket",
+        _ => "device",
+    }
 }
 
 fn refuse_newer(path: &Path, found: i64) -> StoreResult<()> {

@@ -169,6 +169,30 @@ fn a_store_behind_a_symlink_is_the_one_that_it_leads_to() {
     assert!(matches!(open(&path), Err(StoreError::InUse { .. })), "two daemons have one store");
 }
 
+/// Opening a fifo waits for somebody who writes into it, and no signal would end that.
+#[test]
+fn what_is_no_file_is_refused_before_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fifo, socket) = (dir.path().join("fifo"), dir.path().join("socket"));
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let cases = [
+        (&*fifo, "fifo"),
+        (&*socket, "socket"),
+        (dir.path(), "directory"),
+        (Path::new("/dev/null"), "device"),
+    ];
+    for (path, what) in cases {
+        let (said, heard) = std::sync::mpsc::channel();
+        let location = Location::File(path.to_path_buf());
+        std::thread::spawn(move || drop(said.send(Store::open(&location, Path::new("/nowhere")).map(drop))));
+        let outcome = heard.recv_timeout(std::time::Duration::from_secs(10)).expect(what);
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains(&format!("is a {what}, ")), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing was made beside them");
+}
+
 #[test]
 fn equal_bytes_are_stored_once() {
     let store = store();
