@@ -17,6 +17,11 @@ pub enum StoreError {
     #[error("{path:?} is a {kind}, and a store is a file: give the path of one, or of none yet")]
     NotAFile { path: PathBuf, kind: &'static str },
     #[error(
+        "the store {0:?} has a second name (a hard link), which would tear it from its WAL: find that with `find -samefile`, and \
+         remove it"
+    )]
+    Linked(PathBuf),
+    #[error(
         "{path:?} was written by a newer wsd (store version {found}); this one knows versions up to {known}: upgrade wsd"
     )]
     Newer { path: PathBuf, found: i64, known: i64 },

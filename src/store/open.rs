@@ -11,7 +11,7 @@ use rusqlite_migration::{M, Migrations};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, FileType};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -115,9 +115,17 @@ pub(super) fn check_file(path: &Path) -> StoreResult<()> {
     if !metadata.is_file() {
         return Err(StoreError::NotAFile { path: path.to_path_buf(), kind: kind_of(metadata.file_type()) });
     }
-    if metadata.len() == 0 {
-        return Ok(());
+    if metadata.len() > 0 {
+        check_header(path)?;
     }
+    // Its WAL would be beside another name than the one that was opened last, and a second daemon would have a second lock.
+    if metadata.nlink() > 1 {
+        return Err(StoreError::Linked(path.to_path_buf()));
+    }
+    Ok(())
+}
+
+fn check_header(path: &Path) -> StoreResult<()> {
     let mut header = [0; 100];
     let mut file = File::open(path).map_err(open_error(path))?;
     file.read_exact(&mut header).map_err(|_| StoreError::NotAStore(path.to_path_buf()))?;

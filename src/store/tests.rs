@@ -193,6 +193,24 @@ fn what_is_no_file_is_refused_before_it_is_opened() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing was made beside them");
 }
 
+/// Each name would have a lock and a WAL of its own.
+#[test]
+fn a_store_with_two_names_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, second) = (dir.path().join("s.db"), dir.path().join("second.db"));
+    let open = |path: &Path| Store::open(&Location::File(path.to_path_buf()), Path::new("/nowhere"));
+    let store = open(&path).unwrap();
+    std::fs::hard_link(&path, &second).unwrap();
+    let error = open(&second).unwrap_err().to_string();
+    assert!(error.contains("second name") && error.contains("find -samefile"), "{error}");
+    commit(&store, &large(2, 10, 3));
+    drop(store);
+    open(&path).expect_err("nobody knows which of them has the WAL");
+    assert!(!dir.path().join("second.db.lock").exists(), "nothing was made beside it");
+    std::fs::remove_file(&second).unwrap();
+    sound(&open(&path).unwrap());
+}
+
 #[test]
 fn equal_bytes_are_stored_once() {
     let store = store();
