@@ -147,7 +147,6 @@ impl Store {
         let path = location.path();
         if let Some(path) = path {
             open::check_path(path, mount_point)?;
-            open::check_file(path)?;
         }
         // SQLite follows a symlink and has the WAL beside what it leads to. So does the lock, whatever the store is called by.
         let location = match path {

@@ -31,7 +31,7 @@ const STEPS: &[M<'static>] = &[
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// How long the lock of a process that is gone may last: a child that it was just starting has it until it begins
-/// its own program.
+/// its own program. One that has only just taken the lock writes down who it is long before.
 const INHERITED: Duration = Duration::from_secs(3);
 
 /// The lock on a store: held by the one daemon that has it open.
@@ -76,26 +76,25 @@ pub(super) fn real(path: &Path) -> PathBuf {
     path.to_path_buf()
 }
 
-/// Takes the lock that keeps a second daemon away. The lock file stays; only the lock on it means something.
+/// Takes the lock that keeps a second daemon away, of a file that may be opened or made. The lock file stays; only the lock on it
+/// means something.
 pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    match check_file(path) {
+        // Another daemon may be making it at this moment: then there is its lock.
+        Err(StoreError::NotAStore(_)) if beside.exists() => {}
+        looked => looked?,
+    }
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(open_error(path))?;
     }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".lock");
     let options = File::options().read(true).write(true).create(true).truncate(false).open(&beside);
     let mut file = options.map_err(open_error(path))?;
-    let deadline = Instant::now() + INHERITED;
-    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut pid = String::new();
-        let known = file.rewind().is_ok() && file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
-        let is_gone = known && !Path::new("/proc").join(pid.trim()).exists();
-        if !is_gone || Instant::now() > deadline {
-            let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
-            return Err(StoreError::InUse { path: path.to_path_buf(), pid });
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for_lock(path, &mut file)?;
+    // Whoever had the lock until now may have made it, or left something else.
+    check_file(path)?;
     let write = |file: &mut File| {
         file.set_len(0)?;
         file.rewind()?;
@@ -105,8 +104,24 @@ pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
     Ok(Lock { _file: file })
 }
 
+/// Waits for as long as whoever has the lock is gone, or has not said yet who it is.
+fn wait_for_lock(path: &Path, file: &mut File) -> StoreResult<()> {
+    let deadline = Instant::now() + INHERITED;
+    while flock(&*file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        let known = file.rewind().is_ok() && file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+        let is_there = known && Path::new("/proc").join(pid.trim()).exists();
+        if is_there || Instant::now() > deadline {
+            let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
+            return Err(StoreError::InUse { path: path.to_path_buf(), pid });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
 /// Refuses a file that is something else, or too new, without touching it.
-pub(super) fn check_file(path: &Path) -> StoreResult<()> {
+fn check_file(path: &Path) -> StoreResult<()> {
     // Before it is opened: that of a fifo waits until somebody writes into it, and that of a device may do anything.
     let metadata = match std::fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

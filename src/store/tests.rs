@@ -211,6 +211,55 @@ fn a_store_with_two_names_is_refused() {
     sound(&open(&path).unwrap());
 }
 
+/// The lock beside a store, held by another process as far as can be seen, which writes into the lock file who it is.
+fn held(path: &Path) -> std::fs::File {
+    let lock = std::fs::File::create(path.with_extension("db.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    lock
+}
+
+fn soon(what: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        what();
+    });
+}
+
+/// Of daemons that are started together, one makes the store, and the others look at what it has made of it so far.
+#[test]
+fn a_store_that_is_being_made_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.db");
+    std::fs::write(&path, b"SQLite for").unwrap();
+    let lock = held(&path);
+    soon(move || {
+        let _ = std::io::Write::write_all(&mut &lock, b"1\n");
+        std::mem::forget(lock);
+    });
+    let error = Store::open(&Location::File(path), Path::new("/nowhere")).unwrap_err();
+    assert!(matches!(&error, StoreError::InUse { pid, .. } if pid == "1"), "{error}");
+}
+
+/// What was there before the lock was may be something else by then.
+#[test]
+fn a_file_that_came_while_the_lock_was_waited_for_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.db");
+    let lock = held(&path);
+    let letter = path.clone();
+    soon(move || {
+        std::fs::write(letter, b"a letter").unwrap();
+        drop(lock);
+    });
+    let open = || Store::open(&Location::File(path.clone()), Path::new("/nowhere")).unwrap_err();
+    assert!(matches!(open(), StoreError::NotAStore(_)));
+    // So is a lock of somebody else's that nobody holds.
+    std::fs::write(path.with_extension("db.lock"), b"theirs").unwrap();
+    assert!(matches!(open(), StoreError::NotAStore(_)));
+    assert_eq!(std::fs::read(&path).unwrap(), b"a letter");
+    assert_eq!(std::fs::read(path.with_extension("db.lock")).unwrap(), b"theirs");
+}
+
 #[test]
 fn equal_bytes_are_stored_once() {
     let store = store();
