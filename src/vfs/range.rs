@@ -47,6 +47,9 @@ impl Vfs {
             if matches!(what, Fallocate::Allocate | Fallocate::AllocateKeepSize) {
                 self.check_room(&meta, &range)?;
             } else {
+                if what == Fallocate::ZeroRange {
+                    self.check_size_room(&meta, size.max(range.end))?;
+                }
                 let ready = |source: &Source| fetched.iter().any(|(have, _)| have == source);
                 let whole = range.start..range.end.min(size).max(range.start);
                 if !meta.content.bases_of_hole(whole.clone(), size).iter().all(ready)
@@ -196,7 +199,7 @@ impl Vfs {
         if len == 0 || target_grew || matches!(meta.content.slot(0), Some(Slot::Inline)) {
             return Ok(0);
         }
-        self.check_room(&meta, &(to..to + len))?;
+        self.check_filled(&meta, &(to..to + len), slots.iter().flatten().count())?;
         for (index, slot) in (to / CHUNK_BYTES..).zip(slots) {
             meta.content.share(index, slot);
         }
