@@ -7,7 +7,7 @@
 //! - [`rows`], [`group`], [`buf`]: the nouns: rows, a group of changes, bytes in memory.
 //! - `write`, `chunks`: a group becomes a transaction. `ahead`: the bytes of a large one come first. `wal`: how SQLite writes
 //!   that.
-//! - `read`: rows as they are now. [`snapshot`]: rows of one moment.
+//! - `read`, `usage`: rows as they are now. [`snapshot`]: rows of one moment.
 //! - [`execs`], [`sync`], [`replicas`]: what commands said; what sync remembers, of itself and of others.
 //! - [`gc`]: space is given back. [`check`]: what must be true of every store.
 
@@ -29,6 +29,7 @@ pub mod snapshot;
 pub mod sync;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod wal;
 mod write;
 

@@ -134,7 +134,7 @@ pub struct Stats {
     pub cached_nodes: u64,
     /// Nodes that the kernel knows.
     pub pinned_nodes: u64,
-    /// Bytes allocated in the workspace.
+    /// Bytes allocated in the workspace, its attributes included.
     pub allocated_bytes: u64,
     /// Bytes that were read since the start; what the kernel had cached is not among them.
     pub bytes_read: u64,
@@ -148,6 +148,7 @@ impl Vfs {
         let workspace = store.workspace();
         let (revision, next_ino) = store.position(workspace)?;
         let (nodes, allocated) = store.usage(workspace)?;
+        let allocated = allocated + store.attribute_bytes(workspace)?;
         let quarter = options.cache_bytes / 4;
         let vfs = Arc::new(Self {
             store,

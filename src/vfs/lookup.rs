@@ -64,7 +64,7 @@ impl Vfs {
             return Ok(Arc::clone(xattrs));
         }
         let stored = Arc::new(self.store.xattrs(self.workspace, node.ino)?);
-        Ok(Arc::clone(node.meta.write().xattrs.get_or_insert(stored)))
+        Ok(node.meta.write().take_stored_xattrs(stored))
     }
 
     /// Bytes of the store that an operation needs; `None` when they are no longer there, because the file has

@@ -6,6 +6,7 @@
 //! the rename lock.
 
 use super::content::Content;
+use super::xattr::bytes_of;
 use crate::store::group::Xattrs;
 use crate::store::rows::{Dirent, FIRST_COOKIE, Ino, InodeRow, Kind, Name, Storage};
 use parking_lot::{Mutex, RwLock};
@@ -33,6 +34,8 @@ pub(super) struct Meta {
     /// `None` until loaded; a node without any needs no loading.
     pub(super) xattrs: Option<Arc<Xattrs>>,
     pub(super) xattrs_changed: bool,
+    /// Bytes that the workspace's total has of the attributes, if they are loaded.
+    pub(super) xattr_bytes: u64,
     /// On the journal's list, so that the next cut sees it.
     pub(super) dirty: bool,
     /// In a group that is being written.
@@ -92,6 +95,7 @@ impl Node {
                 content,
                 xattrs,
                 xattrs_changed: false,
+                xattr_bytes: 0,
                 dirty: false,
                 committing: false,
                 in_store,
@@ -119,14 +123,17 @@ impl Meta {
         self.row.nlink == 0 && !self.removed
     }
 
-    /// Makes the row's account of the content true; returns the bytes allocated before and after.
+    /// Makes the accounts of content and attributes true; returns the bytes that the node takes, before and after.
     pub(super) fn settle_content(&mut self) -> (u64, u64) {
-        let before = self.row.allocated;
+        let before = self.row.allocated + self.xattr_bytes;
         if self.content.is_loaded() {
             self.row.allocated = self.content.allocated(self.row.size);
             self.row.storage = self.content.storage();
         }
-        (before, self.row.allocated)
+        if let (true, Some(xattrs)) = (self.xattrs_changed, &self.xattrs) {
+            self.xattr_bytes = bytes_of(xattrs);
+        }
+        (before, self.row.allocated + self.xattr_bytes)
     }
 }
 

@@ -5,6 +5,7 @@ use super::node::Meta;
 use super::types::{Caller, SetXattr};
 use super::{Vfs, acl};
 use crate::error::{FsError, FsResult};
+use crate::store::group::Xattrs;
 use crate::store::rows::Ino;
 use std::sync::Arc;
 
@@ -48,16 +49,10 @@ impl Vfs {
         self.load_xattrs(&node)?;
         let op = self.begin(caller.by);
         let mut meta = node.meta.write();
-        let present = meta.xattrs.clone().unwrap_or_default();
-        match (how, present.contains_key(name)) {
-            (SetXattr::Create, true) => return Err(FsError::Exists),
-            (SetXattr::Replace, false) => return Err(FsError::NoAttribute),
-            _ => {}
+        if meta.removed {
+            return Err(FsError::Stale);
         }
-        let listed: usize = present.keys().map(|name| name.len() + 1).sum();
-        if !present.contains_key(name) && listed + name.len() + 1 > LIST_MAX {
-            return Err(FsError::NoSpace);
-        }
+        self.check_xattr(&meta, name, value, how)?;
         if !acl::set(&mut meta, name, value)? {
             meta.set_xattr(name, value);
         }
@@ -68,6 +63,23 @@ impl Vfs {
         drop(op);
         self.tell(caller, |kernel| kernel.attributes(ino));
         Ok(())
+    }
+
+    /// Whether an attribute may be set.
+    fn check_xattr(&self, meta: &Meta, name: &[u8], value: &[u8], how: SetXattr) -> FsResult<()> {
+        let present = || meta.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+        let before = present().find(|(present, _)| *present == name);
+        match (how, before) {
+            (SetXattr::Create, Some(_)) => return Err(FsError::Exists),
+            (SetXattr::Replace, None) => return Err(FsError::NoAttribute),
+            _ => {}
+        }
+        let listed: usize = present().map(|(name, _)| name.len() + 1).sum();
+        if before.is_none() && listed + name.len() + 1 > LIST_MAX {
+            return Err(FsError::NoSpace);
+        }
+        let bytes = |value: &[u8]| (name.len() + value.len()) as u64;
+        self.space.check(before.map_or(0, |(_, value)| bytes(value)), bytes(value))
     }
 
     /// Removes an attribute.
@@ -102,7 +114,27 @@ fn check_name(name: &[u8]) -> FsResult<()> {
     }
 }
 
+/// Bytes that attributes take: their names and values.
+pub(super) fn bytes_of(xattrs: &Xattrs) -> u64 {
+    xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
+}
+
 impl Meta {
+    /// Takes the attributes that the store has, unless somebody was faster.
+    pub(super) fn take_stored_xattrs(&mut self, stored: Arc<Xattrs>) -> Arc<Xattrs> {
+        let xattrs = self.xattrs.get_or_insert_with(|| {
+            self.xattr_bytes = bytes_of(&stored);
+            stored
+        });
+        Arc::clone(xattrs)
+    }
+
+    /// Forgets all attributes of a node that is going away, if they are known.
+    pub(super) fn clear_xattrs(&mut self) {
+        self.xattrs = Some(Arc::default());
+        self.xattrs_changed = true;
+    }
+
     pub(super) fn set_xattr(&mut self, name: &[u8], value: &[u8]) {
         let xattrs = Arc::make_mut(self.xattrs.get_or_insert_default());
         xattrs.insert(name.to_vec(), value.to_vec());

@@ -80,3 +80,39 @@ fn what_takes_no_more_goes_on_when_the_quota_is_reached() {
     }
     assert_eq!(fs.vfs.stats().allocated_bytes, 0);
 }
+
+fn set(fs: &Fixture, ino: Ino, len: usize) -> FsResult<()> {
+    fs.vfs.setxattr(ME, ino, b"user.a", &vec![b'x'; len], SetXattr::Any)
+}
+
+#[test]
+fn the_quota_counts_attributes_too() {
+    let mut fs = limited();
+    let files: Vec<Ino> = (0..20).map(|number| fs.file(ROOT, &format!("f{number}")).ino).collect();
+    for file in &files[..17] {
+        set(&fs, *file, 60_000).unwrap();
+    }
+    let used = 17 * 60_006;
+    for restarted in [false, true] {
+        if restarted {
+            fs.reopen();
+        }
+        assert_eq!(fs.vfs.stats().allocated_bytes, used);
+        assert_eq!(fs.vfs.statfs().unwrap().free, (1 << 20) - used);
+        is_full(set(&fs, files[17], 60_000));
+        is_full(fs.vfs.write(ME, files[17], 0, &[1; 60_000], false));
+        assert!(fs.vfs.listxattr(files[17]).unwrap().is_empty());
+        set(&fs, files[0], 60_000).unwrap();
+    }
+    set(&fs, files[0], 50_000).unwrap();
+    set(&fs, files[17], 30_000).unwrap();
+    fs.vfs.removexattr(ME, files[1], b"user.a").unwrap();
+    fs.vfs.append(ME, files[18], &[1; 60_000]).unwrap();
+    fs.check();
+    for name in fs.names(ROOT).iter().filter(|name| !name.starts_with('.')) {
+        fs.vfs.unlink(ME, ROOT, name.as_bytes()).unwrap();
+    }
+    assert_eq!(fs.vfs.stats().allocated_bytes, 0);
+    fs.reopen();
+    assert_eq!(fs.vfs.stats().allocated_bytes, 0);
+}
