@@ -126,7 +126,7 @@ pub struct Stats {
     pub committed_revision: u64,
     /// The last change known to be on the disk.
     pub durable_revision: u64,
-    /// Bytes of content that are not in the store yet.
+    /// Bytes of content and attributes that are not in the store yet.
     pub dirty_bytes: u64,
     /// Bytes of content cached for reading.
     pub cached_bytes: u64,

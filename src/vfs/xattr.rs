@@ -5,7 +5,7 @@ use super::node::Meta;
 use super::types::{Caller, SetXattr};
 use super::{Vfs, acl};
 use crate::error::{FsError, FsResult};
-use crate::store::group::Xattrs;
+use crate::store::group::{Unstored, Xattrs};
 use crate::store::rows::Ino;
 use std::sync::Arc;
 
@@ -53,9 +53,11 @@ impl Vfs {
             return Err(FsError::Stale);
         }
         self.check_xattr(&meta, name, value, how)?;
+        let before = meta.xattr_footprint();
         if !acl::set(&mut meta, name, value)? {
             meta.set_xattr(name, value);
         }
+        self.memory.grew(meta.xattr_footprint().saturating_sub(before));
         meta.row.ctime = op.now;
         op.changed(&node, &mut meta);
         op.note(ChangeKind::Attributes, &node);
@@ -119,7 +121,25 @@ pub(super) fn bytes_of(xattrs: &Xattrs) -> u64 {
     xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
 }
 
+/// Approximate memory of attributes, bytes: their own, those of their allocations, and the first node of the map.
+pub(super) fn footprint_of(xattrs: &Xattrs) -> usize {
+    if xattrs.is_empty() { 0 } else { bytes_of(xattrs) as usize + xattrs.len() * 32 + 560 }
+}
+
 impl Meta {
+    /// Approximate memory of the attributes that are loaded, bytes.
+    pub(super) fn xattr_footprint(&self) -> usize {
+        self.xattrs.as_deref().map_or(0, footprint_of)
+    }
+
+    /// All attributes, when any of them changed since the last cut.
+    pub(super) fn take_xattrs(&mut self) -> Option<Unstored> {
+        let weight = self.xattr_weight.take();
+        let changed = std::mem::take(&mut self.xattrs_changed);
+        let xattrs = self.xattrs.as_ref().filter(|_| changed)?;
+        Some(Unstored::new(Arc::clone(xattrs), weight))
+    }
+
     /// Takes the attributes that the store has, unless somebody was faster.
     pub(super) fn take_stored_xattrs(&mut self, stored: Arc<Xattrs>) -> Arc<Xattrs> {
         let xattrs = self.xattrs.get_or_insert_with(|| {

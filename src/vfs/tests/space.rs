@@ -1,6 +1,7 @@
-//! What the workspace may hold.
+//! What the workspace may hold, and what of it may be in memory.
 
 use super::*;
+use crate::store::fault::{Fault, Point};
 
 /// A filesystem that may hold 1 MiB.
 fn limited() -> Fixture {
@@ -115,4 +116,61 @@ fn the_quota_counts_attributes_too() {
     assert_eq!(fs.vfs.stats().allocated_bytes, 0);
     fs.reopen();
     assert_eq!(fs.vfs.stats().allocated_bytes, 0);
+}
+
+/// The smallest cache, of which nodes, names and attributes may have a quarter.
+const SMALL: Options = Options { cache_bytes: 16 << 20, max_bytes: None };
+
+/// Bytes of attributes in memory, as of now.
+fn resident(fs: &Fixture, files: &[Ino]) -> usize {
+    let nodes = files.iter().filter_map(|ino| fs.vfs.nodes.get(*ino));
+    let values = |node: Arc<node::Node>| {
+        let meta = node.meta.read();
+        meta.xattrs.iter().flat_map(|xattrs| xattrs.values()).map(Vec::len).sum::<usize>()
+    };
+    nodes.map(values).sum()
+}
+
+#[test]
+fn attributes_leave_memory_like_other_things() {
+    let mut fs = Fixture::with(SMALL);
+    let files: Vec<Ino> = (0..600).map(|number| fs.file(ROOT, &format!("f{number}")).ino).collect();
+    let mut dirty = 0;
+    for file in &files {
+        set(&fs, *file, 65_000).unwrap();
+        dirty = dirty.max(fs.vfs.stats().dirty_bytes);
+    }
+    assert!(dirty > 0 && dirty < 17 << 20, "{dirty} bytes were dirty");
+    fs.vfs.sync().unwrap();
+    fs.vfs.after_commit();
+    assert_eq!(fs.vfs.stats().dirty_bytes, 0);
+    let (kept, counted) = (resident(&fs, &files), fs.vfs.memory.bytes());
+    assert!(kept <= 4 << 20 && kept as u64 <= counted, "{kept} bytes are in memory, {counted} are counted");
+    fs.reopen();
+    for file in &files {
+        assert_eq!(fs.vfs.getxattr(*file, b"user.a").unwrap().len(), 65_000);
+    }
+    let kept = resident(&fs, &files);
+    assert!(kept <= 5 << 20, "{kept} bytes are in memory of those that were read");
+    fs.check();
+}
+
+#[test]
+fn attributes_are_dirty_until_the_store_has_them() {
+    let fs = Fixture::with(SMALL);
+    let file = fs.file(ROOT, "file").ino;
+    fs.vfs.sync().unwrap();
+    fs.vfs.store.faults.plant(Point::CommitEnd, Fault::Full, usize::MAX);
+    set(&fs, file, 60_000).unwrap();
+    fs.vfs.commit_now().unwrap_err();
+    assert_eq!(fs.vfs.stats().dirty_bytes, 60_006);
+    fs.vfs.store.faults.plant(Point::CommitEnd, Fault::Full, 0);
+    fs.vfs.sync().unwrap();
+    assert_eq!(fs.vfs.stats().dirty_bytes, 0);
+    fs.vfs.store.faults.plant(Point::CommitEnd, Fault::Full, usize::MAX);
+    fs.vfs.removexattr(ME, file, b"user.a").unwrap();
+    fs.vfs.unlink(ME, ROOT, b"file").unwrap();
+    assert_eq!(fs.vfs.stats().dirty_bytes, 0);
+    fs.vfs.store.faults.plant(Point::CommitEnd, Fault::Full, 0);
+    fs.check();
 }
