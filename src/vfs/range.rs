@@ -108,6 +108,7 @@ impl Vfs {
         self.pull_for(caller, to.0);
         self.load_content(&source)?;
         self.load_content(&target)?;
+        self.load_xattrs(&target)?;
         let size = source.meta.read().row.size;
         let len = len.min(size.saturating_sub(from.1));
         if len == 0 {

@@ -146,6 +146,19 @@ fn a_shared_copy_takes_no_bytes_and_parts_when_written() {
     assert_eq!(fs.read(copy.ino), bytes);
 }
 
+/// As after a write. It must not depend on whether anybody has asked for them since the start.
+#[test]
+fn a_file_that_others_bytes_are_shared_into_loses_its_capabilities() {
+    let mut fs = Fixture::new();
+    let (source, target) = (fs.file(ROOT, "source").ino, fs.file(ROOT, "target").ino);
+    fs.vfs.write(ME, source, 0, &[1; 65_536], false).unwrap();
+    fs.vfs.setxattr(ME, target, b"security.capability", b"all", SetXattr::Any).unwrap();
+    fs.reopen();
+    assert_eq!(fs.vfs.copy_range(ME, (source, 0), (target, 0), 65_536).unwrap(), 65_536);
+    assert!(matches!(fs.vfs.getxattr(target, b"security.capability"), Err(FsError::NoAttribute)));
+    fs.check();
+}
+
 #[test]
 fn a_copy_and_a_change_of_the_source_may_be_in_one_group() {
     let fs = Fixture::new();
