@@ -7,7 +7,7 @@
 //! - [`rows`], [`group`], [`buf`]: the nouns: rows, a group of changes, bytes in memory.
 //! - `write`, `chunks`: a group becomes a transaction. `ahead`: the bytes of a large one come first. `wal`: how SQLite writes
 //!   that. `durable`: what the disk has of it.
-//! - `read`: rows as they are now. [`snapshot`]: rows of one moment.
+//! - `read`, `usage`: rows as they are now. [`snapshot`]: rows of one moment.
 //! - [`execs`], [`sync`], [`replicas`]: what commands said; what sync remembers, of itself and of others.
 //! - [`gc`]: space is given back. [`check`]: what must be true of every store.
 
@@ -30,6 +30,7 @@ pub mod snapshot;
 pub mod sync;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod wal;
 mod write;
 
@@ -164,7 +165,6 @@ impl Store {
         let path = location.path();
         if let Some(path) = path {
             open::check_path(path, mount_point)?;
-            open::check_file(path)?;
         }
         // SQLite follows a symlink and has the WAL beside what it leads to. So does the lock, whatever the store is called by.
         let location = match path {

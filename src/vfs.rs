@@ -129,7 +129,7 @@ pub struct Stats {
     pub committed_revision: u64,
     /// The last change known to be on the disk.
     pub durable_revision: u64,
-    /// Bytes of content that are not in the store yet.
+    /// Bytes of content and attributes that are not in the store yet.
     pub dirty_bytes: u64,
     /// Bytes of content cached for reading.
     pub cached_bytes: u64,
@@ -137,7 +137,7 @@ pub struct Stats {
     pub cached_nodes: u64,
     /// Nodes that the kernel knows.
     pub pinned_nodes: u64,
-    /// Bytes allocated in the workspace.
+    /// Bytes allocated in the workspace, its attributes included.
     pub allocated_bytes: u64,
     /// Bytes that were read since the start; what the kernel had cached is not among them.
     pub bytes_read: u64,
@@ -151,6 +151,7 @@ impl Vfs {
         let workspace = store.workspace();
         let (revision, next_ino) = store.position(workspace)?;
         let (nodes, allocated) = store.usage(workspace)?;
+        let allocated = allocated + store.attribute_bytes(workspace)?;
         let quarter = options.cache_bytes / 4;
         let vfs = Arc::new(Self {
             store,

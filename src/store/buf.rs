@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// How many bytes of file content are in memory. Shared by every [`Buf`] that counts against it.
+/// How many bytes of file content are in memory. Shared by every [`Buf`] and [`Weight`] that counts against it.
 #[derive(Clone, Debug, Default)]
 pub struct Gauge(Arc<Counted>);
 
@@ -152,6 +152,27 @@ impl DerefMut for Buf {
     fn deref_mut(&mut self) -> &mut [u8] {
         self.hash.take();
         &mut self.bytes
+    }
+}
+
+/// Bytes of something else, which count like file content for as long as this is kept.
+#[derive(Debug)]
+pub struct Weight {
+    bytes: u64,
+    gauge: Gauge,
+}
+
+impl Weight {
+    /// Counts so many bytes.
+    pub fn new(bytes: u64, gauge: &Gauge) -> Self {
+        gauge.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, gauge: gauge.clone() }
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.gauge.0.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -14,6 +14,13 @@ pub enum StoreError {
     InsideMount { store: PathBuf, mount_point: PathBuf },
     #[error("{0:?} is not a wsd store: it is left as it is; give another path")]
     NotAStore(PathBuf),
+    #[error("{path:?} is a {kind}, and a store is a file: give the path of one, or of none yet")]
+    NotAFile { path: PathBuf, kind: &'static str },
+    #[error(
+        "the store {0:?} has a second name (a hard link), which would tear it from its WAL: find that with `find -samefile`, and \
+         remove it"
+    )]
+    Linked(PathBuf),
     #[error(
         "{path:?} was written by a newer wsd (store version {found}); this one knows versions up to {known}: upgrade wsd"
     )]

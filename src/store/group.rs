@@ -6,10 +6,11 @@
 //! not be written is merged with the one after it and tried again.
 
 use super::blocks::Blocks;
-use super::buf::Buf;
+use super::buf::{Buf, Weight};
 use super::rows::{ChunkId, Dirent, Ino, InodeRow, Name, Revision};
 use super::sync::SyncChange;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// Everything that changed between two moments.
@@ -46,11 +47,32 @@ pub struct NodePut {
     /// Content of a file or symlink.
     pub content: ContentChange,
     /// All extended attributes, when any of them changed.
-    pub xattrs: Option<Arc<Xattrs>>,
+    pub xattrs: Option<Unstored>,
 }
 
 /// Extended attributes by name.
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Extended attributes on their way to the store. They count as file content does until they are there.
+#[derive(Clone, Debug)]
+pub struct Unstored {
+    xattrs: Arc<Xattrs>,
+    _weight: Option<Arc<Weight>>,
+}
+
+impl Unstored {
+    /// Attributes and what counts them.
+    pub fn new(xattrs: Arc<Xattrs>, weight: Option<Weight>) -> Self {
+        Self { xattrs, _weight: weight.map(Arc::new) }
+    }
+}
+
+impl Deref for Unstored {
+    type Target = Xattrs;
+    fn deref(&self) -> &Xattrs {
+        &self.xattrs
+    }
+}
 
 /// What is new about a node's content. Applied in the order of the fields.
 #[derive(Clone, Debug, Default)]

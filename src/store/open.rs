@@ -9,8 +9,9 @@ use crate::clock::Timestamp;
 use rusqlite::{Connection, OpenFlags, params};
 use rusqlite_migration::{M, Migrations};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ const STEPS: &[M<'static>] = &[
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// How long the lock of a process that is gone may last: a child that it was just starting has it until it begins
-/// its own program.
+/// its own program. One that has only just taken the lock writes down who it is long before.
 const INHERITED: Duration = Duration::from_secs(3);
 
 /// How long another program may keep the store locked, as who looks into it with SQLite's shell may, until a commit fails.
@@ -81,26 +82,25 @@ pub(super) fn real(path: &Path) -> PathBuf {
     path.to_path_buf()
 }
 
-/// Takes the lock that keeps a second daemon away. The lock file stays; only the lock on it means something.
+/// Takes the lock that keeps a second daemon away, of a file that may be opened or made. The lock file stays; only the lock on it
+/// means something.
 pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    match check_file(path) {
+        // Another daemon may be making it at this moment: then there is its lock.
+        Err(StoreError::NotAStore(_)) if beside.exists() => {}
+        looked => looked?,
+    }
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(open_error(path))?;
     }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".lock");
     let options = File::options().read(true).write(true).create(true).truncate(false).open(&beside);
     let mut file = options.map_err(open_error(path))?;
-    let deadline = Instant::now() + INHERITED;
-    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut pid = String::new();
-        let known = file.rewind().is_ok() && file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
-        let is_gone = known && !Path::new("/proc").join(pid.trim()).exists();
-        if !is_gone || Instant::now() > deadline {
-            let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
-            return Err(StoreError::InUse { path: path.to_path_buf(), pid });
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for_lock(path, &mut file)?;
+    // Whoever had the lock until now may have made it, or left something else.
+    check_file(path)?;
     let write = |file: &mut File| {
         file.set_len(0)?;
         file.rewind()?;
@@ -110,26 +110,62 @@ pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
     Ok(Lock { _file: file })
 }
 
-/// Refuses a file that is something else, or too new, without touching it.
-pub(super) fn check_file(path: &Path) -> StoreResult<()> {
-    let mut header = [0; 100];
-    match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(open_error(path)(error)),
-        Ok(mut file) => {
-            let length = file.metadata().map_err(open_error(path))?.len();
-            if length == 0 {
-                return Ok(());
-            }
-            file.read_exact(&mut header).map_err(|_| StoreError::NotAStore(path.to_path_buf()))?;
+/// Waits for as long as whoever has the lock is gone, or has not said yet who it is.
+fn wait_for_lock(path: &Path, file: &mut File) -> StoreResult<()> {
+    let deadline = Instant::now() + INHERITED;
+    while flock(&*file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        let known = file.rewind().is_ok() && file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+        let is_there = known && Path::new("/proc").join(pid.trim()).exists();
+        if is_there || Instant::now() > deadline {
+            let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
+            return Err(StoreError::InUse { path: path.to_path_buf(), pid });
         }
+        std::thread::sleep(Duration::from_millis(5));
     }
+    Ok(())
+}
+
+/// Refuses a file that is something else, or too new, without touching it.
+fn check_file(path: &Path) -> StoreResult<()> {
+    // Before it is opened: that of a fifo waits until somebody writes into it, and that of a device may do anything.
+    let metadata = match std::fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        metadata => metadata.map_err(open_error(path))?,
+    };
+    if !metadata.is_file() {
+        return Err(StoreError::NotAFile { path: path.to_path_buf(), kind: kind_of(metadata.file_type()) });
+    }
+    if metadata.len() > 0 {
+        check_header(path)?;
+    }
+    // Its WAL would be beside another name than the one that was opened last, and a second daemon would have a second lock.
+    if metadata.nlink() > 1 {
+        return Err(StoreError::Linked(path.to_path_buf()));
+    }
+    Ok(())
+}
+
+fn check_header(path: &Path) -> StoreResult<()> {
+    let mut header = [0; 100];
+    let mut file = File::open(path).map_err(open_error(path))?;
+    file.read_exact(&mut header).map_err(|_| StoreError::NotAStore(path.to_path_buf()))?;
     // Offsets of the SQLite file format, section 1.3: magic 0, user version 60, application id 68.
     let field = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     if !header.starts_with(b"SQLite format 3\0") || field(68) != APPLICATION_ID {
         return Err(StoreError::NotAStore(path.to_path_buf()));
     }
     refuse_newer(path, i64::from(field(60)))
+}
+
+/// What there is in place of a file, for whoever reads the message.
+fn kind_of(kind: FileType) -> &'static str {
+    match kind {
+        kind if kind.is_dir() => "directory",
+        kind if kind.is_fifo() => "fifo",
+        kind if kind.is_socket() => "socket",
+        _ => "device",
+    }
 }
 
 fn refuse_newer(path: &Path, found: i64) -> StoreResult<()> {

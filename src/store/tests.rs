@@ -169,6 +169,97 @@ fn a_store_behind_a_symlink_is_the_one_that_it_leads_to() {
     assert!(matches!(open(&path), Err(StoreError::InUse { .. })), "two daemons have one store");
 }
 
+/// Opening a fifo waits for somebody who writes into it, and no signal would end that.
+#[test]
+fn what_is_no_file_is_refused_before_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fifo, socket) = (dir.path().join("fifo"), dir.path().join("socket"));
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let cases = [
+        (&*fifo, "fifo"),
+        (&*socket, "socket"),
+        (dir.path(), "directory"),
+        (Path::new("/dev/null"), "device"),
+    ];
+    for (path, what) in cases {
+        let (said, heard) = std::sync::mpsc::channel();
+        let location = Location::File(path.to_path_buf());
+        std::thread::spawn(move || drop(said.send(Store::open(&location, Path::new("/nowhere")).map(drop))));
+        let outcome = heard.recv_timeout(std::time::Duration::from_secs(10)).expect(what);
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains(&format!("is a {what}, ")), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing was made beside them");
+}
+
+/// Each name would have a lock and a WAL of its own.
+#[test]
+fn a_store_with_two_names_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, second) = (dir.path().join("s.db"), dir.path().join("second.db"));
+    let open = |path: &Path| Store::open(&Location::File(path.to_path_buf()), Path::new("/nowhere"));
+    let store = open(&path).unwrap();
+    std::fs::hard_link(&path, &second).unwrap();
+    let error = open(&second).unwrap_err().to_string();
+    assert!(error.contains("second name") && error.contains("find -samefile"), "{error}");
+    commit(&store, &large(2, 10, 3));
+    drop(store);
+    open(&path).expect_err("nobody knows which of them has the WAL");
+    assert!(!dir.path().join("second.db.lock").exists(), "nothing was made beside it");
+    std::fs::remove_file(&second).unwrap();
+    sound(&open(&path).unwrap());
+}
+
+/// The lock beside a store, held by another process as far as can be seen, which writes into the lock file who it is.
+fn held(path: &Path) -> std::fs::File {
+    let lock = std::fs::File::create(path.with_extension("db.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    lock
+}
+
+fn soon(what: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        what();
+    });
+}
+
+/// Of daemons that are started together, one makes the store, and the others look at what it has made of it so far.
+#[test]
+fn a_store_that_is_being_made_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.db");
+    std::fs::write(&path, b"SQLite for").unwrap();
+    let lock = held(&path);
+    soon(move || {
+        let _ = std::io::Write::write_all(&mut &lock, b"1\n");
+        std::mem::forget(lock);
+    });
+    let error = Store::open(&Location::File(path), Path::new("/nowhere")).unwrap_err();
+    assert!(matches!(&error, StoreError::InUse { pid, .. } if pid == "1"), "{error}");
+}
+
+/// What was there before the lock was may be something else by then.
+#[test]
+fn a_file_that_came_while_the_lock_was_waited_for_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.db");
+    let lock = held(&path);
+    let letter = path.clone();
+    soon(move || {
+        std::fs::write(letter, b"a letter").unwrap();
+        drop(lock);
+    });
+    let open = || Store::open(&Location::File(path.clone()), Path::new("/nowhere")).unwrap_err();
+    assert!(matches!(open(), StoreError::NotAStore(_)));
+    // So is a lock of somebody else's that nobody holds.
+    std::fs::write(path.with_extension("db.lock"), b"theirs").unwrap();
+    assert!(matches!(open(), StoreError::NotAStore(_)));
+    assert_eq!(std::fs::read(&path).unwrap(), b"a letter");
+    assert_eq!(std::fs::read(path.with_extension("db.lock")).unwrap(), b"theirs");
+}
+
 #[test]
 fn equal_bytes_are_stored_once() {
     let store = store();

@@ -132,8 +132,14 @@ impl Content {
 
     /// Bytes allocated in a file of this size: what `st_blocks` counts.
     pub(super) fn allocated(&self, size: u64) -> u64 {
-        let chunks = self.slots.as_ref().map_or(0, BTreeMap::len) as u64;
-        (chunks * CHUNK_BYTES).min(size.next_multiple_of(512))
+        allocated_to(self.slots.as_ref().map_or(0, BTreeMap::len), size)
+    }
+
+    /// The same if `filled` of the chunks that a range touches had slots.
+    pub(super) fn allocated_if(&self, range: &Range<u64>, filled: usize, size: u64) -> u64 {
+        let (first, end) = (range.start / CHUNK_BYTES, range.end.div_ceil(CHUNK_BYTES));
+        let outside = self.slots.as_ref().map_or(0, |slots| slots.len() - slots.range(first..end).count());
+        allocated_to(outside + filled, size)
     }
 
     fn source(&self, index: u64, slot: &Slot) -> Option<Source> {
@@ -394,6 +400,11 @@ impl Content {
         let resized = std::mem::replace(&mut self.size, size) != size;
         std::mem::take(&mut self.moved) || resized
     }
+}
+
+/// Bytes allocated in a file of this size with so many slots.
+pub(super) fn allocated_to(slots: usize, size: u64) -> u64 {
+    (slots as u64 * CHUNK_BYTES).min(size.next_multiple_of(512))
 }
 
 /// The chunks that a range touches, each with the part of it that is in the range.

@@ -1,5 +1,6 @@
 //! Making nodes and names.
 
+use super::content::allocated_to;
 use super::feed::ChangeKind;
 use super::journal::Op;
 use super::lookup::{check_alive, names_in};
@@ -66,7 +67,7 @@ impl Vfs {
         let name = names::own(name)?;
         let dir = self.dir(parent)?;
         self.admit()?;
-        self.space.check(target.len() as u64)?;
+        self.space.check(0, allocated_to(1, target.len() as u64))?;
         let op = self.begin(caller.by);
         let mut entries = self.vacant(&dir, &name)?;
         let new = NewNode { kind: Kind::Symlink, mode: 0o777, umask: 0, rdev: 0 };

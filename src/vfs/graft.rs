@@ -15,6 +15,7 @@ use super::lookup::names_in;
 use super::node::{Node, blank};
 use super::remove::remember;
 use super::types::{Author, Caller, Origin};
+use super::xattr::footprint_of;
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
@@ -409,6 +410,7 @@ impl Vfs {
                 row.nlink = becomes.places.len() as u32;
             }
             if meta.xattrs.as_deref() != Some(&*becomes.xattrs) {
+                self.memory.grew(footprint_of(&becomes.xattrs));
                 meta.row.has_xattrs = !becomes.xattrs.is_empty();
                 meta.xattrs = Some(Arc::clone(&becomes.xattrs));
                 meta.xattrs_changed = true;

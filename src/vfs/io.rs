@@ -278,18 +278,6 @@ impl Vfs {
         })
     }
 
-    /// Fails when the quota has no room for what the range would add.
-    pub(super) fn check_room(&self, meta: &Meta, range: &Range<u64>) -> FsResult<()> {
-        if !self.space.is_limited() {
-            return Ok(());
-        }
-        let vacant =
-            chunks_of(range.clone()).filter(|(index, _)| meta.content.slot(*index).is_none()).count();
-        let more = vacant as u64 * CHUNK as u64;
-        let within = range.end.saturating_sub(meta.row.size.min(range.start));
-        self.space.check(more.min(within))
-    }
-
     /// Those chunks that a write replaces, in order, as they will be: with no lock held, so that several threads do this at
     /// once for one file, and with their hashes, for which the bytes are near now.
     fn whole_chunks(&self, range: &Range<u64>, data: &[u8]) -> Vec<Buf> {

@@ -280,7 +280,7 @@ impl Op<'_> {
 
     /// Like [`Op::changed`], for what is not a change to anybody else: the time of an access.
     pub(super) fn changed_quietly(&self, node: &Arc<Node>, meta: &mut Meta) {
-        let (before, after) = meta.settle_content();
+        let (before, after) = meta.settle_content(&self.vfs.gauge);
         self.vfs.space.grew(before, after);
         if !meta.dirty {
             meta.dirty = true;
@@ -495,7 +495,7 @@ fn note(node: &Node) -> Option<NodeChange> {
     });
     let has_content = matches!(node.kind, Kind::File | Kind::Symlink) && meta.content.is_loaded();
     let content = if has_content { meta.content.take_change() } else { Default::default() };
-    let xattrs = if std::mem::take(&mut meta.xattrs_changed) { meta.xattrs.clone() } else { None };
+    let xattrs = meta.take_xattrs();
     Some(NodeChange::Put(Box::new(NodePut {
         row: meta.row.clone(),
         dirents: dirents.unwrap_or_default(),

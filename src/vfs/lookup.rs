@@ -3,6 +3,7 @@
 use super::content::{Fetched, Source};
 use super::node::{Dir, Entry, Meta, Node};
 use super::types::{Attr, Caller, Origin};
+use super::xattr::footprint_of;
 use super::{Vfs, names};
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
@@ -64,7 +65,11 @@ impl Vfs {
             return Ok(Arc::clone(xattrs));
         }
         let stored = Arc::new(self.store.xattrs(self.workspace, node.ino)?);
-        Ok(Arc::clone(node.meta.write().xattrs.get_or_insert(stored)))
+        self.memory.grew(footprint_of(&stored));
+        let xattrs = node.meta.write().take_stored_xattrs(stored);
+        // Long ones fill memory before the housekeeper looks.
+        self.after_commit();
+        Ok(xattrs)
     }
 
     /// Bytes of the store that an operation needs; `None` when they are no longer there, because the file has

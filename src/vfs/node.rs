@@ -6,6 +6,8 @@
 //! the rename lock.
 
 use super::content::Content;
+use super::xattr::bytes_of;
+use crate::store::buf::{Gauge, Weight};
 use crate::store::group::Xattrs;
 use crate::store::rows::{Dirent, FIRST_COOKIE, Ino, InodeRow, Kind, Name, Storage};
 use parking_lot::{Mutex, RwLock};
@@ -33,6 +35,10 @@ pub(super) struct Meta {
     /// `None` until loaded; a node without any needs no loading.
     pub(super) xattrs: Option<Arc<Xattrs>>,
     pub(super) xattrs_changed: bool,
+    /// Bytes that the workspace's total has of the attributes, if they are loaded.
+    pub(super) xattr_bytes: u64,
+    /// Counts those of attributes that changed since the last cut.
+    pub(super) xattr_weight: Option<Weight>,
     /// On the journal's list, so that the next cut sees it.
     pub(super) dirty: bool,
     /// In a group that is being written.
@@ -92,6 +98,8 @@ impl Node {
                 content,
                 xattrs,
                 xattrs_changed: false,
+                xattr_bytes: 0,
+                xattr_weight: None,
                 dirty: false,
                 committing: false,
                 in_store,
@@ -104,7 +112,7 @@ impl Node {
     pub(super) fn footprint(&self) -> usize {
         let Some(meta) = self.meta.try_read() else { return 0 };
         let names = self.dir.as_ref().and_then(|dir| Some(dir.try_read()?.len())).unwrap_or(0);
-        size_of::<Self>() + 64 + meta.content.footprint() + names * 140
+        size_of::<Self>() + 64 + meta.content.footprint() + meta.xattr_footprint() + names * 140
     }
 
     /// Whether the store could give the node back as it is.
@@ -119,14 +127,18 @@ impl Meta {
         self.row.nlink == 0 && !self.removed
     }
 
-    /// Makes the row's account of the content true; returns the bytes allocated before and after.
-    pub(super) fn settle_content(&mut self) -> (u64, u64) {
-        let before = self.row.allocated;
+    /// Makes the accounts of content and attributes true; returns the bytes that the node takes, before and after.
+    pub(super) fn settle_content(&mut self, gauge: &Gauge) -> (u64, u64) {
+        let before = self.row.allocated + self.xattr_bytes;
         if self.content.is_loaded() {
             self.row.allocated = self.content.allocated(self.row.size);
             self.row.storage = self.content.storage();
         }
-        (before, self.row.allocated)
+        if let (true, Some(xattrs)) = (self.xattrs_changed, &self.xattrs) {
+            self.xattr_bytes = bytes_of(xattrs);
+            self.xattr_weight = Some(Weight::new(self.xattr_bytes, gauge));
+        }
+        (before, self.row.allocated + self.xattr_bytes)
     }
 }
 

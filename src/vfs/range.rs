@@ -47,6 +47,9 @@ impl Vfs {
             if matches!(what, Fallocate::Allocate | Fallocate::AllocateKeepSize) {
                 self.check_room(&meta, &range)?;
             } else {
+                if what == Fallocate::ZeroRange {
+                    self.check_size_room(&meta, size.max(range.end))?;
+                }
                 let ready = |source: &Source| fetched.iter().any(|(have, _)| have == source);
                 let whole = range.start..range.end.min(size).max(range.start);
                 if !meta.content.bases_of_hole(whole.clone(), size).iter().all(ready)
@@ -105,6 +108,7 @@ impl Vfs {
         self.pull_for(caller, to.0);
         self.load_content(&source)?;
         self.load_content(&target)?;
+        self.load_xattrs(&target)?;
         let size = source.meta.read().row.size;
         let len = len.min(size.saturating_sub(from.1));
         if len == 0 {
@@ -196,7 +200,7 @@ impl Vfs {
         if len == 0 || target_grew || matches!(meta.content.slot(0), Some(Slot::Inline)) {
             return Ok(0);
         }
-        self.check_room(&meta, &(to..to + len))?;
+        self.check_filled(&meta, &(to..to + len), slots.iter().flatten().count())?;
         for (index, slot) in (to / CHUNK_BYTES..).zip(slots) {
             meta.content.share(index, slot);
         }

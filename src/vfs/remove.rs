@@ -93,6 +93,10 @@ impl Vfs {
         if !node.meta.read().is_orphan() || self.nodes.is_pinned(node.ino) {
             return;
         }
+        // What is not known of it cannot be taken off the total.
+        if let Err(error) = self.load_xattrs(node) {
+            tracing::warn!(%error, ino = node.ino, "the attributes of a removed node count until the next start");
+        }
         let op = self.begin(Author::Unknown);
         let mut meta = node.meta.write();
         if !meta.is_orphan() || self.nodes.is_pinned(node.ino) {
@@ -107,6 +111,7 @@ impl Vfs {
         self.space.node_removed();
         meta.removed = true;
         meta.content.clear();
+        meta.clear_xattrs();
         op.changed(node, meta);
     }
 

@@ -4,7 +4,7 @@
 //! operation: readers see the old bytes or the new ones, and what breaks off leaves nothing.
 
 use super::Vfs;
-use super::content::Slot;
+use super::content::{Slot, allocated_to};
 use super::feed::ChangeKind;
 use super::io::check_file;
 use super::node::Node;
@@ -89,7 +89,7 @@ impl Vfs {
             if expected.is_some_and(|expected| expected != meta.row.revision) {
                 return Ok(None);
             }
-            self.space.check(size.saturating_sub(meta.row.allocated))?;
+            self.space.check(meta.row.allocated, allocated_to(slots.len(), size))?;
             if !meta.content.cut(0, &[], &self.gauge) {
                 return Err(FsError::Invalid("the content cannot be cut"));
             }

@@ -35,6 +35,7 @@ impl Vfs {
                 return Err(FsError::Stale);
             }
             if let Some(size) = set.size {
+                self.check_size_room(&meta, size)?;
                 if !self.resize(&mut meta, size, &fetched) {
                     continue;
                 }

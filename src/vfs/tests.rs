@@ -1,6 +1,7 @@
 //! The verbs, one at a time, without a kernel.
 
 mod model;
+mod space;
 mod tree;
 
 use super::*;
@@ -12,6 +13,7 @@ use std::path::Path;
 /// A filesystem over a store in memory.
 pub(super) struct Fixture {
     pub(super) vfs: Arc<Vfs>,
+    options: Options,
 }
 
 pub(super) const ME: Caller = Caller { uid: 1000, gid: 1000, origin: Origin::Direct, by: Author::Direct };
@@ -20,15 +22,19 @@ pub(super) const KERNEL: Caller =
 
 impl Fixture {
     pub(super) fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub(super) fn with(options: Options) -> Self {
         let store = Arc::new(Store::open(&Location::Memory, Path::new("/nowhere")).unwrap());
-        Self { vfs: Vfs::open(store, Options::default()).unwrap() }
+        Self { vfs: Vfs::open(store, options).unwrap(), options }
     }
 
     /// Another filesystem over the same store, as after a restart.
     pub(super) fn reopen(&mut self) {
         self.vfs.shutdown().unwrap();
         let store = Arc::clone(&self.vfs.store);
-        self.vfs = Vfs::open(store, Options::default()).unwrap();
+        self.vfs = Vfs::open(store, self.options).unwrap();
     }
 
     pub(super) fn file(&self, parent: Ino, name: &str) -> Attr {
@@ -140,6 +146,19 @@ fn a_shared_copy_takes_no_bytes_and_parts_when_written() {
     assert_eq!(fs.read(copy.ino), bytes);
 }
 
+/// As after a write. It must not depend on whether anybody has asked for them since the start.
+#[test]
+fn a_file_that_others_bytes_are_shared_into_loses_its_capabilities() {
+    let mut fs = Fixture::new();
+    let (source, target) = (fs.file(ROOT, "source").ino, fs.file(ROOT, "target").ino);
+    fs.vfs.write(ME, source, 0, &[1; 65_536], false).unwrap();
+    fs.vfs.setxattr(ME, target, b"security.capability", b"all", SetXattr::Any).unwrap();
+    fs.reopen();
+    assert_eq!(fs.vfs.copy_range(ME, (source, 0), (target, 0), 65_536).unwrap(), 65_536);
+    assert!(matches!(fs.vfs.getxattr(target, b"security.capability"), Err(FsError::NoAttribute)));
+    fs.check();
+}
+
 #[test]
 fn a_copy_and_a_change_of_the_source_may_be_in_one_group() {
     let fs = Fixture::new();
@@ -171,21 +190,6 @@ fn holes_are_found() {
     assert!(matches!(fs.vfs.seek(file, 4 << 20, Seek::Hole), Err(FsError::NoSuchOffset)));
     let attr = fs.vfs.getattr(file).unwrap();
     assert_eq!((attr.size, attr.blocks), (4 << 20, 128));
-}
-
-#[test]
-fn the_quota_is_kept() {
-    let store = Arc::new(Store::open(&Location::Memory, Path::new("/nowhere")).unwrap());
-    let options = Options { max_bytes: Some(1 << 20), ..Options::default() };
-    let fs = Fixture { vfs: Vfs::open(store, options).unwrap() };
-    let file = fs.file(ROOT, "big").ino;
-    fs.vfs.write(ME, file, 0, &[1; 900_000], false).unwrap();
-    assert!(matches!(fs.vfs.write(ME, file, 900_000, &[1; 900_000], false), Err(FsError::NoSpace)));
-    fs.vfs.write(ME, file, 0, &[2; 900_000], false).unwrap();
-    assert_eq!(fs.vfs.statfs().unwrap().total, 1 << 20);
-    fs.vfs.unlink(ME, ROOT, b"big").unwrap();
-    let file = fs.file(ROOT, "next").ino;
-    fs.vfs.write(ME, file, 0, &[1; 900_000], false).unwrap();
 }
 
 #[test]

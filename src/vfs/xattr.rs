@@ -5,6 +5,7 @@ use super::node::Meta;
 use super::types::{Caller, SetXattr};
 use super::{Vfs, acl};
 use crate::error::{FsError, FsResult};
+use crate::store::group::{Unstored, Xattrs};
 use crate::store::rows::Ino;
 use std::sync::Arc;
 
@@ -48,19 +49,15 @@ impl Vfs {
         self.load_xattrs(&node)?;
         let op = self.begin(caller.by);
         let mut meta = node.meta.write();
-        let present = meta.xattrs.clone().unwrap_or_default();
-        match (how, present.contains_key(name)) {
-            (SetXattr::Create, true) => return Err(FsError::Exists),
-            (SetXattr::Replace, false) => return Err(FsError::NoAttribute),
-            _ => {}
+        if meta.removed {
+            return Err(FsError::Stale);
         }
-        let listed: usize = present.keys().map(|name| name.len() + 1).sum();
-        if !present.contains_key(name) && listed + name.len() + 1 > LIST_MAX {
-            return Err(FsError::NoSpace);
-        }
+        self.check_xattr(&meta, name, value, how)?;
+        let before = meta.xattr_footprint();
         if !acl::set(&mut meta, name, value)? {
             meta.set_xattr(name, value);
         }
+        self.memory.grew(meta.xattr_footprint().saturating_sub(before));
         meta.row.ctime = op.now;
         op.changed(&node, &mut meta);
         op.note(ChangeKind::Attributes, &node);
@@ -68,6 +65,23 @@ impl Vfs {
         drop(op);
         self.tell(caller, |kernel| kernel.attributes(ino));
         Ok(())
+    }
+
+    /// Whether an attribute may be set.
+    fn check_xattr(&self, meta: &Meta, name: &[u8], value: &[u8], how: SetXattr) -> FsResult<()> {
+        let present = || meta.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+        let before = present().find(|(present, _)| *present == name);
+        match (how, before) {
+            (SetXattr::Create, Some(_)) => return Err(FsError::Exists),
+            (SetXattr::Replace, None) => return Err(FsError::NoAttribute),
+            _ => {}
+        }
+        let listed: usize = present().map(|(name, _)| name.len() + 1).sum();
+        if before.is_none() && listed + name.len() + 1 > LIST_MAX {
+            return Err(FsError::NoSpace);
+        }
+        let bytes = |value: &[u8]| (name.len() + value.len()) as u64;
+        self.space.check(before.map_or(0, |(_, value)| bytes(value)), bytes(value))
     }
 
     /// Removes an attribute.
@@ -102,7 +116,45 @@ fn check_name(name: &[u8]) -> FsResult<()> {
     }
 }
 
+/// Bytes that attributes take: their names and values.
+pub(super) fn bytes_of(xattrs: &Xattrs) -> u64 {
+    xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
+}
+
+/// Approximate memory of attributes, bytes: their own, those of their allocations, and the first node of the map.
+pub(super) fn footprint_of(xattrs: &Xattrs) -> usize {
+    if xattrs.is_empty() { 0 } else { bytes_of(xattrs) as usize + xattrs.len() * 32 + 560 }
+}
+
 impl Meta {
+    /// Approximate memory of the attributes that are loaded, bytes.
+    pub(super) fn xattr_footprint(&self) -> usize {
+        self.xattrs.as_deref().map_or(0, footprint_of)
+    }
+
+    /// All attributes, when any of them changed since the last cut.
+    pub(super) fn take_xattrs(&mut self) -> Option<Unstored> {
+        let weight = self.xattr_weight.take();
+        let changed = std::mem::take(&mut self.xattrs_changed);
+        let xattrs = self.xattrs.as_ref().filter(|_| changed)?;
+        Some(Unstored::new(Arc::clone(xattrs), weight))
+    }
+
+    /// Takes the attributes that the store has, unless somebody was faster.
+    pub(super) fn take_stored_xattrs(&mut self, stored: Arc<Xattrs>) -> Arc<Xattrs> {
+        let xattrs = self.xattrs.get_or_insert_with(|| {
+            self.xattr_bytes = bytes_of(&stored);
+            stored
+        });
+        Arc::clone(xattrs)
+    }
+
+    /// Forgets all attributes of a node that is going away, if they are known.
+    pub(super) fn clear_xattrs(&mut self) {
+        self.xattrs = Some(Arc::default());
+        self.xattrs_changed = true;
+    }
+
     pub(super) fn set_xattr(&mut self, name: &[u8], value: &[u8]) {
         let xattrs = Arc::make_mut(self.xattrs.get_or_insert_default());
         xattrs.insert(name.to_vec(), value.to_vec());

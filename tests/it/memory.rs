@@ -1,7 +1,9 @@
 //! Memory stays bounded, however large the file or the tree.
 
 use crate::support::{Daemon, Place, WSD, eventually, has_fuse, sh};
+use rustix::fs::{XattrFlags, getxattr, setxattr};
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// What a daemon takes beyond its cache: the threads' request buffers (16 MiB each, touched as far as requests
@@ -60,6 +62,29 @@ fn a_tree_larger_than_the_cache_goes_through_it() {
         hundreds * 100,
         peak >> 20
     );
+    daemon.stop();
+    place.check();
+}
+
+#[test]
+fn attributes_larger_than_the_cache_go_through_it() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve_with(&[("WSD_CACHE_BYTES", "16M")]);
+    let files: Vec<PathBuf> = (0..4000 * scale()).map(|number| daemon.path(&format!("f{number}"))).collect();
+    for file in &files {
+        fs::File::create(file).unwrap();
+        setxattr(file, "user.a", &[b'v'; 65_000], XattrFlags::empty()).unwrap();
+    }
+    let mut value = vec![0; 65_536];
+    for file in &files {
+        assert_eq!(getxattr(file, "user.a", &mut value), Ok(65_000));
+    }
+    let peak = peak(&daemon);
+    assert!(peak < (16 << 20) + BESIDES, "{} MiB were resident", peak >> 20);
+    println!("{} MiB of attributes with at most {} MiB resident", (files.len() * 65_000) >> 20, peak >> 20);
     daemon.stop();
     place.check();
 }
