@@ -5,7 +5,8 @@ use super::content::{CHUNK_BYTES, Fetched, Slot, Source};
 use super::feed::ChangeKind;
 use super::io::check_file;
 use super::node::Node;
-use super::types::{Author, Caller, Fallocate, Seek};
+use super::privileges::{Taken, take};
+use super::types::{Caller, Fallocate, Seek};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::Ino;
 use std::ops::Range;
@@ -36,7 +37,9 @@ impl Vfs {
         self.admit()?;
         self.pull_for(caller, ino);
         self.load_content(&node)?;
-        let size = loop {
+        self.load_xattrs(&node)?;
+        let taken = self.taken(&node, caller, None);
+        let (size, lost) = loop {
             let fetched = self.fetch_for_hole(&node, what, &range)?;
             let op = self.begin(caller.by);
             let mut meta = node.meta.write();
@@ -60,10 +63,14 @@ impl Vfs {
             }
             meta.row.mtime = op.now;
             meta.row.ctime = op.now;
+            let lost = take(&mut meta, taken);
             op.changed(&node, &mut meta);
             op.note(ChangeKind::Modified, &node);
-            break meta.row.size;
+            break (meta.row.size, lost);
         };
+        if lost {
+            self.tell_of_privileges(&node);
+        }
         self.tell(caller, |kernel| kernel.content(ino, size));
         Ok(())
     }
@@ -105,6 +112,7 @@ impl Vfs {
         self.pull_for(caller, to.0);
         self.load_content(&source)?;
         self.load_content(&target)?;
+        self.load_xattrs(&target)?;
         let size = source.meta.read().row.size;
         let len = len.min(size.saturating_sub(from.1));
         if len == 0 {
@@ -115,7 +123,7 @@ impl Vfs {
         if from.0 == to.0 && from.1 < end && to.1 < from.1 + len {
             return Err(FsError::Invalid("the ranges overlap"));
         }
-        let copied = self.copy_some(caller.by, &source, from.1, &target, to.1, len)?;
+        let copied = self.copy_some(caller, &source, from.1, &target, to.1, len)?;
         let size = target.meta.read().row.size;
         self.tell(caller, |kernel| kernel.content(to.0, size));
         Ok(copied)
@@ -123,7 +131,7 @@ impl Vfs {
 
     fn copy_some(
         &self,
-        by: Author,
+        caller: Caller,
         source: &Arc<Node>,
         from: u64,
         target: &Arc<Node>,
@@ -131,22 +139,22 @@ impl Vfs {
         len: u64,
     ) -> FsResult<u64> {
         if from % CHUNK_BYTES != to % CHUNK_BYTES {
-            return self.copy_bytes(by, source, from, target, to, len.min(COPY_BYTES));
+            return self.copy_bytes(caller, source, from, target, to, len.min(COPY_BYTES));
         }
         let head = (from.next_multiple_of(CHUNK_BYTES) - from).min(len);
         if head > 0 {
-            return self.copy_bytes(by, source, from, target, to, head);
+            return self.copy_bytes(caller, source, from, target, to, head);
         }
-        let shared = self.share_chunks(by, source, from, target, to, len)?;
+        let shared = self.share_chunks(caller, source, from, target, to, len)?;
         if shared > 0 {
             return Ok(shared);
         }
-        self.copy_bytes(by, source, from, target, to, len.min(CHUNK_BYTES))
+        self.copy_bytes(caller, source, from, target, to, len.min(CHUNK_BYTES))
     }
 
     fn copy_bytes(
         &self,
-        by: Author,
+        caller: Caller,
         source: &Arc<Node>,
         from: u64,
         target: &Arc<Node>,
@@ -154,7 +162,8 @@ impl Vfs {
         len: u64,
     ) -> FsResult<u64> {
         let bytes = self.read_content(source, from, len as usize)?;
-        self.write_content(by, target, to, &bytes, false)?;
+        let unprivileged = self.taken(target, caller, None) != Taken::Capabilities;
+        self.write_content(caller, target, to, &bytes, unprivileged)?;
         Ok(bytes.len() as u64)
     }
 
@@ -162,14 +171,15 @@ impl Vfs {
     /// cannot be shared because only a part of it is wanted.
     fn share_chunks(
         &self,
-        by: Author,
+        caller: Caller,
         source: &Arc<Node>,
         from: u64,
         target: &Arc<Node>,
         to: u64,
         len: u64,
     ) -> FsResult<u64> {
-        let op = self.begin(by);
+        let taken = self.taken(target, caller, None);
+        let op = self.begin(caller.by);
         let target_size = target.meta.read().row.size;
         let (slots, len) = {
             let meta = source.meta.read();
@@ -203,9 +213,14 @@ impl Vfs {
         meta.row.size = meta.row.size.max(to + len);
         meta.row.mtime = op.now;
         meta.row.ctime = op.now;
-        super::setattr::drop_privileges(&mut meta, false);
+        let lost = take(&mut meta, taken);
         op.changed(target, &mut meta);
         op.note(ChangeKind::Modified, target);
+        drop(meta);
+        drop(op);
+        if lost {
+            self.tell_of_privileges(target);
+        }
         Ok(len)
     }
 }

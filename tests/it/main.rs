@@ -27,6 +27,7 @@ mod outbound;
 mod packages;
 mod peer;
 mod posix;
+mod privileges;
 mod programs;
 mod readme;
 mod semantics;
