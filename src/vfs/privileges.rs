@@ -10,7 +10,7 @@ use super::types::{Caller, Origin};
 
 /// `S_ISUID`, `S_ISGID` and `S_IXGRP`.
 const SETUID: u32 = 0o4000;
-const SETGID: u32 = 0o2000;
+pub(super) const SETGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
 
 /// The file capabilities of a program.
@@ -48,6 +48,12 @@ impl Vfs {
     pub(super) fn taken_by_chown(&self, node: &Node, caller: Caller) -> Taken {
         let (mode, gid) = mode_and_group(node);
         if is_foreign(mode, gid, caller) && !is_privileged(caller) { Taken::AllSetIds } else { Taken::SetIds }
+    }
+
+    /// Whether a new access ACL from this caller takes setgid, which a mode from them would not have either.
+    pub(super) fn is_setgid_taken_by_acl(&self, node: &Node, caller: Caller) -> bool {
+        let (mode, gid) = mode_and_group(node);
+        is_foreign(mode, gid, caller) && !is_privileged(caller)
     }
 
     /// Tells the kernel that a change took setuid or setgid: whoever made the change through it believes in the bits it

@@ -46,6 +46,7 @@ impl Vfs {
         let node = self.node(ino)?;
         self.admit()?;
         self.load_xattrs(&node)?;
+        let takes_setgid = acl::is_access(name) && self.is_setgid_taken_by_acl(&node, caller);
         let op = self.begin(caller.by);
         let mut meta = node.meta.write();
         let present = meta.xattrs.clone().unwrap_or_default();
@@ -58,7 +59,7 @@ impl Vfs {
         if !present.contains_key(name) && listed + name.len() + 1 > LIST_MAX {
             return Err(FsError::NoSpace);
         }
-        if !acl::set(&mut meta, name, value)? {
+        if !acl::set(&mut meta, name, value, takes_setgid)? {
             meta.set_xattr(name, value);
         }
         meta.row.ctime = op.now;

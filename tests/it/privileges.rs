@@ -76,3 +76,20 @@ fn setgid_of_a_group_that_the_writer_is_not_in_goes_without_group_execute_too() 
          program f 6655 65534:1234; $member chgrp 65534 f; is f 655",
     );
 }
+
+#[test]
+fn an_acl_from_an_owner_outside_of_the_group_takes_setgid() {
+    in_mount(
+        &["setfacl"],
+        "member='setpriv --reuid 65534 --regid 65534 --groups 1234'
+         for how in u:7:r u:7:-; do
+             program f 2666 65534:1234; $NOBODY setfacl -m $how f; is f 666
+             program f 2676 65534:1234; $NOBODY setfacl -m $how f; is f 676
+             program f 2666 65534:1234; $member setfacl -m $how f; is f 2666
+             program f 2666 65534:1234; setfacl -m $how f; is f 2666
+         done
+         program f 2666 65534:1234; $NOBODY setfacl -m u::r f; is f 466
+         mkdir d; chown 65534:1234 d; chmod 2777 d; $NOBODY setfacl -d -m u:7:r d; is d 2777
+         $NOBODY setfacl -m u:7:r d; is d 777",
+    );
+}
