@@ -19,6 +19,7 @@ mod http;
 mod imports;
 mod interop;
 mod link;
+mod listings;
 mod live;
 mod memory;
 mod mount;
