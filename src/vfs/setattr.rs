@@ -4,7 +4,7 @@ use super::content::Fetched;
 use super::feed::ChangeKind;
 use super::node::{Meta, Node};
 use super::privileges::{Taken, take};
-use super::types::{Attr, Caller, SetAttr, SetTime};
+use super::types::{Attr, Caller, Origin, SetAttr, SetTime};
 use super::{MAX_FILE_SIZE, Vfs, acl};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
@@ -33,14 +33,22 @@ impl Vfs {
             if meta.removed {
                 return Err(FsError::Stale);
             }
+            let mut now = op.now;
             if let Some(size) = set.size {
+                // The kernel moves no times when a size stays, unless it says so, and believes in those that it has.
+                let stays = caller.origin == Origin::Kernel && size == meta.row.size && set.mtime.is_none();
+                if stays {
+                    now = meta.row.ctime;
+                }
                 if !self.resize(&mut meta, size, &fetched) {
                     continue;
                 }
-                meta.row.mtime = op.now;
+                if !stays {
+                    meta.row.mtime = now;
+                }
                 take(&mut meta, taken);
             }
-            apply(&mut meta, set, taken, op.now);
+            apply(&mut meta, set, taken, now);
             op.changed(&node, &mut meta);
             let kind = if set.size.is_some() { ChangeKind::Modified } else { ChangeKind::Attributes };
             op.note(kind, &node);

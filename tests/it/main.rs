@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod coherence;
 mod crash;
+mod edges;
 mod errors;
 mod exec_changes;
 mod exec_cli;
