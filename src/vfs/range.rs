@@ -6,7 +6,7 @@ use super::feed::ChangeKind;
 use super::io::check_file;
 use super::node::Node;
 use super::privileges::{Taken, take};
-use super::types::{Caller, Fallocate, Seek};
+use super::types::{Caller, Fallocate, Origin, Seek};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::Ino;
 use std::ops::Range;
@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 /// Most bytes that one call copies through memory; a caller that wants more calls again.
 const COPY_BYTES: u64 = 4 << 20;
+
+/// Bytes of a page of the kernel's.
+const PAGE: u64 = 4096;
 
 impl Vfs {
     /// Changes how a range of a file is allocated, as `fallocate(2)`.
@@ -118,6 +121,8 @@ impl Vfs {
         if len == 0 {
             return Ok(0);
         }
+        let target_size = target.meta.read().row.size;
+        let len = if caller.origin == Origin::Kernel { in_pages(to.1, len, target_size)? } else { len };
         let end =
             to.1.checked_add(len).filter(|end| *end <= super::MAX_FILE_SIZE).ok_or(FsError::FileTooBig)?;
         if from.0 == to.0 && from.1 < end && to.1 < from.1 + len {
@@ -222,5 +227,17 @@ impl Vfs {
             self.tell_of_privileges(target);
         }
         Ok(len)
+    }
+}
+
+/// How much of a copy the kernel may be answered. It drops the pages that it has of the target afterwards, the first and the
+/// last one too, with all that a program has stored in them meanwhile through a mapping. So a part of a page is refused: the
+/// kernel then copies it in its own pages.
+fn in_pages(start: u64, len: u64, size: u64) -> FsResult<u64> {
+    let end = start.saturating_add(len);
+    let beyond = if end < size { end % PAGE } else { 0 };
+    match len.saturating_sub(beyond) {
+        len if len > 0 && start.is_multiple_of(PAGE) => Ok(len),
+        _ => Err(FsError::NotSupported("copies into a part of a page")),
     }
 }

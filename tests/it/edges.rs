@@ -44,3 +44,39 @@ fn a_truncation_to_the_present_size_shows_the_same_times_after_a_restart() {
     daemon.stop();
     place.check();
 }
+
+/// Both in one page: the kernel drops the page after a copy that was made below it.
+#[test]
+fn a_copy_into_a_part_of_a_page_loses_no_store_through_a_mapping() {
+    mounted(&["python3"], |daemon| {
+        let script = r#"
+python3 - <<'END'
+import mmap, os, struct, time
+open("target", "wb").write(bytes(16384)); open("source", "wb").write(b"S" * 16384)
+end = time.time() + 2
+if os.fork() == 0:
+    source, target = os.open("source", os.O_RDONLY), os.open("target", os.O_RDWR)
+    while time.time() < end:
+        assert os.copy_file_range(source, target, 2000, 0, 0) == 2000
+        assert os.copy_file_range(source, target, 2000, 0, 12384) == 2000
+    os._exit(0)
+memory, lost, number = mmap.mmap(os.open("target", os.O_RDWR), 16384), 0, 0
+while time.time() < end:
+    number = (number + 1) % 65536
+    memory[3000:3002] = memory[12300:12302] = struct.pack("H", number)
+    for _ in range(20):
+        lost += memory[3000:3002] != struct.pack("H", number) or memory[12300:12302] != struct.pack("H", number)
+assert os.wait()[1] == 0 and lost == 0, lost
+END
+head -c 300000 /dev/urandom > a; head -c 500000 /dev/urandom > b
+(head -c 8192 b; head -c 200001 a; tail -c +208194 b) > expected
+python3 - <<'END'
+import os
+a, b, at = os.open("a", os.O_RDONLY), os.open("b", os.O_RDWR), 0
+while at < 200001:
+    at += os.copy_file_range(a, b, 200001 - at, at, 8192 + at)
+END
+cmp b expected"#;
+        sh(&daemon.path(""), script);
+    });
+}
