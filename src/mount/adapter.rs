@@ -145,8 +145,10 @@ impl Adapter {
             }
             Operation::GetXattr { name, size } => sized(size, self.vfs.getxattr(node, name)?)?,
             Operation::ListXattr { size } => {
-                let names = self.vfs.listxattr(node)?;
-                sized(size, names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect())?
+                // As on a local disk, those that only root may read are shown to root only.
+                let is_shown = |name: &Vec<u8>| request.uid == 0 || !name.starts_with(b"trusted.");
+                let names = self.vfs.listxattr(node)?.into_iter().filter(is_shown);
+                sized(size, names.flat_map(|name| [name, vec![0]].concat()).collect())?
             }
             Operation::RemoveXattr { name } => {
                 self.vfs.removexattr(self.caller(request), node, name)?;

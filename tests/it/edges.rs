@@ -80,3 +80,19 @@ cmp b expected"#;
         sh(&daemon.path(""), script);
     });
 }
+
+#[test]
+fn only_root_is_shown_trusted_attributes() {
+    mounted(&["setfattr", "getfattr", "setpriv"], |daemon| {
+        let open = |path: &std::path::Path| {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        open(daemon.path("").parent().unwrap());
+        open(&daemon.path(""));
+        let script = "echo x > f; setfattr -n trusted.t -v 1 f; setfattr -n user.u -v 2 f
+            [ \"$(getfattr -m - f | grep -c '^[tu]')\" = 2 ]
+            [ \"$(setpriv --reuid 65534 --clear-groups getfattr -m - f | grep '^[tu]')\" = user.u ]";
+        sh(&daemon.path(""), script);
+    });
+}
