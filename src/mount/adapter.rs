@@ -100,6 +100,8 @@ impl Adapter {
     fn names(&self, request: &Request<'_>) -> Answered {
         let (node, reader) = (request.node, caller(request, Author::Unknown));
         Ok(match request.operation {
+            Operation::Lookup { name: b"." } => Answer::Entry(self.vfs.lookup_itself(reader, node)?),
+            Operation::Lookup { name: b".." } => Answer::Entry(self.vfs.lookup_parent(reader, node)?),
             Operation::Lookup { name } => match self.vfs.lookup(reader, node, name) {
                 Err(FsError::NotFound) => Answer::NoEntry,
                 found => Answer::Entry(found?),

@@ -96,3 +96,44 @@ fn only_root_is_shown_trusted_attributes() {
         sh(&daemon.path(""), script);
     });
 }
+
+#[test]
+fn a_handle_leads_to_its_file_when_the_kernel_has_forgotten_it() {
+    mounted(&["python3"], |daemon| {
+        let script = r#"
+python3 - <<'END'
+import ctypes, errno, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+def handle(path):
+    room = ctypes.create_string_buffer(struct.pack("Ii", 128, 0) + bytes(128))
+    mount = ctypes.c_int()
+    assert libc.name_to_handle_at(-100, path.encode(), room, ctypes.byref(mount), 0) == 0
+    return room
+def opened(room):
+    fd = libc.open_by_handle_at(root, room, os.O_RDONLY)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "open_by_handle_at")
+    return fd
+def forget():
+    os.sync()
+    open("/proc/sys/vm/drop_caches", "w").write("2")
+root = os.open(".", os.O_RDONLY)
+os.makedirs("d/e"); open("d/e/f", "w").write("hello"); open("gone", "w").write("x")
+file, directory, gone = handle("d/e/f"), handle("d/e"), handle("gone")
+os.unlink("gone")
+for _ in range(3):
+    forget()
+    assert os.read(opened(file), 9) == b"hello"
+    forget()
+    fd = opened(directory)
+    assert os.listdir(fd) == ["f"] and os.readlink(f"/proc/self/fd/{fd}").endswith("/d/e")
+    try:
+        opened(gone)
+    except OSError as error:
+        assert error.errno == errno.ESTALE, error
+    else:
+        raise AssertionError("it is gone")
+END"#;
+        sh(&daemon.path(""), script);
+    });
+}
