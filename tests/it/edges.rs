@@ -137,3 +137,24 @@ END"#;
         sh(&daemon.path(""), script);
     });
 }
+
+#[test]
+fn a_reader_may_leave_the_time_of_access() {
+    mounted(&["python3"], |daemon| {
+        let script = r#"
+python3 - <<'END'
+import os
+def atime_after(flags):
+    open("f", "wb").write(b"x" * 100000)
+    fd = os.open("f", os.O_RDONLY | flags)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.utime("f", ns=(10**18, 10**18))
+    os.read(fd, 10)
+    return os.stat("f").st_atime_ns
+assert atime_after(os.O_NOATIME) == 10**18
+assert atime_after(0) > 10**18
+END"#;
+        sh(&daemon.path(""), script);
+    });
+}
