@@ -141,7 +141,15 @@ impl Adapter {
             Operation::SetAttr(ref set) => Answer::Attributes(self.set(request, set)?),
             Operation::StatFs => Answer::StatFs(self.vfs.statfs()?),
             Operation::SetXattr { name, value, flags } => {
-                let how = set_xattr(flags).ok_or(Errno(libc::EINVAL))?;
+                let how = match set_xattr(flags) {
+                    Some(how) => how,
+                    // It must and must not be there.
+                    None if flags == libc::XATTR_CREATE | libc::XATTR_REPLACE => {
+                        self.vfs.getxattr(node, name)?;
+                        return Err(Errno(libc::EEXIST));
+                    }
+                    None => return Err(Errno(libc::EINVAL)),
+                };
                 self.vfs.setxattr(self.caller(request), node, name, value, how)?;
                 Answer::Done
             }

@@ -17,6 +17,7 @@ const LIST_MAX: usize = 64 * 1024;
 impl Vfs {
     /// The value of an attribute.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> FsResult<Vec<u8>> {
+        check_name(name)?;
         let node = self.node(ino)?;
         if !node.meta.read().row.has_xattrs {
             return Err(FsError::NoAttribute);
@@ -79,6 +80,10 @@ impl Vfs {
         let op = self.begin(caller.by);
         let mut meta = node.meta.write();
         if !meta.remove_xattr(name) {
+            // A mode without an ACL is one that says the same.
+            if acl::is_acl(name) {
+                return Ok(());
+            }
             return Err(FsError::NoAttribute);
         }
         meta.row.ctime = op.now;
@@ -95,11 +100,14 @@ fn check_name(name: &[u8]) -> FsResult<()> {
     if name.len() > NAME_MAX {
         return Err(FsError::Range);
     }
-    let known = [&b"user."[..], b"trusted.", b"security."].iter().any(|prefix| name.starts_with(prefix));
-    if known || acl::is_acl(name) {
-        Ok(())
-    } else {
-        Err(FsError::NotSupported("attributes other than user., trusted., security. and POSIX ACLs"))
+    let rest =
+        [&b"user."[..], b"trusted.", b"security."].iter().find_map(|prefix| name.strip_prefix(*prefix));
+    match rest {
+        Some(b"") => Err(FsError::Invalid("the name of an attribute ends with its namespace")),
+        None if !acl::is_acl(name) => {
+            Err(FsError::NotSupported("attributes other than user., trusted., security. and POSIX ACLs"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -158,3 +158,34 @@ END"#;
         sh(&daemon.path(""), script);
     });
 }
+
+#[test]
+fn attributes_are_refused_with_the_numbers_of_a_local_disk() {
+    mounted(&["python3"], |daemon| {
+        let script = r#"
+python3 - <<'END'
+import errno, os
+def refused(code, call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as error:
+        assert error.errno == code, (error, arguments)
+    else:
+        raise AssertionError(arguments)
+open("f", "w")
+both = os.XATTR_CREATE | os.XATTR_REPLACE
+refused(errno.ENODATA, os.setxattr, "f", "user.a", b"1", both)
+os.setxattr("f", "user.a", b"1")
+refused(errno.EEXIST, os.setxattr, "f", "user.a", b"1", both)
+for prefix in "user.", "trusted.", "security.":
+    refused(errno.EINVAL, os.setxattr, "f", prefix, b"1")
+    refused(errno.EINVAL, os.getxattr, "f", prefix)
+    refused(errno.EINVAL, os.removexattr, "f", prefix)
+refused(errno.EOPNOTSUPP, os.getxattr, "f", "other.a")
+refused(errno.ENODATA, os.removexattr, "f", "user.b")
+os.removexattr("f", "system.posix_acl_access")
+refused(errno.ENODATA, os.getxattr, "f", "system.posix_acl_access")
+END"#;
+        sh(&daemon.path(""), script);
+    });
+}
