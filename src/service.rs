@@ -62,7 +62,8 @@ impl Files {
         let names = mount_point.as_os_str().as_bytes().split(|byte| *byte == b'/');
         let prefix = names.filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Self { vfs, prefix, caller: Caller { uid, gid, origin: Origin::Direct, by: Author::Direct } }
+        let (origin, by, process) = (Origin::Direct, Author::Direct, std::process::id());
+        Self { vfs, prefix, caller: Caller { uid, gid, origin, by, process } }
     }
 
     /// The live tree.

@@ -8,7 +8,8 @@
 //! - `node`, `content`, `table`: the state: a node, a file's bytes, all nodes in memory and who holds them.
 //! - `journal`: operations, cuts, groups. `space`: totals and the quota. `upkeep`: the threads behind it.
 //! - `feed`: what changed, in order. `place`: from a node back to its names.
-//! - `lookup create remove rename setattr readdir io range xattr acl`: the verbs, a family a file.
+//! - `lookup create remove rename setattr readdir io range xattr acl`: the verbs, a family a file. `privileges`: what a
+//!   change takes from a program.
 //! - `replace`: other content for a file, all at once. [`graft`]: many nodes at once.
 //! - `invalidate`, `kernel`: how the kernel is told of what did not come through it, and asked for what did.
 
@@ -26,6 +27,7 @@ mod lookup;
 mod names;
 mod node;
 mod place;
+mod privileges;
 mod range;
 mod readdir;
 mod remove;

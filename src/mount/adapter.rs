@@ -119,6 +119,8 @@ impl Adapter {
     fn names(&self, request: &Request<'_>) -> Answered {
         let (node, reader) = (request.node, caller(request, Author::Unknown));
         Ok(match request.operation {
+            Operation::Lookup { name: b"." } => Answer::Entry(self.vfs.lookup_itself(reader, node)?),
+            Operation::Lookup { name: b".." } => Answer::Entry(self.vfs.lookup_parent(reader, node)?),
             Operation::Lookup { name } => match self.vfs.lookup(reader, node, name) {
                 Err(FsError::NotFound) => Answer::NoEntry,
                 found => Answer::Entry(found?),
@@ -158,14 +160,24 @@ impl Adapter {
             Operation::SetAttr(ref set) => Answer::Attributes(self.set(request, set)?),
             Operation::StatFs => Answer::StatFs(self.vfs.statfs()?),
             Operation::SetXattr { name, value, flags } => {
-                let how = set_xattr(flags).ok_or(Errno(libc::EINVAL))?;
+                let how = match set_xattr(flags) {
+                    Some(how) => how,
+                    // It must and must not be there.
+                    None if flags == libc::XATTR_CREATE | libc::XATTR_REPLACE => {
+                        self.vfs.getxattr(node, name)?;
+                        return Err(Errno(libc::EEXIST));
+                    }
+                    None => return Err(Errno(libc::EINVAL)),
+                };
                 self.vfs.setxattr(self.caller(request), node, name, value, how)?;
                 Answer::Done
             }
             Operation::GetXattr { name, size } => sized(size, self.vfs.getxattr(node, name)?)?,
             Operation::ListXattr { size } => {
-                let names = self.vfs.listxattr(node)?;
-                sized(size, names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect())?
+                // As on a local disk, those that only root may read are shown to root only.
+                let is_shown = |name: &Vec<u8>| request.uid == 0 || !name.starts_with(b"trusted.");
+                let names = self.vfs.listxattr(node)?.into_iter().filter(is_shown);
+                sized(size, names.flat_map(|name| [name, vec![0]].concat()).collect())?
             }
             Operation::RemoveXattr { name } => {
                 self.vfs.removexattr(self.caller(request), node, name)?;
@@ -191,7 +203,10 @@ impl Adapter {
         let node = request.node;
         Ok(match request.operation {
             Operation::ReadLink => Answer::Bytes(self.vfs.readlink(node)?),
-            Operation::Read { offset, size } => Answer::Bytes(self.vfs.read(node, offset, size as usize)?),
+            Operation::Read { offset, size, is_quiet } => {
+                let read = if is_quiet { Vfs::read_leaving_time } else { Vfs::read };
+                Answer::Bytes(read(&self.vfs, node, offset, size as usize)?)
+            }
             Operation::Write { offset, data, is_cached, is_unprivileged } => {
                 if is_cached {
                     self.vfs.write_pages(node, offset, data, is_unprivileged)?;

@@ -7,7 +7,7 @@ use crate::store::rows::Kind;
 use crate::vfs::{Author, Caller, Fallocate, Origin, RenameMode, Seek, SetAttr, SetTime, SetXattr};
 
 pub(super) fn caller(request: &Request<'_>, by: Author) -> Caller {
-    Caller { uid: request.uid, gid: request.gid, origin: Origin::Kernel, by }
+    Caller { uid: request.uid, gid: request.gid, origin: Origin::Kernel, by, process: request.pid }
 }
 
 impl From<FsError> for Errno {

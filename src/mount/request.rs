@@ -110,6 +110,8 @@ pub(super) enum Operation<'a> {
     Read {
         offset: u64,
         size: u32,
+        /// The time of access is to stay (`O_NOATIME`).
+        is_quiet: bool,
     },
     Write {
         offset: u64,
@@ -279,7 +281,10 @@ fn read<'a>(opcode: u32, mut body: Fields<'a>) -> Option<Operation<'a>> {
     Some(match opcode {
         28 => Operation::ReadDir { offset, size },
         44 => Operation::ReadDirPlus { offset, size },
-        _ => Operation::Read { offset, size },
+        _ => {
+            let (_flags, _lock_owner) = (body.u32()?, body.u64()?);
+            Operation::Read { offset, size, is_quiet: body.i32()? & libc::O_NOATIME != 0 }
+        }
     })
 }
 

@@ -5,6 +5,7 @@
 //! part (`acl(5)`).
 
 use super::node::Meta;
+use super::privileges::SETGID;
 use super::types::NewNode;
 use crate::error::{FsError, FsResult};
 use crate::store::group::Xattrs;
@@ -35,6 +36,10 @@ struct Acl(Vec<AclEntry>);
 pub(super) struct Inherited {
     pub(super) mode: u32,
     pub(super) xattrs: Xattrs,
+}
+
+pub(super) fn is_access(name: &[u8]) -> bool {
+    name == ACCESS
 }
 
 pub(super) fn is_acl(name: &[u8]) -> bool {
@@ -138,9 +143,9 @@ pub(super) fn follow_mode(meta: &mut Meta) {
     meta.set_xattr(ACCESS, &acl.to_bytes());
 }
 
-/// Lets the mode follow an access ACL that is being set. True when the mode says it all, and there is nothing
-/// left to store.
-pub(super) fn set(meta: &mut Meta, name: &[u8], value: &[u8]) -> FsResult<bool> {
+/// Lets the mode follow an access ACL that is being set, and lose setgid with `takes_setgid`. True when the mode says it
+/// all, and there is nothing left to store.
+pub(super) fn set(meta: &mut Meta, name: &[u8], value: &[u8], takes_setgid: bool) -> FsResult<bool> {
     if !is_acl(name) {
         return Ok(false);
     }
@@ -148,7 +153,8 @@ pub(super) fn set(meta: &mut Meta, name: &[u8], value: &[u8]) -> FsResult<bool> 
     if name == DEFAULT {
         return if meta.row.kind == Kind::Dir { Ok(false) } else { Err(FsError::Access) };
     }
-    meta.row.mode = meta.row.mode & !0o777 | acl.mode();
+    let replaced = if takes_setgid { SETGID | 0o777 } else { 0o777 };
+    meta.row.mode = meta.row.mode & !replaced | acl.mode();
     if acl.is_minimal() {
         meta.remove_xattr(ACCESS);
         return Ok(true);

@@ -350,7 +350,10 @@ impl Vfs {
                 continue;
             }
             let dir = ground.node(*parent)?;
-            names_in(dir)?.write().set(Arc::clone(name), node.ino, node.kind);
+            let mut names = names_in(dir)?.write();
+            names.set(Arc::clone(name), node.ino, node.kind);
+            names.extend_listings();
+            drop(names);
             op.change(dir, |meta| {
                 meta.row.ctime = op.now;
                 meta.row.nlink += u32::from(node.kind == Kind::Dir);

@@ -4,7 +4,7 @@ use super::content::{Fetched, Piece, Source, chunks_of};
 use super::feed::ChangeKind;
 use super::lookup::missing;
 use super::node::{Meta, Node};
-use super::setattr::drop_privileges;
+use super::privileges::take;
 use super::types::{Attr, Author, Caller};
 use super::{MAX_FILE_SIZE, Vfs};
 use crate::clock::Timestamp;
@@ -51,10 +51,20 @@ impl Vfs {
     /// At most `size` bytes from `offset`; fewer only at the end of the file.
     pub fn read(&self, ino: Ino, offset: u64, size: usize) -> FsResult<Vec<u8>> {
         let node = self.node(ino)?;
-        check_file(&node)?;
-        let bytes = self.read_content(&node, offset, size)?;
-        self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let bytes = self.read_counted(&node, offset, size)?;
         self.accessed(&node);
+        Ok(bytes)
+    }
+
+    /// Like [`Vfs::read`], for a program that wants the time of access to stay.
+    pub fn read_leaving_time(&self, ino: Ino, offset: u64, size: usize) -> FsResult<Vec<u8>> {
+        self.read_counted(&self.node(ino)?, offset, size)
+    }
+
+    fn read_counted(&self, node: &Arc<Node>, offset: u64, size: usize) -> FsResult<Vec<u8>> {
+        check_file(node)?;
+        let bytes = self.read_content(node, offset, size)?;
+        self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes)
     }
 
@@ -182,7 +192,7 @@ impl Vfs {
         let node = self.node(ino)?;
         check_file(&node)?;
         self.pull_for(caller, ino);
-        let size = self.write_content(caller.by, &node, offset, data, unprivileged)?;
+        let size = self.write_content(caller, &node, offset, data, unprivileged)?;
         self.tell(caller, |kernel| kernel.content(ino, size));
         Ok(())
     }
@@ -192,7 +202,8 @@ impl Vfs {
     pub fn write_pages(&self, ino: Ino, offset: u64, data: &[u8], unprivileged: bool) -> FsResult<()> {
         let node = self.node(ino)?;
         check_file(&node)?;
-        self.write_at(Author::Unknown, &node, At::Cached(offset), data, unprivileged)?;
+        let nobody = Caller { by: Author::Unknown, ..Caller::DAEMON };
+        self.write_at(nobody, &node, At::Cached(offset), data, unprivileged)?;
         Ok(())
     }
 
@@ -201,26 +212,26 @@ impl Vfs {
         let node = self.node(ino)?;
         check_file(&node)?;
         self.pull_for(caller, ino);
-        let size = self.write_at(caller.by, &node, At::End, data, caller.uid != 0)?;
+        let size = self.write_at(caller, &node, At::End, data, caller.uid != 0)?;
         self.tell(caller, |kernel| kernel.content(ino, size));
         self.getattr(ino)
     }
 
     pub(super) fn write_content(
         &self,
-        by: Author,
+        caller: Caller,
         node: &Arc<Node>,
         offset: u64,
         data: &[u8],
         unprivileged: bool,
     ) -> FsResult<u64> {
-        self.write_at(by, node, At::Offset(offset), data, unprivileged)
+        self.write_at(caller, node, At::Offset(offset), data, unprivileged)
     }
 
     /// Returns the size of the file after the write.
     fn write_at(
         &self,
-        by: Author,
+        caller: Caller,
         node: &Arc<Node>,
         at: At,
         data: &[u8],
@@ -229,11 +240,12 @@ impl Vfs {
         self.admit()?;
         self.load_content(node)?;
         self.load_xattrs(node)?;
+        let taken = self.taken(node, caller, Some(unprivileged));
         loop {
             let range = at.range(node.meta.read().row.size, data.len())?;
             let fetched = self.fetch_bases(node, &range)?;
             let whole = self.whole_chunks(&range, data);
-            let op = self.begin(by);
+            let op = self.begin(caller.by);
             let mut meta = node.meta.write();
             if meta.removed {
                 return Err(FsError::Stale);
@@ -252,9 +264,7 @@ impl Vfs {
                     meta.row.mtime = op.now;
                     meta.row.ctime = op.now;
                 }
-                let mode = meta.row.mode;
-                drop_privileges(&mut meta, unprivileged);
-                lost = meta.row.mode != mode;
+                lost = take(&mut meta, taken);
             }
             op.changed(node, &mut meta);
             op.note(ChangeKind::Modified, node);
@@ -262,9 +272,8 @@ impl Vfs {
             let size = meta.row.size;
             drop(meta);
             drop(op);
-            // The kernel that sent the write believes in the bits it knows until it is told.
-            if let (true, Some(kernel)) = (lost, self.invalidator()) {
-                kernel.privileges(node.ino);
+            if lost {
+                self.tell_of_privileges(node);
             }
             return Ok(size);
         }

@@ -161,6 +161,20 @@ impl Vfs {
         }
     }
 
+    /// The node itself, for whoever has kept no more than its number (`open_by_handle_at`).
+    pub fn lookup_itself(&self, caller: Caller, ino: Ino) -> FsResult<Attr> {
+        self.attr_pinned(caller, ino)
+    }
+
+    /// The directory that a directory is in, for whoever has kept no more than its number; the root's is itself.
+    pub fn lookup_parent(&self, caller: Caller, ino: Ino) -> FsResult<Attr> {
+        let node = self.node(ino)?;
+        check_dir(&node)?;
+        check_alive(&node)?;
+        let parent = node.meta.read().row.parent;
+        self.attr_pinned(caller, parent)
+    }
+
     /// The node's attributes, with a pin for the kernel when it asks.
     ///
     /// The pin comes first: who takes the node away looks at the pins and then says so in the node, so that

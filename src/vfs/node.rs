@@ -13,7 +13,7 @@ use crate::store::rows::{Dirent, FIRST_COOKIE, Ino, InodeRow, Kind, Name, Storag
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Debug)]
 pub(super) struct Node {
@@ -63,6 +63,8 @@ struct Entries {
     by_name: HashMap<Name, Entry>,
     by_cookie: BTreeMap<u64, Name>,
     next_cookie: u64,
+    /// Where the listing ends that began last: what was made later is not in it. 0: where the names end.
+    listed_to: AtomicU64,
 }
 
 /// Where a name leads.
@@ -162,6 +164,7 @@ impl Dir {
             by_name: HashMap::with_capacity(dirents.len()),
             by_cookie: BTreeMap::new(),
             next_cookie,
+            listed_to: AtomicU64::new(0),
         };
         for Dirent { name, ino, kind, cookie } in dirents {
             entries.by_cookie.insert(cookie, Arc::clone(&name));
@@ -183,11 +186,30 @@ impl Dir {
         self.entries.as_ref().map(|entries| entries.next_cookie)
     }
 
-    /// The entries after a cookie, in the order of their creation.
+    /// A listing begins: this and those that have begun before end with the names that are there now.
+    pub(super) fn begin_listing(&self) {
+        if let Some(entries) = &self.entries {
+            entries.listed_to.store(entries.next_cookie, Ordering::Relaxed);
+        }
+    }
+
+    /// Listings that have begun end with the last name again, whenever it is made.
+    pub(super) fn extend_listings(&self) {
+        if let Some(entries) = &self.entries {
+            entries.listed_to.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The entries after a cookie that belong to a listing, in the order of their creation.
     pub(super) fn after(&self, cookie: u64) -> impl Iterator<Item = (&Name, Entry)> {
         let entries = self.entries.as_ref();
         entries.into_iter().flat_map(move |entries| {
-            let names = entries.by_cookie.range(cookie.saturating_add(1)..);
+            let end = match entries.listed_to.load(Ordering::Relaxed) {
+                0 => u64::MAX,
+                end => end,
+            };
+            let begin = cookie.saturating_add(1).min(end);
+            let names = entries.by_cookie.range(begin..end);
             names.filter_map(|(_, name)| Some((name, *entries.by_name.get(name)?)))
         })
     }

@@ -5,7 +5,8 @@ use super::content::{CHUNK_BYTES, Fetched, Slot, Source};
 use super::feed::ChangeKind;
 use super::io::check_file;
 use super::node::Node;
-use super::types::{Author, Caller, Fallocate, Seek};
+use super::privileges::{Taken, take};
+use super::types::{Caller, Fallocate, Origin, Seek};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::Ino;
 use std::ops::Range;
@@ -13,6 +14,9 @@ use std::sync::Arc;
 
 /// Most bytes that one call copies through memory; a caller that wants more calls again.
 const COPY_BYTES: u64 = 4 << 20;
+
+/// Bytes of a page of the kernel's.
+const PAGE: u64 = 4096;
 
 impl Vfs {
     /// Changes how a range of a file is allocated, as `fallocate(2)`.
@@ -36,7 +40,9 @@ impl Vfs {
         self.admit()?;
         self.pull_for(caller, ino);
         self.load_content(&node)?;
-        let size = loop {
+        self.load_xattrs(&node)?;
+        let taken = self.taken(&node, caller, None);
+        let (size, lost) = loop {
             let fetched = self.fetch_for_hole(&node, what, &range)?;
             let op = self.begin(caller.by);
             let mut meta = node.meta.write();
@@ -63,10 +69,14 @@ impl Vfs {
             }
             meta.row.mtime = op.now;
             meta.row.ctime = op.now;
+            let lost = take(&mut meta, taken);
             op.changed(&node, &mut meta);
             op.note(ChangeKind::Modified, &node);
-            break meta.row.size;
+            break (meta.row.size, lost);
         };
+        if lost {
+            self.tell_of_privileges(&node);
+        }
         self.tell(caller, |kernel| kernel.content(ino, size));
         Ok(())
     }
@@ -114,12 +124,14 @@ impl Vfs {
         if len == 0 {
             return Ok(0);
         }
+        let target_size = target.meta.read().row.size;
+        let len = if caller.origin == Origin::Kernel { in_pages(to.1, len, target_size)? } else { len };
         let end =
             to.1.checked_add(len).filter(|end| *end <= super::MAX_FILE_SIZE).ok_or(FsError::FileTooBig)?;
         if from.0 == to.0 && from.1 < end && to.1 < from.1 + len {
             return Err(FsError::Invalid("the ranges overlap"));
         }
-        let copied = self.copy_some(caller.by, &source, from.1, &target, to.1, len)?;
+        let copied = self.copy_some(caller, &source, from.1, &target, to.1, len)?;
         let size = target.meta.read().row.size;
         self.tell(caller, |kernel| kernel.content(to.0, size));
         Ok(copied)
@@ -127,7 +139,7 @@ impl Vfs {
 
     fn copy_some(
         &self,
-        by: Author,
+        caller: Caller,
         source: &Arc<Node>,
         from: u64,
         target: &Arc<Node>,
@@ -135,22 +147,22 @@ impl Vfs {
         len: u64,
     ) -> FsResult<u64> {
         if from % CHUNK_BYTES != to % CHUNK_BYTES {
-            return self.copy_bytes(by, source, from, target, to, len.min(COPY_BYTES));
+            return self.copy_bytes(caller, source, from, target, to, len.min(COPY_BYTES));
         }
         let head = (from.next_multiple_of(CHUNK_BYTES) - from).min(len);
         if head > 0 {
-            return self.copy_bytes(by, source, from, target, to, head);
+            return self.copy_bytes(caller, source, from, target, to, head);
         }
-        let shared = self.share_chunks(by, source, from, target, to, len)?;
+        let shared = self.share_chunks(caller, source, from, target, to, len)?;
         if shared > 0 {
             return Ok(shared);
         }
-        self.copy_bytes(by, source, from, target, to, len.min(CHUNK_BYTES))
+        self.copy_bytes(caller, source, from, target, to, len.min(CHUNK_BYTES))
     }
 
     fn copy_bytes(
         &self,
-        by: Author,
+        caller: Caller,
         source: &Arc<Node>,
         from: u64,
         target: &Arc<Node>,
@@ -158,7 +170,8 @@ impl Vfs {
         len: u64,
     ) -> FsResult<u64> {
         let bytes = self.read_content(source, from, len as usize)?;
-        self.write_content(by, target, to, &bytes, false)?;
+        let unprivileged = self.taken(target, caller, None) != Taken::Capabilities;
+        self.write_content(caller, target, to, &bytes, unprivileged)?;
         Ok(bytes.len() as u64)
     }
 
@@ -166,14 +179,15 @@ impl Vfs {
     /// cannot be shared because only a part of it is wanted.
     fn share_chunks(
         &self,
-        by: Author,
+        caller: Caller,
         source: &Arc<Node>,
         from: u64,
         target: &Arc<Node>,
         to: u64,
         len: u64,
     ) -> FsResult<u64> {
-        let op = self.begin(by);
+        let taken = self.taken(target, caller, None);
+        let op = self.begin(caller.by);
         let target_size = target.meta.read().row.size;
         let (slots, len) = {
             let meta = source.meta.read();
@@ -207,9 +221,26 @@ impl Vfs {
         meta.row.size = meta.row.size.max(to + len);
         meta.row.mtime = op.now;
         meta.row.ctime = op.now;
-        super::setattr::drop_privileges(&mut meta, false);
+        let lost = take(&mut meta, taken);
         op.changed(target, &mut meta);
         op.note(ChangeKind::Modified, target);
+        drop(meta);
+        drop(op);
+        if lost {
+            self.tell_of_privileges(target);
+        }
         Ok(len)
+    }
+}
+
+/// How much of a copy the kernel may be answered. It drops the pages that it has of the target afterwards, the first and the
+/// last one too, with all that a program has stored in them meanwhile through a mapping. So a part of a page is refused: the
+/// kernel then copies it in its own pages.
+fn in_pages(start: u64, len: u64, size: u64) -> FsResult<u64> {
+    let end = start.saturating_add(len);
+    let beyond = if end < size { end % PAGE } else { 0 };
+    match len.saturating_sub(beyond) {
+        len if len > 0 && start.is_multiple_of(PAGE) => Ok(len),
+        _ => Err(FsError::NotSupported("copies into a part of a page")),
     }
 }

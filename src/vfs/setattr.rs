@@ -3,20 +3,13 @@
 use super::content::Fetched;
 use super::feed::ChangeKind;
 use super::node::{Meta, Node};
-use super::types::{Attr, Caller, SetAttr, SetTime};
+use super::privileges::{Taken, take};
+use super::types::{Attr, Caller, Origin, SetAttr, SetTime};
 use super::{MAX_FILE_SIZE, Vfs, acl};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{Ino, Kind};
 use std::sync::Arc;
-
-/// `S_ISUID`, `S_ISGID` and `S_IXGRP`.
-const SETUID: u32 = 0o4000;
-const SETGID: u32 = 0o2000;
-const GROUP_EXECUTE: u32 = 0o010;
-
-/// The file capabilities of a program.
-const CAPABILITY: &[u8] = b"security.capability";
 
 impl Vfs {
     /// Changes attributes of a node; returns what they are then.
@@ -27,6 +20,12 @@ impl Vfs {
             self.pull_for(caller, ino);
         }
         self.load_xattrs(&node)?;
+        let unprivileged = set.unprivileged.or(Some(caller.uid != 0));
+        let taken = match set {
+            SetAttr { size: Some(_), .. } => self.taken(&node, caller, unprivileged),
+            SetAttr { uid: None, gid: None, .. } => Taken::Capabilities,
+            _ => self.taken_by_chown(&node, caller),
+        };
         let attr = loop {
             let fetched = self.fetch_for_cut(&node, set.size)?;
             let op = self.begin(caller.by);
@@ -34,15 +33,23 @@ impl Vfs {
             if meta.removed {
                 return Err(FsError::Stale);
             }
+            let mut now = op.now;
             if let Some(size) = set.size {
                 self.check_size_room(&meta, size)?;
+                // The kernel moves no times when a size stays, unless it says so, and believes in those that it has.
+                let stays = caller.origin == Origin::Kernel && size == meta.row.size && set.mtime.is_none();
+                if stays {
+                    now = meta.row.ctime;
+                }
                 if !self.resize(&mut meta, size, &fetched) {
                     continue;
                 }
-                meta.row.mtime = op.now;
-                drop_privileges(&mut meta, set.unprivileged.unwrap_or(caller.uid != 0));
+                if !stays {
+                    meta.row.mtime = now;
+                }
+                take(&mut meta, taken);
             }
-            apply(&mut meta, set, op.now);
+            apply(&mut meta, set, taken, now);
             op.changed(&node, &mut meta);
             let kind = if set.size.is_some() { ChangeKind::Modified } else { ChangeKind::Attributes };
             op.note(kind, &node);
@@ -84,8 +91,8 @@ impl Vfs {
     }
 }
 
-/// Sets what is to be set, but the size.
-pub(super) fn apply(meta: &mut Meta, set: &SetAttr, now: Timestamp) {
+/// Sets what is to be set, but the size. `taken`: what a change of owner takes.
+pub(super) fn apply(meta: &mut Meta, set: &SetAttr, taken: Taken, now: Timestamp) {
     let time = |set: SetTime| match set {
         SetTime::Now => now,
         SetTime::At(time) => time,
@@ -94,7 +101,7 @@ pub(super) fn apply(meta: &mut Meta, set: &SetAttr, now: Timestamp) {
         meta.row.uid = set.uid.unwrap_or(meta.row.uid);
         meta.row.gid = set.gid.unwrap_or(meta.row.gid);
         if meta.row.kind != Kind::Dir {
-            drop_privileges(meta, true);
+            take(meta, taken);
         }
     }
     if let Some(mode) = set.mode {
@@ -108,18 +115,4 @@ pub(super) fn apply(meta: &mut Meta, set: &SetAttr, now: Timestamp) {
         meta.row.mtime = time(mtime);
     }
     meta.row.ctime = set.ctime.unwrap_or(now);
-}
-
-/// Takes from a program what a change of its bytes or owner takes: its capabilities, and, unless the caller is
-/// privileged, setuid, and setgid where it does not mean mandatory locking.
-pub(super) fn drop_privileges(meta: &mut Meta, set_ids: bool) {
-    if set_ids {
-        meta.row.mode &= !SETUID;
-        if meta.row.mode & GROUP_EXECUTE != 0 {
-            meta.row.mode &= !SETGID;
-        }
-    }
-    if meta.row.has_xattrs {
-        meta.remove_xattr(CAPABILITY);
-    }
 }

@@ -16,9 +16,10 @@ pub(super) struct Fixture {
     options: Options,
 }
 
-pub(super) const ME: Caller = Caller { uid: 1000, gid: 1000, origin: Origin::Direct, by: Author::Direct };
+pub(super) const ME: Caller =
+    Caller { uid: 1000, gid: 1000, origin: Origin::Direct, by: Author::Direct, process: 0 };
 pub(super) const KERNEL: Caller =
-    Caller { uid: 1000, gid: 1000, origin: Origin::Kernel, by: Author::Program };
+    Caller { uid: 1000, gid: 1000, origin: Origin::Kernel, by: Author::Program, process: 0 };
 
 impl Fixture {
     pub(super) fn new() -> Self {

@@ -14,6 +14,8 @@ pub struct Caller {
     pub origin: Origin,
     /// Whose it is.
     pub by: Author,
+    /// The process or thread that asks, by which its further groups are known; 0 if there is none.
+    pub process: u32,
 }
 
 /// Whose a change is, as far as that is known.
@@ -42,7 +44,7 @@ pub enum Origin {
 
 impl Caller {
     /// The daemon itself, as root.
-    pub const DAEMON: Self = Self { uid: 0, gid: 0, origin: Origin::Direct, by: Author::Direct };
+    pub const DAEMON: Self = Self { uid: 0, gid: 0, origin: Origin::Direct, by: Author::Direct, process: 0 };
 }
 
 /// A node's attributes, as `stat(2)` has them.

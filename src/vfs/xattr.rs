@@ -18,6 +18,7 @@ const LIST_MAX: usize = 64 * 1024;
 impl Vfs {
     /// The value of an attribute.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> FsResult<Vec<u8>> {
+        check_name(name)?;
         let node = self.node(ino)?;
         if !node.meta.read().row.has_xattrs {
             return Err(FsError::NoAttribute);
@@ -47,6 +48,7 @@ impl Vfs {
         let node = self.node(ino)?;
         self.admit()?;
         self.load_xattrs(&node)?;
+        let takes_setgid = acl::is_access(name) && self.is_setgid_taken_by_acl(&node, caller);
         let op = self.begin(caller.by);
         let mut meta = node.meta.write();
         if meta.removed {
@@ -54,7 +56,7 @@ impl Vfs {
         }
         self.check_xattr(&meta, name, value, how)?;
         let before = meta.xattr_footprint();
-        if !acl::set(&mut meta, name, value)? {
+        if !acl::set(&mut meta, name, value, takes_setgid)? {
             meta.set_xattr(name, value);
         }
         self.memory.grew(meta.xattr_footprint().saturating_sub(before));
@@ -92,6 +94,10 @@ impl Vfs {
         let op = self.begin(caller.by);
         let mut meta = node.meta.write();
         if !meta.remove_xattr(name) {
+            // A mode without an ACL is one that says the same.
+            if acl::is_acl(name) {
+                return Ok(());
+            }
             return Err(FsError::NoAttribute);
         }
         meta.row.ctime = op.now;
@@ -108,11 +114,14 @@ fn check_name(name: &[u8]) -> FsResult<()> {
     if name.len() > NAME_MAX {
         return Err(FsError::Range);
     }
-    let known = [&b"user."[..], b"trusted.", b"security."].iter().any(|prefix| name.starts_with(prefix));
-    if known || acl::is_acl(name) {
-        Ok(())
-    } else {
-        Err(FsError::NotSupported("attributes other than user., trusted., security. and POSIX ACLs"))
+    let rest =
+        [&b"user."[..], b"trusted.", b"security."].iter().find_map(|prefix| name.strip_prefix(*prefix));
+    match rest {
+        Some(b"") => Err(FsError::Invalid("the name of an attribute ends with its namespace")),
+        None if !acl::is_acl(name) => {
+            Err(FsError::NotSupported("attributes other than user., trusted., security. and POSIX ACLs"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -75,7 +75,8 @@ impl Workspace {
     pub(super) fn new(vfs: Arc<Vfs>) -> Self {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let cursor = Mutex::new(vfs.revision());
-        let caller = Caller { uid, gid, origin: Origin::Direct, by: Author::Unknown };
+        let process = std::process::id();
+        let caller = Caller { uid, gid, origin: Origin::Direct, by: Author::Unknown, process };
         Self { vfs, caller, cursor, counter: AtomicU64::new(0) }
     }
 
