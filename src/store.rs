@@ -128,10 +128,13 @@ impl Store {
     /// Opens a store, and makes it if there is none. A store inside the mount point is refused, and so is what
     /// is not a store, was written by a newer wsd, or is in use; nothing of those is touched.
     pub fn open(location: &Location, mount_point: &Path) -> StoreResult<Self> {
-        let store = Self::open_at(location, Some(mount_point))?;
-        store.remove_orphans(WORKSPACE)?;
-        sync::begin_life(&mut store.writer.lock().connection, WORKSPACE)?;
-        Ok(store)
+        let open = || {
+            let store = Self::open_at(location, Some(mount_point))?;
+            store.remove_orphans(WORKSPACE)?;
+            sync::begin_life(&mut store.writer.lock().connection, WORKSPACE)?;
+            Ok(store)
+        };
+        open().map_err(|error: StoreError| error.of(location.path()))
     }
 
     /// Opens a store that is there already, for work on it without a mount.
@@ -140,7 +143,7 @@ impl Store {
             let source = std::io::Error::from(std::io::ErrorKind::NotFound);
             return Err(StoreError::Open { path: path.to_path_buf(), source });
         }
-        Self::open_at(&Location::File(path.to_path_buf()), None)
+        Self::open_at(&Location::File(path.to_path_buf()), None).map_err(|error| error.of(Some(path)))
     }
 
     fn open_at(location: &Location, mount_point: Option<&Path>) -> StoreResult<Self> {
@@ -193,7 +196,7 @@ impl Store {
         let connection = idle.map_or_else(|| open::reader(path), Ok)?;
         let result = read(&connection);
         self.readers.lock().push(connection);
-        result
+        result.map_err(|error| error.of(Some(path)))
     }
 
     /// Bytes free on the disk that the store is on; for a store in memory, bytes of free memory.

@@ -119,7 +119,7 @@ impl Store {
     /// Looks for what must not be. `deep`: reads and hashes all content too.
     pub fn check(&self, deep: bool) -> StoreResult<Vec<Flaw>> {
         match self.location.path() {
-            Some(path) => check(&open::checker(path)?, deep),
+            Some(path) => check(&open::checker(path)?, deep).map_err(|error| error.of(Some(path))),
             None => check(&self.writer.lock().connection, deep),
         }
     }

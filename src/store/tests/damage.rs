@@ -1,0 +1,60 @@
+//! Stores with rows that no wsd has written: what is wrong is said, and nothing more is lost.
+
+use super::*;
+use rows::NAME_MAX;
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+impl Store {
+    /// Changes rows as no wsd does.
+    pub(crate) fn damage(&self, sql: &str) {
+        self.writer.lock().connection.execute_batch(sql).unwrap();
+    }
+
+    /// What `wsd check` says of it.
+    fn flaws(&self) -> Vec<String> {
+        self.check(true).unwrap().iter().map(ToString::to_string).collect()
+    }
+}
+
+/// A store with file 10 in the root, which has one chunk.
+fn with_file() -> Store {
+    let store = store();
+    commit(&store, &file(2, 10, 50_000, ExtentChange::Data(bytes(1, 50_000))));
+    store
+}
+
+/// The same in a file, closed and damaged.
+fn closed(dir: &tempfile::TempDir, sql: &str) -> PathBuf {
+    let path = dir.path().join("s.db");
+    let store = Store::open(&Location::File(path.clone()), Path::new("/nowhere")).unwrap();
+    commit(&store, &file(2, 10, 50_000, ExtentChange::Data(bytes(1, 50_000))));
+    store.damage(sql);
+    path
+}
+
+fn open(path: &Path) -> StoreResult<Store> {
+    Store::open(&Location::File(path.to_path_buf()), Path::new("/nowhere"))
+}
+
+/// Refused as what no wsd has written, with words that say where.
+fn refused_as<T: Debug>(result: StoreResult<T>, words: &[&str]) {
+    match result {
+        Err(StoreError::Corrupt(why)) => {
+            assert!(words.iter().all(|word| why.contains(word)), "{why}: {words:?}");
+        }
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_file_that_sqlite_cannot_make_sense_of_is_named_and_what_to_do_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = closed(&dir, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let mut file = std::fs::read(&path).unwrap();
+    file[8192..].fill(0x5a);
+    std::fs::write(&path, file).unwrap();
+    let error = open(&path).unwrap_err().to_string();
+    let name = path.to_str().unwrap();
+    assert!(error.contains(name) && error.contains("damaged") && error.contains("wsd check"), "{error}");
+}
