@@ -3,7 +3,7 @@
 use super::Store;
 use super::error::{StoreError, StoreResult};
 use super::open;
-use super::rows::{CHUNK, FIRST_COOKIE, INLINE_MAX, NAME_MAX, ROOT, TARGET_MAX};
+use super::rows::{CHUNK, FIRST_COOKIE, INLINE_MAX, MAX_FILE_SIZE, NAME_MAX, NUMBER_MAX, ROOT, TARGET_MAX};
 use rusqlite::Connection;
 use std::fmt;
 
@@ -76,7 +76,7 @@ const RULES: &[&str] = &[
     "SELECT printf('node %d: kind %d, mode %o, storage %d', ino, kind, mode, storage) FROM node
         WHERE kind NOT BETWEEN 1 AND 7 OR mode NOT BETWEEN 0 AND 4095 OR storage NOT BETWEEN 0 AND 2",
     "SELECT printf('node %d: kind %d, size %d', ino, kind, size) FROM node
-        WHERE size < 0 OR size > 17592186044416 OR (kind NOT IN (1, 3) AND size <> 0)
+        WHERE size < 0 OR size > {MAX_FILE_SIZE} OR (kind NOT IN (1, 3) AND size <> 0)
         OR (kind = 3 AND size NOT BETWEEN 1 AND {TARGET_MAX})",
     // Content.
     "SELECT printf('node %d: storage %d, %d inline rows, %d extents', ino, storage, inlines, extents) FROM
@@ -135,6 +135,8 @@ fn check(connection: &Connection, deep: bool) -> StoreResult<Vec<Flaw>> {
         ("{ROOT}", ROOT),
         ("{NAME_MAX}", NAME_MAX as u64),
         ("{TARGET_MAX}", TARGET_MAX as u64),
+        ("{MAX_FILE_SIZE}", MAX_FILE_SIZE),
+        ("{NUMBER_MAX}", NUMBER_MAX),
         ("{FIRST_COOKIE}", FIRST_COOKIE),
         ("{INLINE_MAX}", INLINE_MAX as u64),
         ("{CHUNK}", CHUNK as u64),

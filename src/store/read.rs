@@ -4,8 +4,12 @@ use super::Store;
 use super::error::{StoreError, StoreResult};
 use super::fault::Point;
 use super::group::Xattrs;
-use super::rows::{ChunkId, Dirent, Ino, InodeRow, Kind, Name, Revision, Storage, WorkspaceId};
+use super::rows::{
+    CHUNK, ChunkId, Dirent, FIRST_COOKIE, INLINE_MAX, Ino, InodeRow, Kind, MAX_FILE_SIZE, NUMBER_MAX, Name,
+    ROOT, Revision, Storage, TARGET_MAX, WorkspaceId, is_name,
+};
 use crate::clock::Timestamp;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
@@ -267,37 +271,47 @@ pub(super) fn inode(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResu
     let mut statement = reader.prepare_cached(INODE)?;
     let mut rows = statement.query(params![ws, ino as i64])?;
     match rows.next()? {
-        Some(row) if !row.get::<_, bool>(19)? => Ok(Some(inode_row(row)?)),
-        _ => Ok(None),
+        Some(row) => inode_row(row).map_err(|error| error.at(format_args!("node {ino}"))),
+        None => Ok(None),
     }
 }
 
-fn inode_row(row: &Row<'_>) -> StoreResult<InodeRow> {
+/// `None`: the node is gone.
+fn inode_row(row: &Row<'_>) -> StoreResult<Option<InodeRow>> {
+    if row.get(19)? {
+        return Ok(None);
+    }
     let unsigned = |at: usize| row.get::<_, i64>(at).map(|value| value as u64);
     let time = |at: usize| row.get(at).map(Timestamp);
-    let storage = row.get(16)?;
-    Ok(InodeRow {
+    let (kind, storage) = (kind(row.get(1)?)?, row.get(16)?);
+    let size_max = if kind == Kind::Symlink { TARGET_MAX as u64 } else { MAX_FILE_SIZE };
+    Ok(Some(InodeRow {
         ino: unsigned(0)?,
-        kind: kind(row.get(1)?)?,
+        kind,
         revision: unsigned(2)?,
         mode: row.get(3)?,
         uid: row.get(4)?,
         gid: row.get(5)?,
         rdev: row.get(6)?,
         nlink: row.get(7)?,
-        size: unsigned(8)?,
+        size: at_most(size_max, "size", row.get(8)?)?,
         allocated: unsigned(9)?,
         atime: time(10)?,
         mtime: time(11)?,
         ctime: time(12)?,
         btime: time(13)?,
         parent: unsigned(14)?,
-        next_cookie: unsigned(15)?,
+        next_cookie: at_most(i64::MAX as u64, "next cookie", row.get(15)?)?,
         storage: Storage::from_u8(storage)
             .ok_or_else(|| StoreError::Corrupt(format!("storage {storage}")))?,
         has_xattrs: row.get(17)?,
         content_revision: unsigned(18)?,
-    })
+    }))
+}
+
+fn at_most(most: u64, what: &str, value: i64) -> StoreResult<u64> {
+    let fits = u64::try_from(value).ok().filter(|value| *value <= most);
+    fits.ok_or_else(|| StoreError::Corrupt(format!("{what} {value}")))
 }
 
 pub(super) fn kind(value: u8) -> StoreResult<Kind> {

@@ -47,6 +47,20 @@ fn refused_as<T: Debug>(result: StoreResult<T>, words: &[&str]) {
     }
 }
 
+/// A symlink of a terabyte ended the daemon when somebody looked at it.
+#[test]
+fn a_size_that_nothing_has_is_refused() {
+    let store = with_file();
+    for (size, kind) in [("-1", 1), ("17592186044417", 1), ("1099511627776", 3), ("4096", 3)] {
+        store.damage(&format!("UPDATE inode SET size = {size}, kind = {kind} WHERE ino = 10"));
+        refused_as(store.inode(WS, 10), &["node 10", size]);
+    }
+    store.damage("UPDATE inode SET size = 17592186044416, kind = 1 WHERE ino = 10");
+    assert!(store.inode(WS, 10).is_ok());
+    store.damage("UPDATE inode SET next_cookie = -1 WHERE ino = 1");
+    refused_as(store.inode(WS, ROOT), &["node 1", "-1"]);
+}
+
 #[test]
 fn a_file_that_sqlite_cannot_make_sense_of_is_named_and_what_to_do_is_said() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,28 @@
+//! Over a store with rows that no wsd has written: an error, and soon.
+
+use super::*;
+
+impl Fixture {
+    /// As after a restart, with rows that somebody has changed.
+    fn damaged(&mut self, sql: &str) {
+        self.vfs.sync().unwrap();
+        self.vfs.store.damage(sql);
+        self.reopen();
+    }
+}
+
+fn refused<T: std::fmt::Debug>(result: FsResult<T>, word: &str) {
+    assert!(matches!(&result, Err(FsError::Io(why)) if why.contains(word)), "{word}: {result:?}");
+}
+
+fn rename(fs: &Fixture, from: (Ino, &str), to: (Ino, &str)) -> FsResult<()> {
+    fs.vfs.rename(ME, (from.0, from.1.as_bytes()), (to.0, to.1.as_bytes()), RenameMode::Replace)
+}
+
+#[test]
+fn a_symlink_of_a_terabyte_is_an_error() {
+    let mut fs = Fixture::new();
+    let link = fs.vfs.symlink(ME, ROOT, b"link", b"target").unwrap().ino;
+    fs.damaged("UPDATE inode SET size = 1 << 40 WHERE kind = 3");
+    refused(fs.vfs.readlink(link), "1099511627776");
+}
