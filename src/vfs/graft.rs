@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
 use crate::store::group::Xattrs;
-use crate::store::rows::{Ino, InodeRow, Kind, Name, ROOT, Revision};
+use crate::store::rows::{INLINE_MAX, Ino, InodeRow, Kind, Name, ROOT, Revision};
 use crate::store::sync::SyncChange;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -222,7 +222,7 @@ impl Vfs {
             if !slots.iter().any(|(_, slot)| matches!(slot, Slot::Inline)) {
                 return Ok(Stock { slots, size, revision });
             }
-            let bytes = self.read_content(&node, 0, usize::MAX)?;
+            let bytes = self.read_content(&node, 0, INLINE_MAX)?;
             if node.meta.read().row.revision == revision {
                 let slot = Slot::Data(Arc::new(Buf::new(bytes, &self.gauge)));
                 return Ok(Stock { slots: vec![(0, slot)], size, revision });

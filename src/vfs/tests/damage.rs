@@ -26,3 +26,19 @@ fn a_symlink_of_a_terabyte_is_an_error() {
     fs.damaged("UPDATE inode SET size = 1 << 40 WHERE kind = 3");
     refused(fs.vfs.readlink(link), "1099511627776");
 }
+
+/// Its zeros were all put into one chunk, or there was no memory for them.
+#[test]
+fn a_small_file_that_was_made_long_is_copied_as_what_it_has() {
+    let mut fs = Fixture::new();
+    let (source, copy) = (fs.file(ROOT, "source").ino, fs.file(ROOT, "copy").ino);
+    fs.vfs.write(ME, source, 0, b"short", false).unwrap();
+    fs.vfs.setattr(ME, source, &SetAttr { size: Some(8 << 40), ..SetAttr::default() }).unwrap();
+    fs.vfs.sync().unwrap();
+    fs.reopen();
+    fs.vfs.replace_content(ME, copy, source, None).unwrap();
+    fs.check();
+    fs.reopen();
+    assert_eq!(fs.vfs.getattr(copy).unwrap().size, 8 << 40);
+    assert_eq!(fs.vfs.read(copy, 0, 8).unwrap(), b"short\0\0\0");
+}
