@@ -36,7 +36,7 @@ use ahead::Flusher;
 use error::{StoreError, StoreResult};
 use fault::{Faults, Point};
 use parking_lot::Mutex;
-use rows::WorkspaceId;
+use rows::{NUMBER_MAX, WorkspaceId};
 use rusqlite::Connection;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -161,15 +161,18 @@ impl Store {
         let lock = path.map(open::lock).transpose()?;
         let mut connection = open::writer(path)?;
         open::found_workspace(&mut connection)?;
-        let next_chunk =
-            connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM chunk", [], |row| row.get(0))?;
+        let last_chunk: i64 =
+            connection.query_row("SELECT coalesce(max(id), 0) FROM chunk", [], |row| row.get(0))?;
+        if last_chunk.unsigned_abs() > NUMBER_MAX {
+            return Err(StoreError::Corrupt(format!("chunk {last_chunk}: no number is left after it")));
+        }
         let folder = path.map(open::folder).transpose()?;
         Ok(Self {
             writer: Mutex::new(Writer::new(connection, Flusher::new(location.wal()))),
             location,
             readers: Mutex::default(),
             folder: Mutex::new(folder),
-            next_chunk: AtomicI64::new(next_chunk),
+            next_chunk: AtomicI64::new(last_chunk + 1),
             small_commits: AtomicU64::new(0),
             gc: Mutex::default(),
             faults: Faults::default(),

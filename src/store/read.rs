@@ -200,11 +200,24 @@ pub(super) fn names_of(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreR
 
 pub(super) fn inline(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<Vec<u8>>> {
     let sql = "SELECT data, dead FROM content WHERE ws = ?1 AND ino = ?2 ORDER BY since DESC LIMIT 1";
-    let found = reader
-        .prepare_cached(sql)?
-        .query_row(params![ws, ino as i64], |row| Ok((row.get(0)?, row.get::<_, bool>(1)?)))
-        .optional()?;
-    Ok(found.and_then(|(data, dead)| (!dead).then_some(data)))
+    let mut statement = reader.prepare_cached(sql)?;
+    let mut rows = statement.query(params![ws, ino as i64])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    if row.get(1)? {
+        return Ok(None);
+    }
+    match row.get_ref(0)? {
+        ValueRef::Blob(data) if data.len() <= INLINE_MAX => Ok(Some(data.to_vec())),
+        other => Err(StoreError::Corrupt(format!("node {ino}: {} inline", length(other)))),
+    }
+}
+
+/// What is there instead of the right bytes.
+fn length(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Blob(data) => format!("{} bytes", data.len()),
+        other => other.data_type().to_string(),
+    }
 }
 
 pub(super) fn extents(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(u64, ChunkId)>> {
@@ -244,12 +257,17 @@ pub(super) fn chunk<T>(
 ) -> StoreResult<Option<T>> {
     let sql = "SELECT d.data, c.len FROM chunk c JOIN chunk_data d ON d.id = c.data WHERE c.id = ?1";
     let mut statement = reader.prepare_cached(sql)?;
-    let taken = statement.query_row([id], |row| {
-        let data = row.get_ref(0)?.as_blob()?;
-        let len = row.get::<_, i64>(1)? as usize;
-        Ok(take(&data[..len.min(data.len())]))
-    });
-    Ok(taken.optional()?)
+    let mut rows = statement.query([id])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (data, len) = (row.get_ref(0)?, row.get::<_, i64>(1)?);
+    let bytes = match (data, usize::try_from(len)) {
+        (ValueRef::Blob(data), Ok(len)) if data.len() <= CHUNK => data.get(..len),
+        _ => None,
+    };
+    let Some(bytes) = bytes else {
+        return Err(StoreError::Corrupt(format!("chunk {id}: {len} bytes in {}", length(data))));
+    };
+    Ok(Some(take(bytes)))
 }
 
 /// The same for the chunk that an extent has.

@@ -61,6 +61,45 @@ fn a_size_that_nothing_has_is_refused() {
     refused_as(store.inode(WS, ROOT), &["node 1", "-1"]);
 }
 
+/// Bytes beyond a chunk's size ended the thread that wanted to change it.
+#[test]
+fn a_chunk_of_another_length_than_it_says_is_refused() {
+    let store = with_file();
+    let id = count(&store, "SELECT id FROM chunk");
+    for (data, len) in
+        [("zeroblob(200000)", 200_000), ("zeroblob(50000)", -1), ("x'00'", 50_000), ("'text'", 4)]
+    {
+        store.damage(&format!("UPDATE chunk_data SET data = {data}; UPDATE chunk SET len = {len}"));
+        refused_as(chunk(&store, id), &[&format!("chunk {id}")]);
+    }
+    store.damage("INSERT INTO content (ws, ino, since, data) VALUES (1, 10, 0, zeroblob(70000))");
+    refused_as(store.inline(WS, 10), &["node 10", "70000"]);
+}
+
+/// The group could not be written, and neither could any other after it.
+#[test]
+fn a_damaged_chunk_does_not_keep_others_from_being_written() {
+    for damage in [
+        "UPDATE chunk_data SET data = zeroblob(200000); UPDATE chunk SET len = 200000, room = 200000",
+        "UPDATE chunk_data SET data = x'00'",
+    ] {
+        let store = store();
+        commit(&store, &file(2, 10, CHUNK, ExtentChange::Data(bytes(1, CHUNK))));
+        store.damage(damage);
+        let (buf, blocks) = patch(0, 9, 7);
+        let group = file(3, 10, CHUNK, ExtentChange::Patch(buf, blocks));
+        let id = store.commit(WS, &group, true).unwrap().chunks[0].2;
+        is_patched(&chunk(&store, id).unwrap().unwrap(), &[], 0, 9, 7);
+    }
+}
+
+#[test]
+fn a_chunk_number_after_which_there_is_none_is_refused_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = closed(&dir, "UPDATE chunk SET id = 9223372036854775807");
+    refused_as(open(&path), &["chunk 9223372036854775807"]);
+}
+
 #[test]
 fn a_file_that_sqlite_cannot_make_sense_of_is_named_and_what_to_do_is_said() {
     let dir = tempfile::tempdir().unwrap();
