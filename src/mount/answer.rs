@@ -53,20 +53,30 @@ pub(super) enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Errno(pub(super) i32);
 
-/// Where an answer goes.
+/// Where an answer goes. One that is given up without an answer answers that: the program would wait for ever.
 #[derive(Debug)]
 pub(super) struct Reply {
     device: Arc<OwnedFd>,
     unique: u64,
+    is_open: bool,
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.write(-libc::EIO, &[]);
+        }
+    }
 }
 
 impl Reply {
     pub(super) fn new(device: &Arc<OwnedFd>, unique: u64) -> Self {
-        Self { device: Arc::clone(device), unique }
+        Self { device: Arc::clone(device), unique, is_open: true }
     }
 
     /// Answers, if an answer is expected.
-    pub(super) fn send(self, result: Result<Answer, Errno>) {
+    pub(super) fn send(mut self, result: Result<Answer, Errno>) {
+        self.is_open = false;
         match result {
             Ok(Answer::None) => {}
             Ok(Answer::Bytes(bytes)) => self.write(0, &bytes),
@@ -79,7 +89,7 @@ impl Reply {
         }
     }
 
-    fn write(self, error: i32, body: &[u8]) {
+    fn write(&self, error: i32, body: &[u8]) {
         let mut header = Body(Vec::with_capacity(16));
         header.u32(16 + body.len() as u32);
         header.u32(error as u32);

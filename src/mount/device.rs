@@ -3,10 +3,12 @@
 use super::adapter::Adapter;
 use super::answer::Reply;
 use super::request::{self, Request};
+use crate::store::rows::Ino;
 use fuser::{Filesystem, InitFlags, KernelConfig};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -86,7 +88,10 @@ fn answer(device: &Arc<OwnedFd>, adapter: &Adapter) {
     loop {
         match rustix::io::read(&**device, &mut *room) {
             Ok(length) => match Request::parse(&room[..length]) {
-                Some(request) => adapter.serve(&request, Reply::new(device, request.unique)),
+                Some(request) => {
+                    let reply = Reply::new(device, request.unique);
+                    contained(request.node, || adapter.serve(&request, reply));
+                }
                 None => tracing::error!(length, "what the kernel sent is no request"),
             },
             // A request that was taken back, and the like.
@@ -98,5 +103,34 @@ fn answer(device: &Arc<OwnedFd>, adapter: &Adapter) {
                 return;
             }
         }
+    }
+}
+
+/// Serves a request. A flaw in that is an error to the one program that asked, and the thread goes on.
+fn contained(node: Ino, serve: impl FnOnce()) {
+    // Locks are let go of as the stack is unwound; what they keep may have changed by half.
+    if std::panic::catch_unwind(AssertUnwindSafe(serve)).is_err() {
+        tracing::error!(node, "a flaw in wsd: a request of the kernel could not be served");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn a_flaw_is_an_error_of_one_request() {
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let device = Arc::new(theirs.into());
+        let reply = Reply::new(&device, 7);
+        contained(1, || {
+            let _reply = reply;
+            panic!("a flaw");
+        });
+        let mut answer = [0; 16];
+        ours.read_exact(&mut answer).unwrap();
+        let part = |at: usize| answer[at..at + 4].try_into().unwrap();
+        assert_eq!((i32::from_ne_bytes(part(4)), u32::from_ne_bytes(part(8))), (-libc::EIO, 7));
     }
 }

@@ -117,3 +117,15 @@ fn an_answer_goes_out_in_one_piece() {
     let refused = &sent[21..];
     assert_eq!((refused.len(), u32_at(refused, 0), u32_at(refused, 4) as i32), (16, 16, -libc::ENOENT));
 }
+
+/// The program that had asked waited for ever.
+#[test]
+fn who_is_not_answered_is_told_of_an_error() {
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let device = Arc::new(theirs.into());
+    drop(Reply::new(&device, 12));
+    drop(device);
+    let mut sent = Vec::new();
+    ours.read_to_end(&mut sent).unwrap();
+    assert_eq!((sent.len(), u32_at(&sent, 4) as i32, u64_at(&sent, 8)), (16, -libc::EIO, 12));
+}
