@@ -80,10 +80,20 @@ impl Store {
     /// The last revision in the store, and the next new node's number.
     pub fn position(&self, ws: WorkspaceId) -> StoreResult<(Revision, Ino)> {
         self.with_reader(|reader| {
-            let sql = "SELECT revision, next_ino FROM workspace WHERE id = ?1";
-            Ok(reader.query_row(sql, [ws], |row| {
-                Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
-            })?)
+            let sql =
+                "SELECT revision, max(next_ino, (SELECT coalesce(max(ino), 0) FROM inode WHERE ws = ?1) + 1)
+                       FROM workspace WHERE id = ?1";
+            let found = reader.query_row(sql, [ws], |row| Ok((row.get(0)?, row.get(1)?)));
+            let found = found
+                .optional()
+                .map_err(|error| StoreError::from(error).at(format_args!("workspace {ws}")))?;
+            let Some((revision, next_ino)) = found else {
+                return Err(StoreError::Corrupt(format!("workspace {ws} has no row")));
+            };
+            let number = |what: &str, value: i64| {
+                at_most(NUMBER_MAX, what, value).map_err(|error| error.at(format_args!("workspace {ws}")))
+            };
+            Ok((number("revision", revision)?, number("next node", next_ino)?))
         })
     }
 

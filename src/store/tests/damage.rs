@@ -101,6 +101,14 @@ fn a_chunk_number_after_which_there_is_none_is_refused_at_the_start() {
 }
 
 #[test]
+fn a_new_node_gets_no_number_that_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&closed(&dir, "UPDATE workspace SET next_ino = 1")).unwrap();
+    assert_eq!(store.position(WS).unwrap(), (2, 11));
+    assert_eq!(count(&store, "SELECT first_ino FROM life ORDER BY id DESC LIMIT 1"), 11);
+}
+
+#[test]
 fn a_file_that_sqlite_cannot_make_sense_of_is_named_and_what_to_do_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let path = closed(&dir, "PRAGMA wal_checkpoint(TRUNCATE)");
