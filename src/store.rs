@@ -130,6 +130,7 @@ impl Store {
     pub fn open(location: &Location, mount_point: &Path) -> StoreResult<Self> {
         let open = || {
             let store = Self::open_at(location, Some(mount_point))?;
+            store.check_root(WORKSPACE)?;
             store.remove_orphans(WORKSPACE)?;
             sync::begin_life(&mut store.writer.lock().connection, WORKSPACE)?;
             Ok(store)

@@ -197,6 +197,9 @@ pub(super) fn checker(path: &Path) -> StoreResult<Connection> {
 pub(super) fn found_workspace(connection: &mut Connection) -> StoreResult<()> {
     let transaction = connection.transaction()?;
     if transaction.query_row("SELECT count(*) FROM workspace", [], |row| row.get::<_, i64>(0))? == 0 {
+        if transaction.prepare("SELECT 1 FROM inode")?.exists([])? {
+            return Err(StoreError::Corrupt("there are nodes, but no workspace".into()));
+        }
         let now = Timestamp::now().0;
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         transaction.execute(

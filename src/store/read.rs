@@ -106,15 +106,30 @@ impl Store {
         })
     }
 
-    /// Nodes without a name.
+    /// Nodes without a name, and with none in them, by what they say and by what there is: neither is believed alone.
     pub(super) fn orphans(&self, ws: WorkspaceId) -> StoreResult<Vec<Ino>> {
         self.with_reader(|reader| {
-            let sql = "SELECT ino FROM inode o WHERE ws = ?1 AND nlink = 0 AND dead = 0
-                       AND since = (SELECT max(since) FROM inode WHERE ws = o.ws AND ino = o.ino)";
+            let sql = "SELECT ino FROM inode o WHERE ws = ?1 AND nlink = 0 AND dead = 0 AND ino <> ?2
+                       AND since = (SELECT max(since) FROM inode WHERE ws = o.ws AND ino = o.ino)
+                       AND NOT EXISTS (SELECT 1 FROM dirent d WHERE ws = o.ws AND ino = o.ino AND dead = 0
+                           AND since = (SELECT max(since) FROM dirent WHERE ws = d.ws AND parent = d.parent AND name = d.name))
+                       AND NOT EXISTS (SELECT 1 FROM dirent d WHERE ws = o.ws AND parent = o.ino AND dead = 0
+                           AND since = (SELECT max(since) FROM dirent WHERE ws = d.ws AND parent = d.parent AND name = d.name))";
             let mut statement = reader.prepare(sql)?;
-            let rows = statement.query_map([ws], |row| row.get::<_, i64>(0).map(|ino| ino as u64))?;
+            let rows =
+                statement.query_map(params![ws, ROOT as i64], |row| row.get::<_, i64>(0).map(|ino| ino as u64))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
+    }
+
+    /// Fails when there is no tree to serve.
+    pub(super) fn check_root(&self, ws: WorkspaceId) -> StoreResult<()> {
+        let what = match self.inode(ws, ROOT)? {
+            Some(row) if row.kind == Kind::Dir && row.nlink > 0 => return Ok(()),
+            Some(row) => format!("kind {}, {} links", row.kind as u8, row.nlink),
+            None => "missing".to_owned(),
+        };
+        Err(StoreError::Corrupt(format!("the root directory, node {ROOT}: {what}")))
     }
 
     /// A node's row.

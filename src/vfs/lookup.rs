@@ -6,6 +6,7 @@ use super::types::{Attr, Caller, Origin};
 use super::{Vfs, names};
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
+use crate::store::error::StoreError;
 use crate::store::group::Xattrs;
 use crate::store::rows::{ChunkId, Ino, Kind, ROOT};
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -21,6 +22,10 @@ impl Vfs {
             }
             let evictions = self.nodes.evictions(ino);
             let Some(row) = self.store.inode(self.workspace, ino)? else { return Err(FsError::Stale) };
+            if row.nlink == 0 {
+                // Who has no name stays in memory for as long as it lives, and does not outlive the daemon.
+                return Err(StoreError::Corrupt(format!("node {ino}: 0 links")).into());
+            }
             self.memory.grew(size_of::<Node>() + 64);
             if let Some(node) = self.nodes.insert_stored(Node::stored(row), evictions) {
                 return Ok(node);

@@ -100,6 +100,40 @@ fn a_chunk_number_after_which_there_is_none_is_refused_at_the_start() {
     refused_as(open(&path), &["chunk 9223372036854775807"]);
 }
 
+/// The start took the root away, with all that was below it.
+#[test]
+fn what_has_names_is_not_removed_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = closed(&dir, "UPDATE inode SET nlink = 0");
+    refused_as(open(&path), &["root", "0 links"]);
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    let nodes = |raw: &Connection| raw.query_row("SELECT count(*) FROM inode", [], |row| row.get(0));
+    assert_eq!(nodes(&raw), Ok(2));
+    raw.execute("UPDATE inode SET nlink = 2 WHERE ino = 1", []).unwrap();
+    let store = open(&path).unwrap();
+    assert!(store.inode(WS, 10).unwrap().is_some(), "the root has its name");
+    store.damage("DELETE FROM dirent");
+    drop(store);
+    assert_eq!(open(&path).unwrap().inode(WS, 10).unwrap(), None, "nobody has its name now");
+}
+
+#[test]
+fn a_store_without_a_root_or_a_workspace_is_refused_at_the_start() {
+    for (damage, word) in [
+        ("DELETE FROM inode WHERE ino = 1", "root"),
+        ("UPDATE inode SET kind = 1 WHERE ino = 1", "root"),
+        ("DELETE FROM workspace", "workspace"),
+        ("UPDATE workspace SET id = 2", "workspace 1"),
+        ("UPDATE workspace SET revision = 9223372036854775807", "9223372036854775807"),
+        ("UPDATE workspace SET revision = -1", "-1"),
+        ("UPDATE workspace SET next_ino = 9223372036854775807", "9223372036854775807"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = closed(&dir, damage);
+        refused_as(open(&path), &[word]);
+    }
+}
+
 #[test]
 fn a_new_node_gets_no_number_that_is_taken() {
     let dir = tempfile::tempdir().unwrap();

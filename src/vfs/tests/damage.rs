@@ -42,3 +42,21 @@ fn a_small_file_that_was_made_long_is_copied_as_what_it_has() {
     assert_eq!(fs.vfs.getattr(copy).unwrap().size, 8 << 40);
     assert_eq!(fs.vfs.read(copy, 0, 8).unwrap(), b"short\0\0\0");
 }
+
+/// It was removed when the kernel had no use for it any more.
+#[test]
+fn what_has_a_name_but_no_links_is_an_error_and_stays() {
+    let mut fs = Fixture::new();
+    let dir = fs.dir(ROOT, "d").ino;
+    let file = fs.file(dir, "f").ino;
+    fs.damaged("UPDATE inode SET nlink = 0 WHERE ino > 1");
+    for ino in [dir, file] {
+        refused(fs.vfs.getattr(ino), "0 links");
+    }
+    refused(fs.vfs.lookup(KERNEL, ROOT, b"d"), "0 links");
+    let _ = fs.vfs.readdir_plus(KERNEL, ROOT, 0, &mut |_, _| true);
+    fs.vfs.forget(dir, 1);
+    fs.damaged("UPDATE inode SET nlink = 1 + (kind = 2) WHERE ino > 1");
+    assert_eq!(fs.names(dir), [".", "..", "f"]);
+    fs.check();
+}
