@@ -323,7 +323,9 @@ impl Vfs {
             remember(node, dir, name);
             op.change(dir, |meta| {
                 meta.row.ctime = op.now;
-                meta.row.nlink -= u32::from(node.kind == Kind::Dir);
+                if node.kind == Kind::Dir {
+                    meta.lost_dir();
+                }
             });
             if scion.becomes.is_none() {
                 op.note_at(ChangeKind::Removed, node, dir, name);
@@ -352,7 +354,9 @@ impl Vfs {
             names_in(dir)?.write().set(Arc::clone(name), node.ino, node.kind);
             op.change(dir, |meta| {
                 meta.row.ctime = op.now;
-                meta.row.nlink += u32::from(node.kind == Kind::Dir);
+                if node.kind == Kind::Dir {
+                    meta.gained_dir();
+                }
             });
             match left.next() {
                 Some((from, old)) => op.note_move(node, (ground.node(*from)?, old), (dir, name)),

@@ -119,6 +119,16 @@ impl Meta {
         self.row.nlink == 0 && !self.removed
     }
 
+    /// A directory more is in this one.
+    pub(super) fn gained_dir(&mut self) {
+        self.row.nlink = self.row.nlink.saturating_add(1);
+    }
+
+    /// A directory less is in this one. What has a name itself has two links, whatever it had before.
+    pub(super) fn lost_dir(&mut self) {
+        self.row.nlink = self.row.nlink.saturating_sub(1).max(2);
+    }
+
     /// Makes the row's account of the content true; returns the bytes allocated before and after.
     pub(super) fn settle_content(&mut self) -> (u64, u64) {
         let before = self.row.allocated;

@@ -60,3 +60,21 @@ fn what_has_a_name_but_no_links_is_an_error_and_stays() {
     assert_eq!(fs.names(dir), [".", "..", "f"]);
     fs.check();
 }
+
+/// The count went below nothing, or the directory was taken for one that is gone.
+#[test]
+fn a_directory_with_too_few_links_outlives_its_children() {
+    let mut fs = Fixture::new();
+    let dir = fs.dir(ROOT, "d").ino;
+    for name in ["a", "b", "c", "e"] {
+        fs.dir(dir, name);
+    }
+    fs.damaged(&format!("UPDATE inode SET nlink = 2 WHERE ino = {dir}"));
+    fs.vfs.rmdir(ME, dir, b"a").unwrap();
+    rename(&fs, (dir, "b"), (ROOT, "b")).unwrap();
+    rename(&fs, (ROOT, "b"), (dir, "c")).unwrap();
+    fs.vfs.rmdir(ME, dir, b"c").unwrap();
+    fs.vfs.rmdir(ME, dir, b"e").unwrap();
+    assert_eq!(fs.vfs.getattr(dir).unwrap().nlink, 2);
+    fs.check();
+}
