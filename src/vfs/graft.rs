@@ -11,7 +11,7 @@ use super::Vfs;
 use super::content::Slot;
 use super::feed::ChangeKind;
 use super::journal::Op;
-use super::lookup::names_in;
+use super::lookup::{Climb, names_in};
 use super::node::{Node, blank};
 use super::remove::remember;
 use super::types::{Author, Caller, Origin};
@@ -289,12 +289,12 @@ impl Vfs {
                 continue;
             }
             let mut at = *parent;
-            let mut steps = 0;
+            let mut climb = Climb::new(at);
             while at != ROOT {
-                if at == *ino || steps > moved.len() + 100_000 {
+                if at == *ino {
                     return Ok(Some(*ino));
                 }
-                steps += 1;
+                climb.step()?;
                 at = match moved.get(&at) {
                     Some(parent) => *parent,
                     None => self.node(at)?.meta.read().row.parent,

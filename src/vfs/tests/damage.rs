@@ -43,6 +43,25 @@ fn a_small_file_that_was_made_long_is_copied_as_what_it_has() {
     assert_eq!(fs.vfs.read(copy, 0, 8).unwrap(), b"short\0\0\0");
 }
 
+/// A move between directories went up for ever, and no other could be made meanwhile.
+#[test]
+fn directories_in_a_circle_are_an_error() {
+    let mut fs = Fixture::new();
+    let (a, other) = (fs.dir(ROOT, "a").ino, fs.dir(ROOT, "other").ino);
+    let b = fs.dir(a, "b").ino;
+    fs.file(b, "f");
+    fs.damaged(&format!("UPDATE inode SET parent = {b} WHERE ino = {a}"));
+    refused(rename(&fs, (b, "f"), (other, "f")), "circle");
+    refused(rename(&fs, (other, "f"), (b, "f")), "circle");
+    fs.damaged(&format!("UPDATE dirent SET parent = {b} WHERE ino = {a}"));
+    refused(fs.vfs.path_of(b), "circle");
+    // Nobody can be told where this was, but it is done.
+    let mode = SetAttr { mode: Some(0o700), ..SetAttr::default() };
+    assert_eq!(fs.vfs.setattr(ME, b, &mode).unwrap().mode, 0o700);
+    fs.damaged(&format!("UPDATE inode SET parent = {other} WHERE ino = {other}"));
+    refused(rename(&fs, (other, "f"), (ROOT, "f")), "circle");
+}
+
 /// It was removed when the kernel had no use for it any more.
 #[test]
 fn what_has_a_name_but_no_links_is_an_error_and_stays() {
