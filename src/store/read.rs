@@ -200,27 +200,48 @@ pub(super) fn dirents(reader: &Connection, ws: WorkspaceId, parent: Ino) -> Stor
     let mut rows = statement.query(params![ws, parent as i64])?;
     let mut dirents = Vec::new();
     while let Some(row) = rows.next()? {
-        if row.get(4)? {
-            continue;
-        }
-        dirents.push(Dirent {
-            name: Name::from(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?),
-            ino: row.get::<_, i64>(1)? as u64,
-            kind: kind(row.get(2)?)?,
-            cookie: row.get::<_, i64>(3)? as u64,
-        });
+        dirents.extend(dirent(row).map_err(|error| error.at(format_args!("directory {parent}")))?);
     }
     Ok(dirents)
+}
+
+/// `None`: the name is gone.
+fn dirent(row: &Row<'_>) -> StoreResult<Option<Dirent>> {
+    if row.get(4)? {
+        return Ok(None);
+    }
+    let name = name(row.get_ref(0)?)?;
+    let cookie = row.get::<_, i64>(3)?;
+    if cookie < FIRST_COOKIE as i64 || cookie == i64::MAX {
+        let name = String::from_utf8_lossy(&name);
+        return Err(StoreError::Corrupt(format!("name {name:?} has cookie {cookie}")));
+    }
+    let ino = row.get::<_, i64>(1)? as u64;
+    Ok(Some(Dirent { name, ino, kind: kind(row.get(2)?)?, cookie: cookie as u64 }))
+}
+
+fn name(value: ValueRef<'_>) -> StoreResult<Name> {
+    match value {
+        ValueRef::Blob(name) if is_name(name) => Ok(Name::from(name)),
+        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => {
+            let (bytes, what) = (String::from_utf8_lossy(bytes), value.data_type());
+            Err(StoreError::Corrupt(format!("{bytes:?} ({what}) cannot be a name")))
+        }
+        other => Err(StoreError::Corrupt(format!("{other:?} cannot be a name"))),
+    }
 }
 
 pub(super) fn names_of(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(Ino, Name)>> {
     let sql = "SELECT d.parent, d.name FROM dirent d INDEXED BY dirent_by_ino WHERE d.ws = ?1 AND d.ino = ?2 AND d.dead = 0
                AND d.since = (SELECT max(since) FROM dirent WHERE ws = d.ws AND parent = d.parent AND name = d.name)";
     let mut statement = reader.prepare_cached(sql)?;
-    let rows = statement.query_map(params![ws, ino as i64], |row| {
-        Ok((row.get::<_, i64>(0)? as u64, Name::from(row.get::<_, Vec<u8>>(1)?)))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut rows = statement.query(params![ws, ino as i64])?;
+    let mut names = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name = name(row.get_ref(1)?).map_err(|error| error.at(format_args!("node {ino}")))?;
+        names.push((row.get::<_, i64>(0)? as u64, name));
+    }
+    Ok(names)
 }
 
 pub(super) fn inline(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<Vec<u8>>> {

@@ -10,6 +10,7 @@ use crate::store::group::Xattrs;
 use crate::store::rows::{Dirent, FIRST_COOKIE, Ino, InodeRow, Kind, Name, Storage};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -159,9 +160,10 @@ impl Dir {
         let mut entries = Entries {
             by_name: HashMap::with_capacity(dirents.len()),
             by_cookie: BTreeMap::new(),
-            next_cookie,
+            next_cookie: next_cookie.max(FIRST_COOKIE),
         };
         for Dirent { name, ino, kind, cookie } in dirents {
+            entries.next_cookie = entries.next_cookie.max(cookie + 1);
             entries.by_cookie.insert(cookie, Arc::clone(&name));
             entries.by_name.insert(name, Entry { ino, kind, cookie });
         }
@@ -185,7 +187,7 @@ impl Dir {
     pub(super) fn after(&self, cookie: u64) -> impl Iterator<Item = (&Name, Entry)> {
         let entries = self.entries.as_ref();
         entries.into_iter().flat_map(move |entries| {
-            let names = entries.by_cookie.range(cookie.saturating_add(1)..);
+            let names = entries.by_cookie.range((Bound::Excluded(cookie), Bound::Unbounded));
             names.filter_map(|(_, name)| Some((name, *entries.by_name.get(name)?)))
         })
     }

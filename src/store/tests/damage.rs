@@ -100,6 +100,23 @@ fn a_chunk_number_after_which_there_is_none_is_refused_at_the_start() {
     refused_as(open(&path), &["chunk 9223372036854775807"]);
 }
 
+/// A listing went on for ever at a place of -1.
+#[test]
+fn a_name_or_a_place_that_no_entry_has_is_refused() {
+    let store = with_file();
+    for cookie in ["-1", "0", "2", "9223372036854775807"] {
+        store.damage(&format!("UPDATE dirent SET cookie = {cookie}"));
+        refused_as(store.dirents(WS, ROOT), &["directory 1", "\"10\"", cookie]);
+    }
+    store.damage("UPDATE dirent SET cookie = 20");
+    assert!(store.dirents(WS, ROOT).is_ok());
+    let long = format!("zeroblob({})", NAME_MAX + 1);
+    for name in ["'text'", "x''", "x'2e2e'", "x'612f62'", "x'6100'", &long] {
+        store.damage(&format!("UPDATE dirent SET name = {name}"));
+        refused_as(store.dirents(WS, ROOT), &["directory 1"]);
+    }
+}
+
 /// The start took the root away, with all that was below it.
 #[test]
 fn what_has_names_is_not_removed_at_the_start() {

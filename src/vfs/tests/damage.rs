@@ -62,6 +62,27 @@ fn directories_in_a_circle_are_an_error() {
     refused(rename(&fs, (other, "f"), (ROOT, "f")), "circle");
 }
 
+#[test]
+fn a_directory_with_a_place_that_no_entry_has_is_an_error() {
+    let mut fs = Fixture::new();
+    let file = fs.file(ROOT, "f").ino;
+    fs.damaged("UPDATE dirent SET cookie = -1");
+    refused(fs.vfs.readdir(ROOT, 0, &mut |_| true), "cookie -1");
+    refused(fs.vfs.lookup(ME, ROOT, b"f"), "cookie -1");
+    assert!(fs.vfs.getattr(file).is_ok());
+}
+
+/// What was made was not to be seen in listings, or took the place of something else.
+#[test]
+fn a_new_name_comes_after_those_that_are_there() {
+    let mut fs = Fixture::new();
+    let one = fs.file(ROOT, "one").ino;
+    fs.damaged("UPDATE inode SET next_cookie = 0; UPDATE workspace SET next_ino = 1");
+    assert!(fs.file(ROOT, "two").ino > one);
+    assert_eq!(fs.names(ROOT), [".", "..", "one", "two"]);
+    fs.check();
+}
+
 /// It was removed when the kernel had no use for it any more.
 #[test]
 fn what_has_a_name_but_no_links_is_an_error_and_stays() {
