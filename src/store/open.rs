@@ -166,6 +166,13 @@ pub(super) fn writer(path: Option<&Path>) -> StoreResult<Connection> {
     Ok(connection)
 }
 
+/// The tables of a store that nobody has used.
+pub(super) fn fresh() -> StoreResult<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    MIGRATIONS.to_latest(&mut connection)?;
+    Ok(connection)
+}
+
 /// A connection that reads.
 pub(super) fn reader(path: &Path) -> StoreResult<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

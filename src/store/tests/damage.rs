@@ -160,6 +160,33 @@ fn a_new_node_gets_no_number_that_is_taken() {
 }
 
 #[test]
+fn a_check_names_each_row_that_is_wrong() {
+    for (damage, words) in [
+        ("UPDATE dirent SET name = 'text'", &["dirent", "name is text"][..]),
+        ("UPDATE chunk SET hash = CAST(hash AS TEXT)", &["chunk", "id=1", "hash is text"]),
+        ("UPDATE chunk_data SET data = 'text'", &["chunk_data", "id=1", "data is text"]),
+        ("UPDATE inode SET mode = 'abc' WHERE ino = 10", &["inode", "ino=10", "mode is text"]),
+        ("UPDATE workspace SET revision = 9223372036854775807", &["workspace 1", "9223372036854775807"]),
+        ("UPDATE workspace SET next_ino = 9223372036854775807", &["workspace 1", "9223372036854775807"]),
+        ("UPDATE workspace SET next_ino = 10", &["node 10", "not below the next one, 10"]),
+        ("UPDATE workspace SET pinned = 50", &["workspace 1", "50"]),
+        ("DELETE FROM sync", &["workspace 1", "sync"]),
+        ("DELETE FROM life", &["workspace 1", "life"]),
+        ("UPDATE life SET author = x'00'", &["life 1", "author"]),
+        ("DROP INDEX dirent_by_ino", &["index dirent_by_ino", "missing"]),
+        ("DROP INDEX chunk_unused", &["index chunk_unused", "missing"]),
+        ("DROP TABLE chunk", &["table chunk", "missing"]),
+        ("CREATE TRIGGER t AFTER INSERT ON inode BEGIN SELECT 1; END", &["trigger t"]),
+    ] {
+        let store = with_file();
+        store.damage(damage);
+        let flaws = store.flaws();
+        let found = flaws.iter().any(|flaw| words.iter().all(|word| flaw.contains(word)));
+        assert!(found, "{damage}: {flaws:#?}");
+    }
+}
+
+#[test]
 fn a_file_that_sqlite_cannot_make_sense_of_is_named_and_what_to_do_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let path = closed(&dir, "PRAGMA wal_checkpoint(TRUNCATE)");
