@@ -179,3 +179,22 @@ fn a_full_disk_below_the_store_is_enospc_in_the_mount_until_there_is_room() {
     assert!(checked.status.success(), "{}", crate::support::text(&checked.stdout));
     assert!(Command::new("umount").arg(&disk).status().unwrap().success());
 }
+
+/// One node of which the row makes no sense does not hide the others.
+#[test]
+fn a_listing_has_the_names_of_what_cannot_be_read_too() {
+    if !(has_fuse() && has("sqlite3")) {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    sh(&daemon.path(""), "echo one > one; ln -s one link; echo two > two");
+    daemon.stop();
+    let damage = "UPDATE inode SET size = 1 << 40 WHERE kind = 3";
+    assert!(Command::new("sqlite3").arg(&place.store).arg(damage).status().unwrap().success());
+    let daemon = place.serve();
+    assert_eq!(sh(&daemon.path(""), "ls; cat one two"), "link\none\ntwo\none\ntwo\n");
+    let refused = fs::read_link(daemon.path("link")).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EIO));
+    daemon.stop();
+}

@@ -94,10 +94,18 @@ fn a_listing_has_what_fits() {
         (u32_at(&bytes, 48), u32_at(&bytes, 52), &bytes[56..63]),
         (7, libc::S_IFREG >> 12, &b"seconds"[..])
     );
-    let mut listing = Listing::new(160);
+    let mut listing = Listing::plus(160);
     assert!(listing.add(42, 10, Kind::File, b"name", Some(&attr())));
     assert!(!listing.add(43, 11, Kind::File, b"", Some(&attr())));
     assert_eq!(listing.into_bytes().len(), 160);
+    let mut listing = Listing::plus(160);
+    assert!(listing.add(42, 10, Kind::File, b"name", None));
+    let bytes = listing.into_bytes();
+    assert_eq!(
+        (bytes.len(), u64_at(&bytes, 0), u64_at(&bytes, 40 + ATTR)),
+        (160, 0, 42),
+        "asked for by name"
+    );
 }
 
 #[test]
