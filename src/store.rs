@@ -39,7 +39,7 @@ use durable::{Doubt, WalFile};
 use error::{StoreError, StoreResult};
 use fault::{Faults, Point};
 use parking_lot::Mutex;
-use rows::WorkspaceId;
+use rows::{NUMBER_MAX, WorkspaceId};
 use rusqlite::Connection;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -146,10 +146,14 @@ impl Store {
     /// Opens a store, and makes it if there is none. A store inside the mount point is refused, and so is what
     /// is not a store, was written by a newer wsd, or is in use; nothing of those is touched.
     pub fn open(location: &Location, mount_point: &Path) -> StoreResult<Self> {
-        let store = Self::open_at(location, Some(mount_point))?;
-        store.remove_orphans(WORKSPACE)?;
-        sync::begin_life(&mut store.writer.lock().connection, WORKSPACE)?;
-        Ok(store)
+        let open = || {
+            let store = Self::open_at(location, Some(mount_point))?;
+            store.check_root(WORKSPACE)?;
+            store.remove_orphans(WORKSPACE)?;
+            sync::begin_life(&mut store.writer.lock().connection, WORKSPACE)?;
+            Ok(store)
+        };
+        open().map_err(|error: StoreError| error.of(location.path()))
     }
 
     /// Opens a store that is there already, for work on it without a mount.
@@ -158,7 +162,7 @@ impl Store {
             let source = std::io::Error::from(std::io::ErrorKind::NotFound);
             return Err(StoreError::Open { path: path.to_path_buf(), source });
         }
-        Self::open_at(&Location::File(path.to_path_buf()), None)
+        Self::open_at(&Location::File(path.to_path_buf()), None).map_err(|error| error.of(Some(path)))
     }
 
     fn open_at(location: &Location, mount_point: Option<&Path>) -> StoreResult<Self> {
@@ -175,8 +179,11 @@ impl Store {
         let lock = path.map(open::lock).transpose()?;
         let mut connection = open::writer(path)?;
         open::found_workspace(&mut connection)?;
-        let next_chunk =
-            connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM chunk", [], |row| row.get(0))?;
+        let last_chunk: i64 =
+            connection.query_row("SELECT coalesce(max(id), 0) FROM chunk", [], |row| row.get(0))?;
+        if last_chunk.unsigned_abs() > NUMBER_MAX {
+            return Err(StoreError::Corrupt(format!("chunk {last_chunk}: no number is left after it")));
+        }
         let folder = path.map(open::folder).transpose()?;
         let doubt = Doubt::default();
         let flusher = Flusher::new(location.wal(), doubt.clone());
@@ -186,7 +193,7 @@ impl Store {
             location,
             readers: Mutex::default(),
             folder: Mutex::new(folder),
-            next_chunk: AtomicI64::new(next_chunk),
+            next_chunk: AtomicI64::new(last_chunk + 1),
             small_commits: AtomicU64::new(0),
             gc: Mutex::default(),
             doubt,
@@ -214,7 +221,7 @@ impl Store {
         let connection = idle.map_or_else(|| open::reader(path), Ok)?;
         let result = read(&connection);
         self.readers.lock().push(connection);
-        result
+        result.map_err(|error| error.of(Some(path)))
     }
 
     /// Room on the disk that the store is on; for a store in memory, in memory.

@@ -58,12 +58,10 @@ use std::sync::{Arc, OnceLock};
 use table::NodeTable;
 use upkeep::{Memory, Upkeep};
 
+pub use crate::store::rows::MAX_FILE_SIZE;
 pub use feed::{Change, ChangeKind, Changes};
 pub use invalidate::{Invalidator, Seen};
 pub use types::*;
-
-/// Largest size of a file, bytes.
-pub const MAX_FILE_SIZE: u64 = 16 << 40;
 
 /// Room for chunks that is kept beside those that are kept for the next reader, bytes.
 const CACHED_SPARE: u64 = 4 << 20;

@@ -141,10 +141,20 @@ impl Adapter {
                 Answer::Bytes(listing.into_bytes())
             }
             Operation::ReadDirPlus { offset, size } => {
-                let mut listing = Listing::new(size);
-                self.vfs.readdir_plus(reader, node, offset, &mut |entry, attr| {
+                let mut listing = Listing::plus(size);
+                let listed = self.vfs.readdir_plus(reader, node, offset, &mut |entry, attr| {
                     listing.add(entry.ino, entry.cookie, attr.kind, &entry.name, Some(attr))
-                })?;
+                });
+                match listed {
+                    // One node that cannot be read does not hide the names of others.
+                    Err(FsError::Io(_)) if listing.is_empty() => {
+                        self.vfs.readdir(node, offset, &mut |entry| {
+                            listing.add(entry.ino, entry.cookie, entry.kind, &entry.name, None)
+                        })?;
+                    }
+                    Err(FsError::Io(_)) => {}
+                    listed => listed?,
+                }
                 Answer::Bytes(listing.into_bytes())
             }
             _ => return Err(Errno(libc::ENOSYS)),

@@ -53,20 +53,30 @@ pub(super) enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Errno(pub(super) i32);
 
-/// Where an answer goes.
+/// Where an answer goes. One that is given up without an answer answers that: the program would wait for ever.
 #[derive(Debug)]
 pub(super) struct Reply {
     device: Arc<OwnedFd>,
     unique: u64,
+    is_open: bool,
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.write(-libc::EIO, &[]);
+        }
+    }
 }
 
 impl Reply {
     pub(super) fn new(device: &Arc<OwnedFd>, unique: u64) -> Self {
-        Self { device: Arc::clone(device), unique }
+        Self { device: Arc::clone(device), unique, is_open: true }
     }
 
     /// Answers, if an answer is expected.
-    pub(super) fn send(self, result: Result<Answer, Errno>) {
+    pub(super) fn send(mut self, result: Result<Answer, Errno>) {
+        self.is_open = false;
         match result {
             Ok(Answer::None) => {}
             Ok(Answer::Bytes(bytes)) => self.write(0, &bytes),
@@ -79,7 +89,7 @@ impl Reply {
         }
     }
 
-    fn write(self, error: i32, body: &[u8]) {
+    fn write(&self, error: i32, body: &[u8]) {
         let mut header = Body(Vec::with_capacity(16));
         header.u32(16 + body.len() as u32);
         header.u32(error as u32);
@@ -224,15 +234,28 @@ fn format(kind: Kind) -> u32 {
 pub(super) struct Listing {
     bytes: Body,
     room: usize,
+    /// Whether each name comes with the attributes of what it leads to.
+    is_plus: bool,
 }
 
 impl Listing {
     /// `room`: bytes that the kernel has for it.
     pub(super) fn new(room: u32) -> Self {
-        Self { bytes: Body(Vec::with_capacity(room.min(32 << 10) as usize)), room: room as usize }
+        let bytes = Body(Vec::with_capacity(room.min(32 << 10) as usize));
+        Self { bytes, room: room as usize, is_plus: false }
     }
 
-    /// Adds `fuse_dirent`, after `fuse_entry_out` where there are attributes; false when there is no room for it.
+    /// One with attributes.
+    pub(super) fn plus(room: u32) -> Self {
+        Self { is_plus: true, ..Self::new(room) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.0.is_empty()
+    }
+
+    /// Adds `fuse_dirent`, after `fuse_entry_out` where attributes are due; false when there is no room for it. Without
+    /// attributes that are due the kernel asks for them by the name, when somebody wants them.
     pub(super) fn add(
         &mut self,
         ino: Ino,
@@ -242,14 +265,15 @@ impl Listing {
         attr: Option<&Attr>,
     ) -> bool {
         const DIRENT: usize = 24;
-        let plus = if attr.is_some() { 40 + ATTR } else { 0 };
+        let plus = if self.is_plus { 40 + ATTR } else { 0 };
         let length = (plus + DIRENT + name.len()).next_multiple_of(8);
         let end = self.bytes.0.len() + length;
         if end > self.room {
             return false;
         }
-        if let Some(attr) = attr {
-            self.bytes.entry(ino, attr);
+        match attr {
+            Some(attr) if self.is_plus => self.bytes.entry(ino, attr),
+            _ => self.bytes.zeros(plus),
         }
         self.bytes.u64(ino);
         self.bytes.u64(cookie);

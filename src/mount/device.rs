@@ -4,10 +4,12 @@ use super::adapter::Adapter;
 use super::answer::Reply;
 use super::request::{self, Request};
 use super::waiting::{self, Waiting};
+use crate::store::rows::Ino;
 use fuser::{Filesystem, InitFlags, KernelConfig};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -97,9 +99,9 @@ fn answer(device: &Arc<OwnedFd>, adapter: &Adapter, waiting: &Waiting) {
                 Some(request) => {
                     let reply = Reply::new(device, request.unique);
                     if !adapter.may_wait(&request) {
-                        adapter.serve(&request, reply);
+                        contained(request.node, || adapter.serve(&request, reply));
                     } else if let Some(_seat) = waiting.seat() {
-                        adapter.serve(&request, reply);
+                        contained(request.node, || adapter.serve(&request, reply));
                     } else {
                         waiting.put_aside(&room[..length], reply);
                     }
@@ -115,5 +117,34 @@ fn answer(device: &Arc<OwnedFd>, adapter: &Adapter, waiting: &Waiting) {
                 return;
             }
         }
+    }
+}
+
+/// Serves a request. A flaw in that is an error to the one program that asked, and the thread goes on.
+pub(super) fn contained(node: Ino, serve: impl FnOnce()) {
+    // Locks are let go of as the stack is unwound; what they keep may have changed by half.
+    if std::panic::catch_unwind(AssertUnwindSafe(serve)).is_err() {
+        tracing::error!(node, "a flaw in wsd: a request of the kernel could not be served");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn a_flaw_is_an_error_of_one_request() {
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let device = Arc::new(theirs.into());
+        let reply = Reply::new(&device, 7);
+        contained(1, || {
+            let _reply = reply;
+            panic!("a flaw");
+        });
+        let mut answer = [0; 16];
+        ours.read_exact(&mut answer).unwrap();
+        let part = |at: usize| answer[at..at + 4].try_into().unwrap();
+        assert_eq!((i32::from_ne_bytes(part(4)), u32::from_ne_bytes(part(8))), (-libc::EIO, 7));
     }
 }

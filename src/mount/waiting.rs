@@ -6,6 +6,7 @@
 
 use super::adapter::Adapter;
 use super::answer::Reply;
+use super::device::contained;
 use super::request::Request;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -56,7 +57,7 @@ impl Waiting {
 pub(super) fn answer(rest: &Receiver<Aside>, adapter: &Adapter) {
     while let Ok((bytes, reply)) = rest.recv() {
         if let Some(request) = Request::parse(&bytes) {
-            adapter.serve(&request, reply);
+            contained(request.node, || adapter.serve(&request, reply));
         }
     }
 }

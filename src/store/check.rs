@@ -1,9 +1,11 @@
 //! What must be true of every store, written down once: `wsd check` and the tests both ask here.
 
+mod shape;
+
 use super::Store;
 use super::error::{StoreError, StoreResult};
 use super::open;
-use super::rows::{CHUNK, FIRST_COOKIE, INLINE_MAX, NAME_MAX, ROOT, TARGET_MAX};
+use super::rows::{CHUNK, FIRST_COOKIE, INLINE_MAX, MAX_FILE_SIZE, NAME_MAX, NUMBER_MAX, ROOT, TARGET_MAX};
 use rusqlite::Connection;
 use std::fmt;
 
@@ -35,6 +37,14 @@ CREATE TEMP VIEW IF NOT EXISTS attribute AS SELECT * FROM xattr x
 
 /// Each query finds what breaks one rule, as a line of text. `{name}` stands for the limit of that name.
 const RULES: &[&str] = &[
+    // The workspace.
+    "SELECT printf('workspace %d: revision %d, next node %d, newest snapshot %d', id, revision, next_ino, pinned) FROM workspace
+        WHERE revision NOT BETWEEN 1 AND {NUMBER_MAX} OR next_ino NOT BETWEEN 2 AND {NUMBER_MAX} OR pinned NOT BETWEEN 0 AND revision",
+    // Both come with the first daemon that opens the store.
+    "SELECT printf('workspace %d: %d rows of its own in life, %d in sync', id, lives, syncs) FROM
+        (SELECT id, (SELECT count(*) FROM life WHERE ws = w.id AND own) AS lives,
+            (SELECT count(*) FROM sync WHERE ws = w.id) AS syncs FROM workspace w) WHERE (lives > 0) <> syncs",
+    "SELECT printf('life %d: an author of %d bytes', id, length(author)) FROM life WHERE length(author) <> 16",
     // The tree.
     "SELECT printf('workspace %d: its root is missing or no directory', id) FROM workspace w WHERE NOT EXISTS
         (SELECT 1 FROM node WHERE ws = w.id AND ino = {ROOT} AND kind = 2 AND parent = {ROOT})",
@@ -76,7 +86,7 @@ const RULES: &[&str] = &[
     "SELECT printf('node %d: kind %d, mode %o, storage %d', ino, kind, mode, storage) FROM node
         WHERE kind NOT BETWEEN 1 AND 7 OR mode NOT BETWEEN 0 AND 4095 OR storage NOT BETWEEN 0 AND 2",
     "SELECT printf('node %d: kind %d, size %d', ino, kind, size) FROM node
-        WHERE size < 0 OR size > 17592186044416 OR (kind NOT IN (1, 3) AND size <> 0)
+        WHERE size < 0 OR size > {MAX_FILE_SIZE} OR (kind NOT IN (1, 3) AND size <> 0)
         OR (kind = 3 AND size NOT BETWEEN 1 AND {TARGET_MAX})",
     // Content.
     "SELECT printf('node %d: storage %d, %d inline rows, %d extents', ino, storage, inlines, extents) FROM
@@ -119,7 +129,7 @@ impl Store {
     /// Looks for what must not be. `deep`: reads and hashes all content too.
     pub fn check(&self, deep: bool) -> StoreResult<Vec<Flaw>> {
         match self.location.path() {
-            Some(path) => check(&open::checker(path)?, deep),
+            Some(path) => check(&open::checker(path)?, deep).map_err(|error| error.of(Some(path))),
             None => check(&self.writer.lock().connection, deep),
         }
     }
@@ -130,11 +140,29 @@ fn check(connection: &Connection, deep: bool) -> StoreResult<Vec<Flaw>> {
     let pragma = if deep { "PRAGMA integrity_check" } else { "PRAGMA quick_check" };
     lines(connection, pragma, &mut flaws)?;
     flaws.retain(|flaw| flaw.0 != "ok");
+    match check_rows(connection, deep, &mut flaws) {
+        // Where a page makes no sense, no more can be found; what was is worth saying.
+        Err(StoreError::Damaged { source, .. }) => {
+            flaws.push(Flaw(format!("the rest cannot be read: {source}")))
+        }
+        result => result?,
+    }
+    Ok(flaws)
+}
+
+fn check_rows(connection: &Connection, deep: bool, flaws: &mut Vec<Flaw>) -> StoreResult<()> {
+    let fresh = open::fresh()?;
+    if !shape::check_things(connection, &fresh, flaws)? {
+        return Ok(());
+    }
+    shape::check_types(connection, &fresh, flaws)?;
     connection.execute_batch(VIEWS)?;
     let limits = [
         ("{ROOT}", ROOT),
         ("{NAME_MAX}", NAME_MAX as u64),
         ("{TARGET_MAX}", TARGET_MAX as u64),
+        ("{MAX_FILE_SIZE}", MAX_FILE_SIZE),
+        ("{NUMBER_MAX}", NUMBER_MAX),
         ("{FIRST_COOKIE}", FIRST_COOKIE),
         ("{INLINE_MAX}", INLINE_MAX as u64),
         ("{CHUNK}", CHUNK as u64),
@@ -143,19 +171,21 @@ fn check(connection: &Connection, deep: bool) -> StoreResult<Vec<Flaw>> {
         let sql = limits
             .iter()
             .fold((*rule).to_owned(), |sql, (name, value)| sql.replace(name, &value.to_string()));
-        lines(connection, &sql, &mut flaws)?;
+        lines(connection, &sql, flaws)?;
     }
     if deep {
-        check_hashes(connection, &mut flaws)?;
+        check_hashes(connection, flaws)?;
     }
-    Ok(flaws)
+    Ok(())
 }
 
 fn lines(connection: &Connection, sql: &str, flaws: &mut Vec<Flaw>) -> StoreResult<()> {
     let mut statement = connection.prepare(sql)?;
-    let rows = statement.query_map([], |row| row.get(0).map(Flaw))?;
-    for row in rows {
-        flaws.push(row?);
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        // A text that is no text may be in a name that is no name.
+        let line = row.get_ref(0)?.as_bytes().map_err(rusqlite::Error::from)?;
+        flaws.push(Flaw(String::from_utf8_lossy(line).into_owned()));
     }
     Ok(())
 }
@@ -164,8 +194,9 @@ fn check_hashes(connection: &Connection, flaws: &mut Vec<Flaw>) -> StoreResult<(
     let mut statement = connection.prepare("SELECT c.id, c.hash, d.data FROM chunk c JOIN chunk_data d ON d.id = c.data WHERE c.hash IS NOT NULL")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let blob = |at: usize| row.get_ref(at)?.as_blob().map_err(|error| StoreError::Sqlite(error.into()));
-        if blake3::hash(blob(2)?).as_bytes()[..] != *blob(1)? {
+        // What is no blob has been found by its type.
+        let (Ok(hash), Ok(data)) = (row.get_ref(1)?.as_blob(), row.get_ref(2)?.as_blob()) else { continue };
+        if blake3::hash(data).as_bytes()[..] != *hash {
             flaws.push(Flaw(format!("chunk {}: its bytes are not those of its hash", row.get::<_, i64>(0)?)));
         }
     }

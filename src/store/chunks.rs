@@ -7,7 +7,7 @@
 
 use super::blocks::Blocks;
 use super::buf::Buf;
-use super::error::StoreResult;
+use super::error::{StoreError, StoreResult};
 use super::group::{ExtentChange, Group, NodeChange};
 use super::read;
 use super::rows::{CHUNK, ChunkId, Ino};
@@ -101,10 +101,21 @@ impl Batch<'_> {
         let mut whole = vec![0; CHUNK];
         let base = read::extent_chunk(self.connection, self.ws, ino, index, |bytes| {
             whole[..bytes.len()].copy_from_slice(bytes);
-        })?;
-        if base.is_none() {
-            // Somebody else's doing; what is new is not to be lost as well.
-            tracing::error!(ino, index, "bytes of a file are missing in the store: they read as zeros now");
+        });
+        // Somebody else's doing; what is new, here and elsewhere, is not to be lost as well.
+        match base {
+            Ok(Some(())) => {}
+            Ok(None) => {
+                tracing::error!(
+                    ino,
+                    index,
+                    "bytes of a file are missing in the store: they read as zeros now"
+                );
+            }
+            Err(StoreError::Corrupt(why)) => {
+                tracing::error!(ino, index, %why, "bytes of a file are damaged in the store: they read as zeros now");
+            }
+            Err(error) => return Err(error),
         }
         for range in blocks.ranges(CHUNK) {
             whole[range.clone()].copy_from_slice(&buf[range]);
@@ -126,7 +137,8 @@ impl Batch<'_> {
             .connection
             .prepare_cached(
                 "SELECT c.id, d.id, c.len, c.room FROM extent e JOIN chunk c ON c.id = e.chunk JOIN chunk_data d ON d.id = c.data
-                 WHERE e.ws = ?1 AND e.ino = ?2 AND e.idx = ?3 AND e.since = ?4 AND c.refs = 1",
+                 WHERE e.ws = ?1 AND e.ino = ?2 AND e.idx = ?3 AND e.since = ?4 AND c.refs = 1
+                   AND length(d.data) = c.room",
             )?
             .query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
             .optional()?;

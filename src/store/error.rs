@@ -1,8 +1,9 @@
 //! Why the store refused, or could not.
 
 use crate::error::{FsError, plain};
+use std::fmt::Display;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +38,13 @@ pub enum StoreError {
     ReadOnly,
     #[error("the store's tables could not be brought up to date: {0}")]
     Migration(#[from] rusqlite_migration::Error),
-    #[error("the store holds a value that no wsd has written: {0}")]
+    #[error("the store holds a value that no wsd has written: {0}; `wsd check` names all that is wrong")]
     Corrupt(String),
+    #[error(
+        "the file of the store{} is damaged ({source}): `wsd check` names what is wrong; restore a copy of it",
+        named(store)
+    )]
+    Damaged { store: Option<PathBuf>, source: rusqlite::Error },
     #[error("SQLite: {0}")]
     Sqlite(rusqlite::Error),
     #[error("the store's disk: {0}")]
@@ -59,6 +65,32 @@ fn advice(kind: ErrorKind) -> &'static str {
     }
 }
 
+fn named(store: &Option<PathBuf>) -> String {
+    store.as_ref().map(|store| format!(" {store:?}")).unwrap_or_default()
+}
+
+impl StoreError {
+    /// The same, of this store.
+    pub(super) fn of(mut self, path: Option<&Path>) -> Self {
+        if let Self::Damaged { store, .. } = &mut self {
+            *store = store.take().or_else(|| path.map(Path::to_path_buf));
+        }
+        self
+    }
+
+    /// The same of a value that is there.
+    pub(super) fn at(self, place: impl Display) -> Self {
+        use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+        match self {
+            Self::Corrupt(why) => Self::Corrupt(format!("{place}: {why}")),
+            Self::Sqlite(
+                why @ (FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..)),
+            ) => Self::Corrupt(format!("{place}: {why}")),
+            other => other,
+        }
+    }
+}
+
 /// What the store returns.
 pub type StoreResult<T> = Result<T, StoreError>;
 
@@ -68,6 +100,9 @@ impl From<rusqlite::Error> for StoreError {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
             Some(rusqlite::ErrorCode::DatabaseBusy) => Self::Busy,
             Some(rusqlite::ErrorCode::ReadOnly) => Self::ReadOnly,
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                Self::Damaged { store: None, source: error }
+            }
             _ => Self::Sqlite(error),
         }
     }

@@ -209,6 +209,13 @@ pub(super) fn writer(path: Option<&Path>) -> StoreResult<Connection> {
     Ok(connection)
 }
 
+/// The tables of a store that nobody has used.
+pub(super) fn fresh() -> StoreResult<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    MIGRATIONS.to_latest(&mut connection)?;
+    Ok(connection)
+}
+
 /// A connection that reads.
 pub(super) fn reader(path: &Path) -> StoreResult<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -240,6 +247,9 @@ pub(super) fn checker(path: &Path) -> StoreResult<Connection> {
 pub(super) fn found_workspace(connection: &mut Connection) -> StoreResult<()> {
     let transaction = connection.transaction()?;
     if transaction.query_row("SELECT count(*) FROM workspace", [], |row| row.get::<_, i64>(0))? == 0 {
+        if transaction.prepare("SELECT 1 FROM inode")?.exists([])? {
+            return Err(StoreError::Corrupt("there are nodes, but no workspace".into()));
+        }
         let now = Timestamp::now().0;
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         transaction.execute(

@@ -4,8 +4,12 @@ use super::Store;
 use super::error::{StoreError, StoreResult};
 use super::fault::Point;
 use super::group::Xattrs;
-use super::rows::{ChunkId, Dirent, Ino, InodeRow, Kind, Name, Revision, Storage, WorkspaceId};
+use super::rows::{
+    CHUNK, ChunkId, Dirent, FIRST_COOKIE, INLINE_MAX, Ino, InodeRow, Kind, MAX_FILE_SIZE, NUMBER_MAX, Name,
+    ROOT, Revision, Storage, TARGET_MAX, WorkspaceId, is_name,
+};
 use crate::clock::Timestamp;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
@@ -76,10 +80,20 @@ impl Store {
     /// The last revision in the store, and the next new node's number.
     pub fn position(&self, ws: WorkspaceId) -> StoreResult<(Revision, Ino)> {
         self.with_reader(|reader| {
-            let sql = "SELECT revision, next_ino FROM workspace WHERE id = ?1";
-            Ok(reader.query_row(sql, [ws], |row| {
-                Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
-            })?)
+            let sql =
+                "SELECT revision, max(next_ino, (SELECT coalesce(max(ino), 0) FROM inode WHERE ws = ?1) + 1)
+                       FROM workspace WHERE id = ?1";
+            let found = reader.query_row(sql, [ws], |row| Ok((row.get(0)?, row.get(1)?)));
+            let found = found
+                .optional()
+                .map_err(|error| StoreError::from(error).at(format_args!("workspace {ws}")))?;
+            let Some((revision, next_ino)) = found else {
+                return Err(StoreError::Corrupt(format!("workspace {ws} has no row")));
+            };
+            let number = |what: &str, value: i64| {
+                at_most(NUMBER_MAX, what, value).map_err(|error| error.at(format_args!("workspace {ws}")))
+            };
+            Ok((number("revision", revision)?, number("next node", next_ino)?))
         })
     }
 
@@ -92,15 +106,30 @@ impl Store {
         })
     }
 
-    /// Nodes without a name.
+    /// Nodes without a name, and with none in them, by what they say and by what there is: neither is believed alone.
     pub(super) fn orphans(&self, ws: WorkspaceId) -> StoreResult<Vec<Ino>> {
         self.with_reader(|reader| {
-            let sql = "SELECT ino FROM inode o WHERE ws = ?1 AND nlink = 0 AND dead = 0
-                       AND since = (SELECT max(since) FROM inode WHERE ws = o.ws AND ino = o.ino)";
+            let sql = "SELECT ino FROM inode o WHERE ws = ?1 AND nlink = 0 AND dead = 0 AND ino <> ?2
+                       AND since = (SELECT max(since) FROM inode WHERE ws = o.ws AND ino = o.ino)
+                       AND NOT EXISTS (SELECT 1 FROM dirent d WHERE ws = o.ws AND ino = o.ino AND dead = 0
+                           AND since = (SELECT max(since) FROM dirent WHERE ws = d.ws AND parent = d.parent AND name = d.name))
+                       AND NOT EXISTS (SELECT 1 FROM dirent d WHERE ws = o.ws AND parent = o.ino AND dead = 0
+                           AND since = (SELECT max(since) FROM dirent WHERE ws = d.ws AND parent = d.parent AND name = d.name))";
             let mut statement = reader.prepare(sql)?;
-            let rows = statement.query_map([ws], |row| row.get::<_, i64>(0).map(|ino| ino as u64))?;
+            let rows =
+                statement.query_map(params![ws, ROOT as i64], |row| row.get::<_, i64>(0).map(|ino| ino as u64))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
+    }
+
+    /// Fails when there is no tree to serve.
+    pub(super) fn check_root(&self, ws: WorkspaceId) -> StoreResult<()> {
+        let what = match self.inode(ws, ROOT)? {
+            Some(row) if row.kind == Kind::Dir && row.nlink > 0 => return Ok(()),
+            Some(row) => format!("kind {}, {} links", row.kind as u8, row.nlink),
+            None => "missing".to_owned(),
+        };
+        Err(StoreError::Corrupt(format!("the root directory, node {ROOT}: {what}")))
     }
 
     /// A node's row.
@@ -171,36 +200,70 @@ pub(super) fn dirents(reader: &Connection, ws: WorkspaceId, parent: Ino) -> Stor
     let mut rows = statement.query(params![ws, parent as i64])?;
     let mut dirents = Vec::new();
     while let Some(row) = rows.next()? {
-        if row.get(4)? {
-            continue;
-        }
-        dirents.push(Dirent {
-            name: Name::from(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?),
-            ino: row.get::<_, i64>(1)? as u64,
-            kind: kind(row.get(2)?)?,
-            cookie: row.get::<_, i64>(3)? as u64,
-        });
+        dirents.extend(dirent(row).map_err(|error| error.at(format_args!("directory {parent}")))?);
     }
     Ok(dirents)
+}
+
+/// `None`: the name is gone.
+fn dirent(row: &Row<'_>) -> StoreResult<Option<Dirent>> {
+    if row.get(4)? {
+        return Ok(None);
+    }
+    let name = name(row.get_ref(0)?)?;
+    let cookie = row.get::<_, i64>(3)?;
+    if cookie < FIRST_COOKIE as i64 || cookie == i64::MAX {
+        let name = String::from_utf8_lossy(&name);
+        return Err(StoreError::Corrupt(format!("name {name:?} has cookie {cookie}")));
+    }
+    let ino = row.get::<_, i64>(1)? as u64;
+    Ok(Some(Dirent { name, ino, kind: kind(row.get(2)?)?, cookie: cookie as u64 }))
+}
+
+fn name(value: ValueRef<'_>) -> StoreResult<Name> {
+    match value {
+        ValueRef::Blob(name) if is_name(name) => Ok(Name::from(name)),
+        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => {
+            let (bytes, what) = (String::from_utf8_lossy(bytes), value.data_type());
+            Err(StoreError::Corrupt(format!("{bytes:?} ({what}) cannot be a name")))
+        }
+        other => Err(StoreError::Corrupt(format!("{other:?} cannot be a name"))),
+    }
 }
 
 pub(super) fn names_of(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(Ino, Name)>> {
     let sql = "SELECT d.parent, d.name FROM dirent d INDEXED BY dirent_by_ino WHERE d.ws = ?1 AND d.ino = ?2 AND d.dead = 0
                AND d.since = (SELECT max(since) FROM dirent WHERE ws = d.ws AND parent = d.parent AND name = d.name)";
     let mut statement = reader.prepare_cached(sql)?;
-    let rows = statement.query_map(params![ws, ino as i64], |row| {
-        Ok((row.get::<_, i64>(0)? as u64, Name::from(row.get::<_, Vec<u8>>(1)?)))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut rows = statement.query(params![ws, ino as i64])?;
+    let mut names = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name = name(row.get_ref(1)?).map_err(|error| error.at(format_args!("node {ino}")))?;
+        names.push((row.get::<_, i64>(0)? as u64, name));
+    }
+    Ok(names)
 }
 
 pub(super) fn inline(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<Vec<u8>>> {
     let sql = "SELECT data, dead FROM content WHERE ws = ?1 AND ino = ?2 ORDER BY since DESC LIMIT 1";
-    let found = reader
-        .prepare_cached(sql)?
-        .query_row(params![ws, ino as i64], |row| Ok((row.get(0)?, row.get::<_, bool>(1)?)))
-        .optional()?;
-    Ok(found.and_then(|(data, dead)| (!dead).then_some(data)))
+    let mut statement = reader.prepare_cached(sql)?;
+    let mut rows = statement.query(params![ws, ino as i64])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    if row.get(1)? {
+        return Ok(None);
+    }
+    match row.get_ref(0)? {
+        ValueRef::Blob(data) if data.len() <= INLINE_MAX => Ok(Some(data.to_vec())),
+        other => Err(StoreError::Corrupt(format!("node {ino}: {} inline", length(other)))),
+    }
+}
+
+/// What is there instead of the right bytes.
+fn length(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Blob(data) => format!("{} bytes", data.len()),
+        other => other.data_type().to_string(),
+    }
 }
 
 pub(super) fn extents(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(u64, ChunkId)>> {
@@ -240,12 +303,17 @@ pub(super) fn chunk<T>(
 ) -> StoreResult<Option<T>> {
     let sql = "SELECT d.data, c.len FROM chunk c JOIN chunk_data d ON d.id = c.data WHERE c.id = ?1";
     let mut statement = reader.prepare_cached(sql)?;
-    let taken = statement.query_row([id], |row| {
-        let data = row.get_ref(0)?.as_blob()?;
-        let len = row.get::<_, i64>(1)? as usize;
-        Ok(take(&data[..len.min(data.len())]))
-    });
-    Ok(taken.optional()?)
+    let mut rows = statement.query([id])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (data, len) = (row.get_ref(0)?, row.get::<_, i64>(1)?);
+    let bytes = match (data, usize::try_from(len)) {
+        (ValueRef::Blob(data), Ok(len)) if data.len() <= CHUNK => data.get(..len),
+        _ => None,
+    };
+    let Some(bytes) = bytes else {
+        return Err(StoreError::Corrupt(format!("chunk {id}: {len} bytes in {}", length(data))));
+    };
+    Ok(Some(take(bytes)))
 }
 
 /// The same for the chunk that an extent has.
@@ -267,37 +335,47 @@ pub(super) fn inode(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResu
     let mut statement = reader.prepare_cached(INODE)?;
     let mut rows = statement.query(params![ws, ino as i64])?;
     match rows.next()? {
-        Some(row) if !row.get::<_, bool>(19)? => Ok(Some(inode_row(row)?)),
-        _ => Ok(None),
+        Some(row) => inode_row(row).map_err(|error| error.at(format_args!("node {ino}"))),
+        None => Ok(None),
     }
 }
 
-fn inode_row(row: &Row<'_>) -> StoreResult<InodeRow> {
+/// `None`: the node is gone.
+fn inode_row(row: &Row<'_>) -> StoreResult<Option<InodeRow>> {
+    if row.get(19)? {
+        return Ok(None);
+    }
     let unsigned = |at: usize| row.get::<_, i64>(at).map(|value| value as u64);
     let time = |at: usize| row.get(at).map(Timestamp);
-    let storage = row.get(16)?;
-    Ok(InodeRow {
+    let (kind, storage) = (kind(row.get(1)?)?, row.get(16)?);
+    let size_max = if kind == Kind::Symlink { TARGET_MAX as u64 } else { MAX_FILE_SIZE };
+    Ok(Some(InodeRow {
         ino: unsigned(0)?,
-        kind: kind(row.get(1)?)?,
+        kind,
         revision: unsigned(2)?,
         mode: row.get(3)?,
         uid: row.get(4)?,
         gid: row.get(5)?,
         rdev: row.get(6)?,
         nlink: row.get(7)?,
-        size: unsigned(8)?,
+        size: at_most(size_max, "size", row.get(8)?)?,
         allocated: unsigned(9)?,
         atime: time(10)?,
         mtime: time(11)?,
         ctime: time(12)?,
         btime: time(13)?,
         parent: unsigned(14)?,
-        next_cookie: unsigned(15)?,
+        next_cookie: at_most(i64::MAX as u64, "next cookie", row.get(15)?)?,
         storage: Storage::from_u8(storage)
             .ok_or_else(|| StoreError::Corrupt(format!("storage {storage}")))?,
         has_xattrs: row.get(17)?,
         content_revision: unsigned(18)?,
-    })
+    }))
+}
+
+fn at_most(most: u64, what: &str, value: i64) -> StoreResult<u64> {
+    let fits = u64::try_from(value).ok().filter(|value| *value <= most);
+    fits.ok_or_else(|| StoreError::Corrupt(format!("{what} {value}")))
 }
 
 pub(super) fn kind(value: u8) -> StoreResult<Kind> {

@@ -32,8 +32,20 @@ pub const NAME_MAX: usize = 255;
 /// Longest symlink target, bytes.
 pub const TARGET_MAX: usize = 4095;
 
+/// Largest size of a file, bytes.
+pub const MAX_FILE_SIZE: u64 = 16 << 40;
+
+/// Largest revision, and largest number of a node. Some room above is left to whoever counts.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
 /// One component of a path, as bytes: 1 to 255 of them, no NUL, no slash, neither `.` nor `..`.
 pub type Name = Arc<[u8]>;
+
+/// Whether these bytes can be a name.
+pub(super) fn is_name(bytes: &[u8]) -> bool {
+    let can_be = !matches!(bytes, b"" | b"." | b"..") && bytes.len() <= NAME_MAX;
+    can_be && !bytes.iter().any(|byte| matches!(byte, 0 | b'/'))
+}
 
 /// What a node is. The values are those of the store's `kind` column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

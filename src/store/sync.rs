@@ -167,7 +167,8 @@ pub(super) fn begin_life(connection: &mut Connection, ws: WorkspaceId) -> StoreR
     let (author, replica) = (random(&transaction)?, random(&transaction)?);
     transaction.execute(
         "INSERT INTO life (ws, author, own, first_ino, first_revision)
-         SELECT id, ?2, 1, next_ino, revision FROM workspace WHERE id = ?1",
+         SELECT id, ?2, 1, max(next_ino, (SELECT coalesce(max(ino), 0) FROM inode WHERE ws = ?1) + 1), revision
+         FROM workspace WHERE id = ?1",
         params![ws, author],
     )?;
     transaction.execute("INSERT OR IGNORE INTO sync (ws, replica) VALUES (?1, ?2)", params![ws, replica])?;

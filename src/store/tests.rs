@@ -1,5 +1,7 @@
 //! The store by itself: what is shared, what changes in place, what a snapshot keeps.
 
+mod damage;
+
 use super::blocks::{BLOCK, Blocks};
 use super::buf::{Buf, Gauge};
 use super::group::{ContentChange, ExtentChange, Group, NodeChange, NodePut};

@@ -6,6 +6,7 @@
 //! a while. Who needs more looks at the tree itself, which has a revision on every node.
 
 use super::Vfs;
+use super::lookup::Climb;
 use super::node::Node;
 use super::types::Author;
 use crate::store::rows::{Ino, Kind, Name, ROOT, Revision};
@@ -286,7 +287,9 @@ impl Vfs {
     fn known_path(&self, node: &Arc<Node>) -> Option<Arc<[u8]>> {
         let mut names: Vec<Name> = Vec::new();
         let mut at = Arc::clone(node);
+        let mut climb = Climb::new(node.ino);
         while at.ino != ROOT {
+            climb.step().inspect_err(|error| tracing::error!(%error, "a change has no place")).ok()?;
             let (parent, name) = self.place_of(&at).ok()??;
             names.push(name);
             at = self.nodes.get(parent).or_else(|| self.node(parent).ok())?;

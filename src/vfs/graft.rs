@@ -11,7 +11,7 @@ use super::Vfs;
 use super::content::Slot;
 use super::feed::ChangeKind;
 use super::journal::Op;
-use super::lookup::names_in;
+use super::lookup::{Climb, names_in};
 use super::node::{Node, blank};
 use super::remove::remember;
 use super::types::{Author, Caller, Origin};
@@ -20,7 +20,7 @@ use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
 use crate::store::group::Xattrs;
-use crate::store::rows::{Ino, InodeRow, Kind, Name, ROOT, Revision};
+use crate::store::rows::{INLINE_MAX, Ino, InodeRow, Kind, Name, ROOT, Revision};
 use crate::store::sync::SyncChange;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -223,7 +223,7 @@ impl Vfs {
             if !slots.iter().any(|(_, slot)| matches!(slot, Slot::Inline)) {
                 return Ok(Stock { slots, size, revision });
             }
-            let bytes = self.read_content(&node, 0, usize::MAX)?;
+            let bytes = self.read_content(&node, 0, INLINE_MAX)?;
             if node.meta.read().row.revision == revision {
                 let slot = Slot::Data(Arc::new(Buf::new(bytes, &self.gauge)));
                 return Ok(Stock { slots: vec![(0, slot)], size, revision });
@@ -290,12 +290,12 @@ impl Vfs {
                 continue;
             }
             let mut at = *parent;
-            let mut steps = 0;
+            let mut climb = Climb::new(at);
             while at != ROOT {
-                if at == *ino || steps > moved.len() + 100_000 {
+                if at == *ino {
                     return Ok(Some(*ino));
                 }
-                steps += 1;
+                climb.step()?;
                 at = match moved.get(&at) {
                     Some(parent) => *parent,
                     None => self.node(at)?.meta.read().row.parent,
@@ -324,7 +324,9 @@ impl Vfs {
             remember(node, dir, name);
             op.change(dir, |meta| {
                 meta.row.ctime = op.now;
-                meta.row.nlink -= u32::from(node.kind == Kind::Dir);
+                if node.kind == Kind::Dir {
+                    meta.lost_dir();
+                }
             });
             if scion.becomes.is_none() {
                 op.note_at(ChangeKind::Removed, node, dir, name);
@@ -356,7 +358,9 @@ impl Vfs {
             drop(names);
             op.change(dir, |meta| {
                 meta.row.ctime = op.now;
-                meta.row.nlink += u32::from(node.kind == Kind::Dir);
+                if node.kind == Kind::Dir {
+                    meta.gained_dir();
+                }
             });
             match left.next() {
                 Some((from, old)) => op.note_move(node, (ground.node(*from)?, old), (dir, name)),

@@ -10,7 +10,7 @@ use super::{MAX_FILE_SIZE, Vfs};
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
-use crate::store::rows::{CHUNK, Ino, Kind};
+use crate::store::rows::{CHUNK, Ino, Kind, TARGET_MAX};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -81,7 +81,7 @@ impl Vfs {
         if node.kind != Kind::Symlink {
             return Err(FsError::Invalid("not a symlink"));
         }
-        self.read_content(&node, 0, usize::MAX)
+        self.read_content(&node, 0, TARGET_MAX)
     }
 
     pub(super) fn read_content(&self, node: &Arc<Node>, offset: u64, size: usize) -> FsResult<Vec<u8>> {

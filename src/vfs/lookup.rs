@@ -7,6 +7,7 @@ use super::xattr::footprint_of;
 use super::{Vfs, names};
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
+use crate::store::error::StoreError;
 use crate::store::group::Xattrs;
 use crate::store::rows::{ChunkId, Ino, Kind, ROOT};
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -22,6 +23,10 @@ impl Vfs {
             }
             let evictions = self.nodes.evictions(ino);
             let Some(row) = self.store.inode(self.workspace, ino)? else { return Err(FsError::Stale) };
+            if row.nlink == 0 {
+                // Who has no name stays in memory for as long as it lives, and does not outlive the daemon.
+                return Err(StoreError::Corrupt(format!("node {ino}: 0 links")).into());
+            }
             self.memory.grew(size_of::<Node>() + 64);
             if let Some(node) = self.nodes.insert_stored(Node::stored(row), evictions) {
                 return Ok(node);
@@ -243,12 +248,38 @@ pub(super) fn check_alive(node: &Node) -> FsResult<()> {
     if meta.row.nlink == 0 { Err(FsError::NotFound) } else { Ok(()) }
 }
 
-/// Which of two directories holds the other, if one does. `parent_of` climbs.
+/// Directories between a node and the root: more of them are a circle.
+const DEPTH_MAX: usize = 100_000;
+
+/// The way up from a node, which ends in a sound store.
+pub(super) struct Climb {
+    from: Ino,
+    steps: usize,
+}
+
+impl Climb {
+    pub(super) fn new(from: Ino) -> Self {
+        Self { from, steps: 0 }
+    }
+
+    /// Fails where no way of a sound store leads.
+    pub(super) fn step(&mut self) -> FsResult<()> {
+        self.steps += 1;
+        if self.steps <= DEPTH_MAX {
+            return Ok(());
+        }
+        Err(StoreError::Corrupt(format!("node {}: the directories above it are a circle", self.from)).into())
+    }
+}
+
+/// Whether a directory holds another one, at whatever depth, or is it.
 pub(super) fn is_ancestor(vfs: &Vfs, ancestor: Ino, mut of: Ino) -> FsResult<bool> {
+    let mut climb = Climb::new(of);
     while of != ROOT {
         if of == ancestor {
             return Ok(true);
         }
+        climb.step()?;
         of = vfs.node(of)?.meta.read().row.parent;
     }
     Ok(ancestor == ROOT)

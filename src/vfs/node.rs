@@ -129,6 +129,16 @@ impl Meta {
         self.row.nlink == 0 && !self.removed
     }
 
+    /// A directory more is in this one.
+    pub(super) fn gained_dir(&mut self) {
+        self.row.nlink = self.row.nlink.saturating_add(1);
+    }
+
+    /// A directory less is in this one. What has a name itself has two links, whatever it had before.
+    pub(super) fn lost_dir(&mut self) {
+        self.row.nlink = self.row.nlink.saturating_sub(1).max(2);
+    }
+
     /// Makes the accounts of content and attributes true; returns the bytes that the node takes, before and after.
     pub(super) fn settle_content(&mut self, gauge: &Gauge) -> (u64, u64) {
         let before = self.row.allocated + self.xattr_bytes;
@@ -163,10 +173,11 @@ impl Dir {
         let mut entries = Entries {
             by_name: HashMap::with_capacity(dirents.len()),
             by_cookie: BTreeMap::new(),
-            next_cookie,
+            next_cookie: next_cookie.max(FIRST_COOKIE),
             listed_to: AtomicU64::new(0),
         };
         for Dirent { name, ino, kind, cookie } in dirents {
+            entries.next_cookie = entries.next_cookie.max(cookie + 1);
             entries.by_cookie.insert(cookie, Arc::clone(&name));
             entries.by_name.insert(name, Entry { ino, kind, cookie });
         }
@@ -208,6 +219,7 @@ impl Dir {
                 0 => u64::MAX,
                 end => end,
             };
+            // Who went on beyond the end finds nothing more.
             let begin = cookie.saturating_add(1).min(end);
             let names = entries.by_cookie.range(begin..end);
             names.filter_map(|(_, name)| Some((name, *entries.by_name.get(name)?)))

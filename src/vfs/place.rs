@@ -6,7 +6,7 @@
 //! was.
 
 use super::Vfs;
-use super::lookup::names_in;
+use super::lookup::{Climb, names_in};
 use super::node::Node;
 use crate::error::FsResult;
 use crate::store::rows::{Ino, Kind, Name, ROOT};
@@ -49,7 +49,9 @@ impl Vfs {
         let mut components: Vec<Name> = Vec::new();
         let mut at = ino;
         let mut committed = false;
+        let mut climb = Climb::new(ino);
         while at != ROOT {
+            climb.step()?;
             let node = self.node(at)?;
             match self.place_of(&node)? {
                 Some((parent, name)) => {

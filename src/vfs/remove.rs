@@ -75,7 +75,7 @@ impl Vfs {
             meta.row.mtime = op.now;
             meta.row.ctime = op.now;
             if node.kind == Kind::Dir {
-                meta.row.nlink -= 1;
+                meta.lost_dir();
             }
         });
     }

@@ -174,7 +174,9 @@ impl Vfs {
                 return Err(FsError::NotEmpty);
             }
             remember(victim, &target.dir, &target.name);
-            op.change(&target.dir, |meta| meta.row.nlink -= u32::from(victim.kind == Kind::Dir));
+            if victim.kind == Kind::Dir {
+                op.change(&target.dir, |meta| meta.lost_dir());
+            }
             self.unname(op, victim);
         }
         self.leave(op, &source.dir, &mut names.source, &source.name, moved);
@@ -209,10 +211,13 @@ fn exchange(
 ) {
     names.source.set(Arc::clone(&source.name), there.ino, there.kind);
     names.target().set(Arc::clone(&target.name), moved.ino, moved.kind);
-    let is_dir = |node: &Node| u32::from(node.kind == Kind::Dir);
     for (dir, gains, loses) in [(&source.dir, there, moved), (&target.dir, moved, there)] {
         op.change(dir, |meta| {
-            meta.row.nlink = meta.row.nlink + is_dir(gains) - is_dir(loses);
+            match (gains.kind == Kind::Dir, loses.kind == Kind::Dir) {
+                (true, false) => meta.gained_dir(),
+                (false, true) => meta.lost_dir(),
+                _ => {}
+            }
             meta.row.mtime = op.now;
             meta.row.ctime = op.now;
         });

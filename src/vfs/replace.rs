@@ -13,7 +13,7 @@ use super::setattr::apply;
 use super::types::{Attr, Author, Caller, SetAttr};
 use crate::error::{FsError, FsResult};
 use crate::store::buf::Buf;
-use crate::store::rows::{Ino, Revision};
+use crate::store::rows::{INLINE_MAX, Ino, Revision};
 use std::sync::Arc;
 
 impl Vfs {
@@ -80,7 +80,7 @@ impl Vfs {
                 && inline.as_ref().is_none_or(|(of, _)| *of != revision)
             {
                 drop(op);
-                inline = Some((revision, self.read_content(source, 0, usize::MAX)?));
+                inline = Some((revision, self.read_content(source, 0, INLINE_MAX)?));
                 continue;
             }
             let mut meta = target.meta.write();

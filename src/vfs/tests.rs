@@ -1,5 +1,6 @@
 //! The verbs, one at a time, without a kernel.
 
+mod damage;
 mod model;
 mod space;
 mod tree;

@@ -253,3 +253,22 @@ fn a_store_that_others_look_into_or_lock_for_a_while_loses_nothing() {
     assert!(vfs.read(file, 0, 300_000).unwrap() == noise(4, 300_000));
     vfs.shutdown().unwrap();
 }
+
+/// One node of which the row makes no sense does not hide the others.
+#[test]
+fn a_listing_has_the_names_of_what_cannot_be_read_too() {
+    if !(has_fuse() && has("sqlite3")) {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    sh(&daemon.path(""), "echo one > one; ln -s one link; echo two > two");
+    daemon.stop();
+    let damage = "UPDATE inode SET size = 1 << 40 WHERE kind = 3";
+    assert!(Command::new("sqlite3").arg(&place.store).arg(damage).status().unwrap().success());
+    let daemon = place.serve();
+    assert_eq!(sh(&daemon.path(""), "ls; cat one two"), "link\none\ntwo\none\ntwo\n");
+    let refused = fs::read_link(daemon.path("link")).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EIO));
+    daemon.stop();
+}

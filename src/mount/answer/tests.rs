@@ -94,10 +94,18 @@ fn a_listing_has_what_fits() {
         (u32_at(&bytes, 48), u32_at(&bytes, 52), &bytes[56..63]),
         (7, libc::S_IFREG >> 12, &b"seconds"[..])
     );
-    let mut listing = Listing::new(160);
+    let mut listing = Listing::plus(160);
     assert!(listing.add(42, 10, Kind::File, b"name", Some(&attr())));
     assert!(!listing.add(43, 11, Kind::File, b"", Some(&attr())));
     assert_eq!(listing.into_bytes().len(), 160);
+    let mut listing = Listing::plus(160);
+    assert!(listing.add(42, 10, Kind::File, b"name", None));
+    let bytes = listing.into_bytes();
+    assert_eq!(
+        (bytes.len(), u64_at(&bytes, 0), u64_at(&bytes, 40 + ATTR)),
+        (160, 0, 42),
+        "asked for by name"
+    );
 }
 
 #[test]
@@ -116,4 +124,16 @@ fn an_answer_goes_out_in_one_piece() {
     );
     let refused = &sent[21..];
     assert_eq!((refused.len(), u32_at(refused, 0), u32_at(refused, 4) as i32), (16, 16, -libc::ENOENT));
+}
+
+/// The program that had asked waited for ever.
+#[test]
+fn who_is_not_answered_is_told_of_an_error() {
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let device = Arc::new(theirs.into());
+    drop(Reply::new(&device, 12));
+    drop(device);
+    let mut sent = Vec::new();
+    ours.read_to_end(&mut sent).unwrap();
+    assert_eq!((sent.len(), u32_at(&sent, 4) as i32, u64_at(&sent, 8)), (16, -libc::EIO, 12));
 }
