@@ -31,6 +31,7 @@ use crate::{mount, telemetry};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -102,6 +103,12 @@ fn configure(flags: &Flags, defaults: Defaults) -> Result<Config, ExitCode> {
 
 /// Says one line about what went wrong.
 fn complain(error: impl Display, code: u8) -> ExitCode {
-    eprintln!("wsd: {error}");
+    // Nobody may listen; the code tells.
+    let _ = writeln!(io::stderr(), "wsd: {error}");
     ExitCode::from(code)
+}
+
+/// Says one line to who asked, who may have stopped listening.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }

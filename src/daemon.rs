@@ -167,10 +167,11 @@ impl Daemon {
     /// Stops accepting, unmounts, writes everything to disk and folds the WAL. A signal meanwhile ends the
     /// process at once.
     pub fn stop(self) -> Result<(), DaemonError> {
+        // First of all: the log may be a pipe that nobody reads any more.
+        self.runtime.spawn(self.signals.end_at_once_on_the_next());
         tracing::info!("stopping");
         let _ = self.stop_http.send(());
         self.state.outbound.close();
-        self.runtime.spawn(self.signals.end_at_once_on_the_next());
         let drained = self.runtime.block_on(async { tokio::time::timeout(DRAIN, self.http).await });
         if drained.is_err() {
             tracing::warn!("requests were still under way after {} seconds", DRAIN.as_secs());

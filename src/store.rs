@@ -162,6 +162,10 @@ impl Store {
             let source = std::io::Error::from(std::io::ErrorKind::NotFound);
             return Err(StoreError::Open { path: path.to_path_buf(), source });
         }
+        // One would be made in it.
+        if path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
+            return Err(StoreError::NotAStore(path.to_path_buf()));
+        }
         Self::open_at(&Location::File(path.to_path_buf()), None).map_err(|error| error.of(Some(path)))
     }
 

@@ -1,6 +1,6 @@
 //! `wsd check`.
 
-use super::{StoreArg, complain};
+use super::{StoreArg, complain, say};
 use crate::store::Store;
 use clap::Args;
 use std::process::ExitCode;
@@ -23,9 +23,9 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
         Err(error) => return complain(error, 1),
     };
     if args.json {
-        println!("{}", serde_json::json!(flaws));
+        say(serde_json::json!(flaws));
     } else {
-        flaws.iter().for_each(|flaw| println!("{flaw}"));
+        flaws.iter().for_each(say);
     }
     ExitCode::from(u8::from(!flaws.is_empty()))
 }

@@ -1,6 +1,6 @@
 //! `wsd gc`.
 
-use super::{StoreArg, complain};
+use super::{StoreArg, complain, say};
 use crate::store::Store;
 use clap::Args;
 use std::process::ExitCode;
@@ -20,10 +20,10 @@ pub(super) fn gc(args: &GcArgs) -> ExitCode {
         Err(error) => return complain(error, 1),
     };
     if args.json {
-        println!("{}", serde_json::json!(report));
+        say(serde_json::json!(report));
     } else {
-        println!("chunks deleted: {} ({} bytes)", report.chunks, report.bytes);
-        println!("store file: {} bytes, was {}", report.size_after, report.size_before);
+        say(format_args!("chunks deleted: {} ({} bytes)", report.chunks, report.bytes));
+        say(format_args!("store file: {} bytes, was {}", report.size_after, report.size_before));
     }
     ExitCode::SUCCESS
 }

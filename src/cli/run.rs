@@ -46,8 +46,14 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
 }
 
 fn run_command(daemon: &mut Daemon, command: &[OsString]) -> io::Result<ExitStatus> {
-    let mut child =
-        Command::new(&command[0]).args(&command[1..]).current_dir(&daemon.config().mount_point).spawn()?;
+    let config = daemon.config();
+    let mut child = Command::new(&command[0])
+        .args(&command[1..])
+        .current_dir(&config.mount_point)
+        .envs(config.exec_env.iter().map(|(name, value)| (name, value)))
+        .env_remove("WSD_TOKEN")
+        .env_remove("UPSTREAM_TOKEN")
+        .spawn()?;
     let pid = rustix::process::Pid::from_child(&child);
     let (end, ended) = oneshot::channel();
     std::thread::spawn(move || end.send(child.wait()));

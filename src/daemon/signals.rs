@@ -1,32 +1,56 @@
-//! SIGTERM and SIGINT: the first one asks, the second one ends.
+//! SIGTERM, SIGINT and SIGHUP: the first one asks, the second one ends.
 
 use std::io;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Exit code after a second signal: as after SIGTERM.
 const ENDED: i32 = 128 + 15;
 
+/// Signals so soon after the first are the same one, as whoever signals a process and then its group sends it.
+const ECHO: Duration = Duration::from_millis(250);
+
 pub(super) struct Signals {
     term: Signal,
     int: Signal,
+    /// `None`: whoever started this wants it to outlive the terminal, as nohup(1) does.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        let hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hangup })
     }
 
-    /// Waits for one; returns whether it was SIGTERM.
+    /// Waits for one; returns whether it was one that the terminal does not send to every process in it.
     pub(super) async fn wait(&mut self) -> bool {
         tokio::select! {
             _ = self.term.recv() => true,
             _ = self.int.recv() => false,
+            _ = hangup(&mut self.hangup) => true,
         }
     }
 
     /// From now on a signal ends the process. The store takes no harm: it is whole at every moment.
     pub(super) async fn end_at_once_on_the_next(mut self) {
+        tokio::time::sleep(ECHO).await;
+        while tokio::time::timeout(Duration::ZERO, self.wait()).await.is_ok() {}
         self.wait().await;
         std::process::exit(ENDED);
     }
+}
+
+async fn hangup(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// From `SigIgn` of `/proc/self/status`, proc_pid_status(5): signal 1 is the lowest bit.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

@@ -55,18 +55,36 @@ impl Session {
         let adapter = Adapter::new(Arc::clone(vfs), seeker, Arc::clone(&reflected));
         let fuse = fuser::Session::new(Greeting, &at, &options()).map_err(failed)?;
         let fuse = Box::new(ManuallyDrop::new(fuse));
+        let served = Self::serve(vfs, fuse, &at, adapter, seeker_thread, (&notifier, reflected));
+        if served.is_err() {
+            // Nobody answers in it: whoever looked at it would wait for ever.
+            let _ = point::detach(&at);
+        }
+        served
+    }
+
+    /// Answers the kernel from now on.
+    fn serve(
+        vfs: &Arc<Vfs>,
+        fuse: Box<ManuallyDrop<fuser::Session<Greeting>>>,
+        at: &Path,
+        adapter: Adapter,
+        seeker: JoinHandle<()>,
+        (notifier, reflected): (&OnceLock<fuser::Notifier>, Arc<Reflected>),
+    ) -> Result<Self, MountError> {
+        let failed = |source| MountError::Fuse { point: at.to_path_buf(), source };
         let device = fuse.as_fd().try_clone_to_owned().map_err(failed)?;
         let threads = Threads::start(device, adapter, THREADS).map_err(failed)?;
-        let Some(ours) = point::mounted_at(&at) else {
+        let Some(ours) = point::mounted_at(at) else {
             let source = std::io::Error::other("the mount table does not show the mount");
             return Err(failed(source));
         };
         let _ = notifier.set(fuse.notifier());
-        vfs.set_invalidator(Some(Arc::new(Kernel::new(vfs, fuse.notifier(), at.clone(), reflected))));
+        vfs.set_invalidator(Some(Arc::new(Kernel::new(vfs, fuse.notifier(), at.to_path_buf(), reflected))));
         tune(&ours.device);
         let vfs = Arc::clone(vfs);
-        let (threads, seeker) = (Some(threads), Some(seeker_thread));
-        Ok(Self { _fuse: fuse, threads, seeker, vfs, point: at, ours })
+        let (threads, seeker) = (Some(threads), Some(seeker));
+        Ok(Self { _fuse: fuse, threads, seeker, vfs, point: at.to_path_buf(), ours })
     }
 
     /// Whether programs reach the workspace through the mount.

@@ -9,9 +9,9 @@ use crate::clock::Timestamp;
 use rusqlite::{Connection, OpenFlags, params};
 use rusqlite_migration::{M, Migrations};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{File, FileType};
+use std::fs::{DirBuilder, File, FileType};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -93,14 +93,18 @@ pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
         Err(StoreError::NotAStore(_)) if beside.exists() => {}
         looked => looked?,
     }
+    // Modes of the files in the workspace mean nothing to who can read the store.
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(open_error(path))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(open_error(path))?;
     }
-    let options = File::options().read(true).write(true).create(true).truncate(false).open(&beside);
-    let mut file = options.map_err(open_error(path))?;
+    let mut private = File::options();
+    private.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = private.open(&beside).map_err(open_error(path))?;
     wait_for_lock(path, &mut file)?;
     // Whoever had the lock until now may have made it, or left something else.
     check_file(path)?;
+    // SQLite gives what it makes beside a database the mode of that. Before it opens it, or its locks would be gone.
+    drop(private.open(path).map_err(open_error(path))?);
     let write = |file: &mut File| {
         file.set_len(0)?;
         file.rewind()?;
