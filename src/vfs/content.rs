@@ -362,6 +362,10 @@ impl Content {
 
     /// Lets chunk `index` be what another file's slot is. The slot must not be inline.
     pub(super) fn share(&mut self, index: u64, slot: Option<Slot>) {
+        // A hole in place of a hole is nothing that has to be written down.
+        if slot.is_none() && self.slot(index).is_none() {
+            return;
+        }
         self.touch(index, Touched::Whole);
         match slot {
             Some(slot) => self.slots().insert(index, slot),

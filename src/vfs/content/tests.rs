@@ -276,3 +276,14 @@ proptest! {
         prop_assert!(file.read() == model);
     }
 }
+
+/// Books were kept on each chunk of 200 GiB of nothing.
+#[test]
+fn a_hole_that_is_copied_over_a_hole_is_no_change() {
+    let mut content = Content::empty();
+    content.share(7, None);
+    assert!(content.changed.is_empty());
+    content.share(7, Some(Slot::Chunk(1)));
+    content.share(7, None);
+    assert_eq!(content.changed.len(), 1);
+}
