@@ -126,3 +126,74 @@ fn a_store_in_memory_leaves_no_file() {
     daemon.stop();
     assert!(!place.store.exists());
 }
+
+/// Whoever can read the store can read every file of the workspace, whatever modes they have.
+#[test]
+fn a_store_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    let store = place.dir.path().join("new/deep/store.db");
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none"), ("WSD_DB", store.to_str().unwrap())]);
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(store.parent().unwrap()), 0o700);
+    for entry in fs::read_dir(store.parent().unwrap()).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{path:?}");
+    }
+    daemon.stop();
+}
+
+#[test]
+fn what_is_no_store_is_not_checked_by_making_one_of_it() {
+    let place = Place::new();
+    fs::write(&place.store, b"").unwrap();
+    let check = Command::new(WSD).args(["check", "--db"]).arg(&place.store).output().unwrap();
+    assert!(refused(&check, 1).contains("is not a wsd store"));
+    assert_eq!(fs::metadata(&place.store).unwrap().len(), 0);
+}
+
+#[test]
+fn who_stops_listening_to_a_check_is_no_flaw_of_it() {
+    let place = Place::new();
+    place.serve_with(&[("FUSE_MOUNT", "none")]).stop();
+    for command in ["check", "gc"] {
+        let script = format!("{WSD} {command} --json --db {} > /dev/full", place.store.display());
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+}
+
+/// coreutils' timeout signals a command and its group. The second signal ended the stop.
+#[test]
+fn a_signal_that_comes_doubled_and_a_hangup_stop_in_order() {
+    if !has_fuse() {
+        return;
+    }
+    for signals in [&["TERM", "TERM", "INT"][..], &["HUP"]] {
+        let place = Place::new();
+        let daemon = place.serve();
+        fs::write(daemon.path("file"), vec![b'x'; 3 << 20]).unwrap();
+        signals[1..].iter().for_each(|signal| daemon.signal(signal));
+        if signals.len() == 1 {
+            daemon.signal("HUP");
+        }
+        daemon.stop();
+        place.check();
+        let daemon = place.serve();
+        assert_eq!(fs::read(daemon.path("file")).unwrap().len(), 3 << 20);
+        daemon.stop();
+    }
+}
+
+#[test]
+fn the_command_of_run_is_given_variables_and_no_token() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let mut command = place.command();
+    command.env("WSD_TOKEN", "secret-of-sixteen-letters").env("WSD_VAR_GIVEN", "yes");
+    command.args(["run", "--", "sh", "-c", "echo $GIVEN ${WSD_TOKEN-none}"]);
+    let output = command.output().unwrap();
+    assert_eq!(text(&output.stdout), "yes none\n", "{}", text(&output.stderr));
+}
