@@ -175,7 +175,6 @@ impl Vfs {
         let attr = Attr::from(&node.meta.read().row);
         drop(op);
         if caller.origin != Origin::Kernel {
-            names_in(dir)?.read().extend_listings();
             self.tell(caller, |kernel| kernel.entry(dir.ino, name));
         }
         Ok(attr)

@@ -352,10 +352,7 @@ impl Vfs {
                 continue;
             }
             let dir = ground.node(*parent)?;
-            let mut names = names_in(dir)?.write();
-            names.set(Arc::clone(name), node.ino, node.kind);
-            names.extend_listings();
-            drop(names);
+            names_in(dir)?.write().set(Arc::clone(name), node.ino, node.kind);
             op.change(dir, |meta| {
                 meta.row.ctime = op.now;
                 if node.kind == Kind::Dir {

@@ -13,7 +13,7 @@ use crate::store::rows::{Dirent, FIRST_COOKIE, Ino, InodeRow, Kind, Name, Storag
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 
 #[derive(Debug)]
 pub(super) struct Node {
@@ -63,8 +63,6 @@ struct Entries {
     by_name: HashMap<Name, Entry>,
     by_cookie: BTreeMap<u64, Name>,
     next_cookie: u64,
-    /// Where the listing ends that began last: what was made later is not in it. 0: where the names end.
-    listed_to: AtomicU64,
 }
 
 /// Where a name leads.
@@ -174,7 +172,6 @@ impl Dir {
             by_name: HashMap::with_capacity(dirents.len()),
             by_cookie: BTreeMap::new(),
             next_cookie: next_cookie.max(FIRST_COOKIE),
-            listed_to: AtomicU64::new(0),
         };
         for Dirent { name, ino, kind, cookie } in dirents {
             entries.next_cookie = entries.next_cookie.max(cookie + 1);
@@ -197,31 +194,11 @@ impl Dir {
         self.entries.as_ref().map(|entries| entries.next_cookie)
     }
 
-    /// A listing begins: this and those that have begun before end with the names that are there now.
-    pub(super) fn begin_listing(&self) {
-        if let Some(entries) = &self.entries {
-            entries.listed_to.store(entries.next_cookie, Ordering::Relaxed);
-        }
-    }
-
-    /// Listings that have begun end with the last name again, whenever it is made.
-    pub(super) fn extend_listings(&self) {
-        if let Some(entries) = &self.entries {
-            entries.listed_to.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// The entries after a cookie that belong to a listing, in the order of their creation.
+    /// The entries after a cookie, in the order of their creation.
     pub(super) fn after(&self, cookie: u64) -> impl Iterator<Item = (&Name, Entry)> {
         let entries = self.entries.as_ref();
         entries.into_iter().flat_map(move |entries| {
-            let end = match entries.listed_to.load(Ordering::Relaxed) {
-                0 => u64::MAX,
-                end => end,
-            };
-            // Who went on beyond the end finds nothing more.
-            let begin = cookie.saturating_add(1).min(end);
-            let names = entries.by_cookie.range(begin..end);
+            let names = entries.by_cookie.range(cookie.saturating_add(1)..);
             names.filter_map(|(_, name)| Some((name, *entries.by_name.get(name)?)))
         })
     }

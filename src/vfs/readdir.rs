@@ -2,12 +2,6 @@
 //!
 //! A cookie is an entry's own place, given when the name was made and never used again, so a listing goes on
 //! where it stopped whatever was removed or added meanwhile: no entry that stays is skipped or shown twice.
-//!
-//! A new name comes last, so who makes or renames files while listing would never see the end. But nobody says whose
-//! listing a request goes on with: nothing is opened. So a directory remembers where the names ended when the last listing
-//! of it began, and that is the end of all listings under way: an older one may show a little more, and none misses a name
-//! that was there when it began. The kernel keeps listings, and knows what is made through it: it drops one that is older
-//! than a new name. What is made past the kernel could meet an answer on its way, so it opens the end again.
 
 use super::Vfs;
 use super::lookup::names_in;
@@ -124,9 +118,6 @@ fn page(dir: &Arc<Node>, cookie: u64) -> FsResult<Vec<DirEntry>> {
         }
     }
     let names = names_in(dir)?.read();
-    if cookie == 0 {
-        names.begin_listing();
-    }
     let entries = names.after(cookie.max(PARENT)).take(PAGE);
     page.extend(entries.map(|(name, entry)| DirEntry {
         name: Arc::clone(name),

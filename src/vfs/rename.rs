@@ -19,7 +19,7 @@ use super::journal::Op;
 use super::lookup::{check_alive, is_ancestor, names_in};
 use super::node::{Dir, Entry, Node};
 use super::remove::remember;
-use super::types::{Caller, Origin, RenameMode};
+use super::types::{Caller, RenameMode};
 use super::{Vfs, names};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{Ino, Kind, Name};
@@ -89,9 +89,6 @@ impl Vfs {
         };
         if let (Some((_, victim)), true) = (&target.found, mode == RenameMode::Replace) {
             self.reap(victim);
-        }
-        if caller.origin != Origin::Kernel {
-            names_in(&target.dir)?.read().extend_listings();
         }
         self.tell(caller, |kernel| {
             kernel.entry(source.dir.ino, &source.name);
