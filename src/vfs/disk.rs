@@ -1,4 +1,4 @@
-//! Room on the store's disk.
+//! Room for what is new: in memory, and on the store's disk.
 //!
 //! New bytes go to the WAL, and once more to the file when the WAL is folded, which alone makes the WAL give its room back. So they
 //! need room twice for a while; and removing something, or collecting what was removed, goes through the WAL as well. Who let
@@ -6,6 +6,7 @@
 //! still room for what was accepted, for folding, and for removing.
 
 use super::Vfs;
+use super::journal::ENOUGH_BYTES;
 use crate::error::{FsError, FsResult};
 use crate::store::{Checkpoint, Room};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,6 +55,43 @@ fn most(room: &Room) -> u64 {
 }
 
 impl Vfs {
+    /// Before an operation that adds something: waits while too much is dirty, fails when the store does.
+    pub(super) fn admit(&self) -> FsResult<()> {
+        if let Some(failure) = self.journal.failure() {
+            return Err(failure);
+        }
+        self.check_disk()?;
+        if self.gauge.bytes() < ENOUGH_BYTES.min(self.disk.most()) {
+            return Ok(());
+        }
+        self.journal.hurry();
+        while self.gauge.bytes() > self.dirty_limit() {
+            self.journal.wait_for_group();
+            if let Some(failure) = self.journal.failure() {
+                return Err(failure);
+            }
+            if self.journal.is_stopped() {
+                return Err(FsError::ShuttingDown);
+            }
+            self.check_disk()?;
+            self.journal.hurry();
+        }
+        Ok(())
+    }
+
+    /// Whether who adds something now may have to wait, or soon.
+    pub fn may_hold_up(&self) -> bool {
+        let dirty = self.gauge.bytes();
+        dirty >= ENOUGH_BYTES.min(self.disk.most()) && dirty > self.dirty_limit() / 4 * 3
+    }
+
+    /// Dirty bytes at which writers wait: what readers' chunks and nodes leave of the budget, which is at least half, and what
+    /// the disk has room for.
+    fn dirty_limit(&self) -> u64 {
+        let others = self.chunks.weight() + self.memory.bytes();
+        (self.budget - others.min(self.budget / 2)).min(self.disk.most())
+    }
+
     /// Looks at the disk; where it is nearly full, has the WAL give room back first. Nobody writes a group meanwhile.
     pub(super) fn look_at_disk(&self) {
         // What there is room for twice, with what surrounds it and more.

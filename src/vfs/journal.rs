@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 const GATHER: Duration = Duration::from_millis(25);
 
 /// Dirty bytes at which a group is not gathered any further.
-const ENOUGH_BYTES: u64 = 16 << 20;
+pub(super) const ENOUGH_BYTES: u64 = 16 << 20;
 
 /// Dirty nodes at which a group is not gathered any further: bounds the pause of a cut to a few milliseconds.
 const ENOUGH_NODES: usize = 4096;
@@ -189,7 +189,7 @@ impl Journal {
     }
 
     /// Waits for a group to have been tried, at most a little while.
-    fn wait_for_group(&self) {
+    pub(super) fn wait_for_group(&self) {
         let mut wish = self.wish.lock();
         self.done.wait_for(&mut wish, Duration::from_millis(20));
     }
@@ -318,43 +318,6 @@ impl Vfs {
             noted: RefCell::default(),
             _gate: gate,
         }
-    }
-
-    /// Before an operation that adds something: waits while too much is dirty, fails when the store does.
-    pub(super) fn admit(&self) -> FsResult<()> {
-        if let Some(failure) = self.journal.failure() {
-            return Err(failure);
-        }
-        self.check_disk()?;
-        if self.gauge.bytes() < ENOUGH_BYTES.min(self.disk.most()) {
-            return Ok(());
-        }
-        self.journal.hurry();
-        while self.gauge.bytes() > self.dirty_limit() {
-            self.journal.wait_for_group();
-            if let Some(failure) = self.journal.failure() {
-                return Err(failure);
-            }
-            if self.journal.is_stopped() {
-                return Err(FsError::ShuttingDown);
-            }
-            self.check_disk()?;
-            self.journal.hurry();
-        }
-        Ok(())
-    }
-
-    /// Whether who adds something now may have to wait, or soon.
-    pub fn may_hold_up(&self) -> bool {
-        let dirty = self.gauge.bytes();
-        dirty >= ENOUGH_BYTES.min(self.disk.most()) && dirty > self.dirty_limit() / 4 * 3
-    }
-
-    /// Dirty bytes at which writers wait: what readers' chunks and nodes leave of the budget, which is at least half, and what
-    /// the disk has room for.
-    fn dirty_limit(&self) -> u64 {
-        let others = self.chunks.weight() + self.memory.bytes();
-        (self.budget - others.min(self.budget / 2)).min(self.disk.most())
     }
 
     /// Writes everything up to now; `durable`: and returns when it is on the disk.
