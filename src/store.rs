@@ -292,10 +292,14 @@ impl Store {
 
     /// Frames that were in the WAL.
     fn fold(&self, sql: &str) -> StoreResult<i64> {
+        self.doubt.heed(self.fold_once(sql))
+    }
+
+    fn fold_once(&self, sql: &str) -> StoreResult<i64> {
         let folder = self.folder.lock();
         let Some(folder) = &*folder else { return Ok(0) };
-        let frames = folder.query_row(sql, [], |row| row.get::<_, i64>(1));
-        self.doubt.heed(frames.map_err(StoreError::from)).map(|frames| frames.max(0))
+        let frames = folder.query_row(sql, [], |row| row.get::<_, i64>(1))?;
+        Ok(frames.max(0))
     }
 }
 

@@ -61,7 +61,9 @@ impl Store {
         }
         let settled = writer.wal.rewrite().and_then(|bytes| {
             // Not enough for ext4, which forgets that it has not noted yet that a block is written if the first try fails.
-            self.fold("PRAGMA wal_checkpoint(TRUNCATE)")?;
+            // Each descriptor tells of an error once, and this one may not have told yet.
+            let fold = || self.fold_once("PRAGMA wal_checkpoint(TRUNCATE)");
+            fold().or_else(|_| fold())?;
             if self.wal_bytes() > 0 {
                 return Err(StoreError::Busy);
             }
