@@ -3,7 +3,7 @@
 //! The disk is a file behind a loop device. All that the filesystem on it has sent to the disk is in that file, and what it
 //! has not sent is not.
 
-use crate::support::{Place, has_fuse, is_root, sh};
+use crate::support::{Place, has, has_fuse, is_root, sh};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,9 @@ impl Disks {
             return None;
         }
         let disks = Self { place: Place::new(), mounted: Vec::new() };
+        if !has("mkfs.ext4") {
+            return None;
+        }
         let device = Command::new("losetup").arg("-f").stderr(Stdio::null()).stdout(Stdio::null()).status();
         if !device.is_ok_and(|status| status.success()) {
             // A container has none as a rule, and cannot be given one by installing something.
