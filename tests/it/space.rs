@@ -41,14 +41,15 @@ fn the_store_does_not_grow_while_a_file_is_overwritten_all_the_time() {
     let new = NewNode { kind: Kind::File, mode: 0o644, umask: 0, rdev: 0 };
     let file = vfs.create(ME, ROOT, b"file", new).unwrap().ino;
     let mut most = 0;
-    for round in 0..60u64 {
+    for round in 0..80u64 {
         for piece in 0..16 {
             vfs.write(ME, file, piece << 21, &noise(round * 16 + piece, 2 << 20), false).unwrap();
             most = most.max(store.file_bytes() + store.wal_bytes());
         }
     }
-    // Twice what there is, what may be in memory, and the WAL at its largest.
-    assert!(most < (64 << 20) + (256 << 20) + (600 << 20), "{} MiB", most >> 20);
+    // 2,560 MiB were written. The WAL is folded from 256 MiB on, and whoever writes waits for that from 512 MiB on; but on a busy
+    // machine a good deal is written until the housekeeper has looked.
+    assert!(most < 1500 << 20, "{} MiB", most >> 20);
     eventually("a small WAL", || store.wal_bytes() <= 64 << 20);
     vfs.shutdown().unwrap();
 }
