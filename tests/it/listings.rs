@@ -1,23 +1,12 @@
 //! Listings of a directory in which names are made meanwhile: they miss nothing that was there.
 
-use crate::support::{Daemon, Place, has_fuse, sh};
+use crate::support::{Daemon, mounted, sh};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 /// More than the kernel asks for at once.
 const MANY: usize = 3000;
-
-fn mounted(test: impl FnOnce(&Daemon)) {
-    if !has_fuse() {
-        return;
-    }
-    let place = Place::new();
-    let daemon = place.serve();
-    test(&daemon);
-    daemon.stop();
-    place.check();
-}
 
 /// A directory with `count` files.
 fn filled(daemon: &Daemon, name: &str, count: usize) -> std::path::PathBuf {

@@ -1,6 +1,6 @@
 //! What POSIX and Linux promise, in the mount, at the edges that peers get wrong.
 
-use crate::support::{Daemon, Place, eventually, has, has_fuse, is_root, noise, sh, sh_output};
+use crate::support::{Daemon, Place, eventually, has, has_fuse, is_root, mounted, noise, sh, sh_output};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -10,18 +10,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-
-/// Runs a test in a mount, and checks the store afterwards.
-fn mounted(test: impl FnOnce(&Daemon)) {
-    if !has_fuse() {
-        return;
-    }
-    let place = Place::new();
-    let daemon = place.serve();
-    test(&daemon);
-    daemon.stop();
-    place.check();
-}
 
 /// Runs one half in a mount, and the other after a restart.
 fn remounted(before: impl FnOnce(&Daemon), after: impl FnOnce(&Daemon)) {

@@ -125,6 +125,18 @@ impl Drop for Place {
     }
 }
 
+/// Runs a test in a mount, and checks the store afterwards.
+pub(crate) fn mounted(test: impl FnOnce(&Daemon)) {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    test(&daemon);
+    daemon.stop();
+    place.check();
+}
+
 /// A daemon that runs.
 pub(crate) struct Daemon {
     child: Child,
