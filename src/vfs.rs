@@ -18,6 +18,7 @@ mod content;
 mod create;
 mod disk;
 mod feed;
+mod folding;
 pub mod graft;
 mod invalidate;
 mod io;
@@ -48,6 +49,7 @@ use crate::store::buf::{Buf, Gauge};
 use crate::store::rows::{ChunkId, WorkspaceId};
 use disk::Disk;
 use feed::Feed;
+use folding::Folding;
 use journal::Journal;
 use parking_lot::{Mutex, RwLock};
 use quick_cache::Weighter;
@@ -56,7 +58,7 @@ use space::Space;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use table::NodeTable;
-use upkeep::{Memory, Upkeep};
+use upkeep::{Bell, Memory, Upkeep};
 
 pub use crate::store::rows::MAX_FILE_SIZE;
 pub use feed::{Change, ChangeKind, Changes};
@@ -90,8 +92,10 @@ pub struct Vfs {
     feed: Feed,
     space: Space,
     disk: Disk,
+    folding: Folding,
     memory: Memory,
     upkeep: Mutex<Upkeep>,
+    bell: Bell,
     /// Counts the bytes that are in memory because they are not on disk.
     gauge: Gauge,
     /// Counts the bytes that are in memory for the next reader.
@@ -161,8 +165,10 @@ impl Vfs {
             feed: Feed::new(revision),
             space: Space::new(allocated, nodes, options.max_bytes),
             disk: Disk::new(),
+            folding: Folding::new(),
             memory: Memory::new(quarter as usize),
             upkeep: Mutex::default(),
+            bell: Bell::default(),
             gauge: Gauge::keeping(quarter * 2),
             cached: Gauge::keeping(quarter + CACHED_SPARE),
             bytes_read: AtomicU64::new(0),

@@ -41,14 +41,12 @@ impl Adapter {
             Operation::Write { .. }
             | Operation::Fallocate { .. }
             | Operation::CopyFileRange { .. }
-            | Operation::SetAttr(_)
-            | Operation::SetXattr { .. }
-            | Operation::MkNod { .. }
+            | Operation::SetXattr { .. } => self.vfs.may_hold_up(),
+            Operation::MkNod { .. }
             | Operation::MkDir { .. }
             | Operation::TmpFile { .. }
             | Operation::Symlink { .. }
-            | Operation::Rename { .. }
-            | Operation::Link { .. } => self.vfs.may_hold_up(),
+            | Operation::Link { .. } => self.vfs.may_hold_up_names(),
             _ => false,
         }
     }

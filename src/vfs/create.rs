@@ -28,7 +28,7 @@ impl Vfs {
         }
         let name = names::own(name)?;
         let dir = self.dir(parent)?;
-        self.admit()?;
+        self.admit_name()?;
         let defaults = self.load_xattrs(&dir)?;
         let op = self.begin(caller.by);
         let mut entries = self.vacant(&dir, &name)?;
@@ -43,7 +43,7 @@ impl Vfs {
     /// until [`Vfs::release`].
     pub fn tmpfile(&self, caller: Caller, parent: Ino, new: NewNode) -> FsResult<Attr> {
         let dir = self.dir(parent)?;
-        self.admit()?;
+        self.admit_name()?;
         let defaults = self.load_xattrs(&dir)?;
         let op = self.begin(caller.by);
         let node = self.make(&op, caller, &dir, NewNode { kind: Kind::File, ..new }, &defaults);
@@ -66,7 +66,7 @@ impl Vfs {
         }
         let name = names::own(name)?;
         let dir = self.dir(parent)?;
-        self.admit()?;
+        self.admit_name()?;
         self.space.check(0, allocated_to(1, target.len() as u64))?;
         let op = self.begin(caller.by);
         let mut entries = self.vacant(&dir, &name)?;
@@ -91,7 +91,7 @@ impl Vfs {
         if node.kind == Kind::Dir {
             return Err(FsError::NotPermitted);
         }
-        self.admit()?;
+        self.admit_name()?;
         let op = self.begin(caller.by);
         let mut entries = self.vacant(&dir, &name)?;
         {

@@ -6,6 +6,7 @@
 //! still room for what was accepted, for folding, and for removing.
 
 use super::Vfs;
+use super::folding::SLOW_BYTES;
 use super::journal::ENOUGH_BYTES;
 use crate::error::{FsError, FsResult};
 use crate::store::{Checkpoint, Room};
@@ -16,6 +17,9 @@ const RESERVE: u64 = 16 << 20;
 
 /// Dirty bytes that there must be room for, or the disk is full.
 const LEAST: u64 = 1 << 20;
+
+/// Changed nodes that a group may have before new names wait: some 30 MB.
+const MANY_NODES: usize = 64 << 10;
 
 /// Bytes of WAL on a disk that is nearly full that are worth folding.
 const WORTH_FOLDING: u64 = 1 << 20;
@@ -55,17 +59,27 @@ fn most(room: &Room) -> u64 {
 }
 
 impl Vfs {
-    /// Before an operation that adds something: waits while too much is dirty, fails when the store does.
+    /// Before an operation that adds content: waits while too much is dirty, fails when the store does.
     pub(super) fn admit(&self) -> FsResult<()> {
+        self.admit_unless(&|vfs| vfs.gauge.bytes() > vfs.dirty_limit())
+    }
+
+    /// Before an operation that adds a name, which weighs little. It has room of its own: the kernel keeps the directory locked
+    /// meanwhile, so that whoever looks a name up in it would wait with it, though others write.
+    pub(super) fn admit_name(&self) -> FsResult<()> {
+        self.admit_unless(&|vfs| vfs.too_many_names(0))
+    }
+
+    fn admit_unless(&self, is_too_much: &dyn Fn(&Self) -> bool) -> FsResult<()> {
         if let Some(failure) = self.journal.failure() {
             return Err(failure);
         }
         self.check_disk()?;
-        if self.gauge.bytes() < ENOUGH_BYTES.min(self.disk.most()) {
+        if self.is_calm() {
             return Ok(());
         }
         self.journal.hurry();
-        while self.gauge.bytes() > self.dirty_limit() {
+        while is_too_much(self) {
             self.journal.wait_for_group();
             if let Some(failure) = self.journal.failure() {
                 return Err(failure);
@@ -79,17 +93,39 @@ impl Vfs {
         Ok(())
     }
 
-    /// Whether who adds something now may have to wait, or soon.
+    /// Whether who adds content now may have to wait, or soon.
     pub fn may_hold_up(&self) -> bool {
-        let dirty = self.gauge.bytes();
-        dirty >= ENOUGH_BYTES.min(self.disk.most()) && dirty > self.dirty_limit() / 4 * 3
+        !self.is_calm() && self.gauge.bytes() > self.dirty_limit() / 4 * 3
     }
 
-    /// Dirty bytes at which writers wait: what readers' chunks and nodes leave of the budget, which is at least half, and what
-    /// the disk has room for.
+    /// Whether who adds a name now may have to wait, or soon.
+    pub fn may_hold_up_names(&self) -> bool {
+        !self.is_calm() && self.too_many_names(16)
+    }
+
+    /// So little is dirty that nobody need wait.
+    fn is_calm(&self) -> bool {
+        let dirty = self.gauge.bytes();
+        let enough = if self.folding.slows_down(dirty) { SLOW_BYTES } else { ENOUGH_BYTES };
+        dirty < enough.min(self.disk.most()) && self.journal.dirty_nodes() < MANY_NODES / 2
+    }
+
+    /// Whether there are too many new names, or little is left until then, or memory is full.
+    fn too_many_names(&self, left: usize) -> bool {
+        let most = (self.memory_limit() / 4 * 5).min(self.disk.most());
+        self.journal.dirty_nodes() + left > MANY_NODES || self.gauge.bytes() > most
+    }
+
+    /// Dirty bytes at which writers wait: what memory has and the disk has room for, and little while the WAL is behind.
     fn dirty_limit(&self) -> u64 {
+        let slow = if self.folding.slows_down(self.gauge.bytes()) { SLOW_BYTES } else { u64::MAX };
+        self.memory_limit().min(self.disk.most()).min(slow)
+    }
+
+    /// What readers' chunks and nodes leave of the budget, which is at least half.
+    fn memory_limit(&self) -> u64 {
         let others = self.chunks.weight() + self.memory.bytes();
-        (self.budget - others.min(self.budget / 2)).min(self.disk.most())
+        self.budget - others.min(self.budget / 2)
     }
 
     /// Looks at the disk; where it is nearly full, has the WAL give room back first. Nobody writes a group meanwhile.

@@ -18,7 +18,6 @@ use super::node::{Meta, Node};
 use super::types::Author;
 use crate::clock::Timestamp;
 use crate::error::{FsError, FsResult};
-use crate::store::Checkpoint;
 use crate::store::error::StoreError;
 use crate::store::group::{ExtentChange, Group, NodeChange, NodePut};
 use crate::store::rows::{ChunkId, Ino, Kind, Name, Revision};
@@ -57,6 +56,8 @@ pub(super) struct Journal {
     /// Why the store could not take the last group.
     failure: RwLock<Option<FsError>>,
     failing: AtomicBool,
+    /// A group was lost by a defect: nothing is written any more.
+    broken: AtomicBool,
     wish: Mutex<Wish>,
     wake: Condvar,
     /// Signalled after every group.
@@ -111,6 +112,7 @@ impl Journal {
             commit: Mutex::new(None),
             failure: RwLock::new(None),
             failing: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             wish: Mutex::default(),
             wake: Condvar::new(),
             done: Condvar::new(),
@@ -148,6 +150,11 @@ impl Journal {
         if enough {
             self.hurry();
         }
+    }
+
+    /// Nodes that the next group is about.
+    pub(super) fn dirty_nodes(&self) -> usize {
+        self.dirty.lock().len()
     }
 
     fn is_clean(&self) -> bool {
@@ -210,6 +217,15 @@ impl Journal {
         }
         (wish.work, wish.hurry) = (None, false);
         !wish.stop
+    }
+
+    /// Whoever wrote a group panicked, and the group is lost. What comes after it must not be written without it.
+    fn break_down(&self) {
+        let text = "a defect of wsd has lost changes that were not on disk yet: start it again, and report what the log says";
+        tracing::error!(committed = self.committed(), "{text}");
+        self.broken.store(true, Ordering::Release);
+        self.record(Some(FsError::Io(text.into())));
+        self.done.notify_all();
     }
 
     fn record(&self, outcome: Option<FsError>) {
@@ -324,10 +340,15 @@ impl Vfs {
     pub(super) fn commit(&self, durable: bool) -> FsResult<()> {
         let target = self.journal.revision();
         let mut pending = self.journal.commit.lock();
+        if let (true, Some(failure)) = (self.journal.broken.load(Ordering::Acquire), self.journal.failure()) {
+            return Err(failure);
+        }
         let nothing_dirty = self.journal.is_clean() && pending.is_none();
         if nothing_dirty && (!durable || self.journal.durable() >= target) {
             return Ok(());
         }
+        self.bound_wal();
+        let _whole = Whole(&self.journal);
         let mut kept = self.cut();
         if let Some(mut failed) = pending.take() {
             failed.group.merge(kept.group);
@@ -343,6 +364,7 @@ impl Vfs {
                 self.settle(kept, &committed.chunks);
                 self.journal.record(None);
                 self.look_at_disk();
+                self.note_wal();
                 self.journal.done.notify_all();
                 Ok(())
             }
@@ -421,20 +443,24 @@ impl Vfs {
         }
     }
 
-    /// Folds the WAL into the store's file with no new group meanwhile, so that it starts over.
-    pub(super) fn fold_wal(&self) -> FsResult<()> {
-        let _no_group = self.journal.no_group();
-        self.store.checkpoint(Checkpoint::Passive)?;
-        Ok(())
-    }
-
     /// The committer's thread: writes groups until the filesystem shuts down.
     pub(super) fn run_committer(&self) {
         while self.journal.gather() {
-            if self.commit(false).is_err() {
+            if self.commit_in_pace().is_err() {
                 std::thread::sleep(RETRY);
             }
             self.after_commit();
+        }
+    }
+}
+
+/// A group is being written; while it is, a panic is the end of the journal.
+struct Whole<'a>(&'a Journal);
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.break_down();
         }
     }
 }

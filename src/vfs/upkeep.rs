@@ -1,7 +1,6 @@
 //! The threads behind the filesystem, and its memory.
 //!
-//! The committer writes groups. The housekeeper folds the WAL into the store's file when it has grown, and
-//! collects garbage a little at a time.
+//! The committer writes groups. The housekeeper has the WAL folded, and collects garbage a little at a time.
 
 use super::Vfs;
 use crate::error::{FsError, FsResult};
@@ -11,23 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// Bytes of WAL at which it is folded into the file while nobody writes.
-const WAL_QUIET: u64 = 4 << 20;
-
-/// Bytes of WAL at which it is folded into the file, whoever writes. Folding writes everything a second time, so
-/// it had better wait; but a start after a crash reads all of the WAL.
-const WAL_BYTES: u64 = 256 << 20;
-
-/// Bytes of WAL at which new groups wait until it has been folded.
-const WAL_LIMIT: u64 = 512 << 20;
-
-/// Bytes of WAL that the disk is not given back while nobody writes.
-const WAL_KEPT: u64 = 64 << 20;
-
-/// Small commits, each with its own `fdatasync`, after which the WAL is folded and starts over, whoever writes: that call takes a
-/// third less time where the file has been written before. See `docs/decisions/0015-wal-again.md`.
-const SMALL_COMMITS: u64 = 128;
 
 /// How often the housekeeper looks.
 const ROUND: Duration = Duration::from_millis(500);
@@ -73,16 +55,26 @@ impl Memory {
 #[derive(Default)]
 pub(super) struct Upkeep {
     threads: Vec<JoinHandle<()>>,
-    bell: Arc<Bell>,
 }
 
+/// Wakes the housekeeper before it looks by itself.
 #[derive(Default)]
-struct Bell {
+pub(super) struct Bell {
     stop: Mutex<bool>,
     rung: Condvar,
 }
 
 impl Bell {
+    pub(super) fn ring(&self) {
+        let _stop = self.stop.lock();
+        self.rung.notify_all();
+    }
+
+    fn stop(&self) {
+        *self.stop.lock() = true;
+        self.rung.notify_all();
+    }
+
     /// Sleeps; false when it is over.
     fn sleep(&self, time: Duration) -> bool {
         let mut stop = self.stop.lock();
@@ -101,9 +93,9 @@ impl Vfs {
         let committer =
             std::thread::Builder::new().name("wsd-commit".into()).spawn(move || vfs.run_committer());
         upkeep.threads.push(committer.map_err(failed)?);
-        let (vfs, bell) = (Arc::clone(self), Arc::clone(&upkeep.bell));
+        let vfs = Arc::clone(self);
         let keeper =
-            std::thread::Builder::new().name("wsd-keeper".into()).spawn(move || vfs.run_housekeeper(&bell));
+            std::thread::Builder::new().name("wsd-keeper".into()).spawn(move || vfs.run_housekeeper());
         upkeep.threads.push(keeper.map_err(failed)?);
         Ok(())
     }
@@ -123,16 +115,16 @@ impl Vfs {
         self.memory.counted.store(counted.min(keep), Ordering::Relaxed);
     }
 
-    fn run_housekeeper(&self, bell: &Bell) {
+    fn run_housekeeper(&self) {
         let mut before = self.journal.revision();
-        while bell.sleep(ROUND) {
+        while self.bell.sleep(ROUND) {
             let revision = self.journal.revision();
             let quiet = std::mem::replace(&mut before, revision) == revision;
             if quiet {
                 self.gauge.give_back();
                 self.cached.give_back();
             }
-            if let Err(error) = self.keep_house(bell, quiet)
+            if let Err(error) = self.keep_house(quiet)
                 && self.journal.failure().is_none()
             {
                 tracing::warn!(%error, "housekeeping of the store failed; it is tried again");
@@ -143,7 +135,7 @@ impl Vfs {
         }
     }
 
-    fn keep_house(&self, bell: &Bell, quiet: bool) -> FsResult<()> {
+    pub(super) fn keep_house(&self, quiet: bool) -> FsResult<()> {
         // What cannot be folded because the disk is full can be afterwards.
         let mut folded = self.tend_wal(quiet);
         let (mut budget, mut collected) = (GC_STEP, false);
@@ -154,7 +146,7 @@ impl Vfs {
                 self.store.checkpoint(Checkpoint::Passive)?;
             }
             let quiet_still = !quiet || self.journal.committed() == self.journal.revision();
-            if progress.done || !quiet_still || !bell.sleep(Duration::from_millis(2)) {
+            if progress.done || !quiet_still || !self.bell.sleep(Duration::from_millis(2)) {
                 return folded;
             }
             collected = true;
@@ -165,34 +157,11 @@ impl Vfs {
         }
     }
 
-    /// Folds the WAL when it is time to.
-    fn tend_wal(&self, quiet: bool) -> FsResult<()> {
-        let wal = self.store.wal_bytes();
-        let small = self.store.small_commits() >= SMALL_COMMITS;
-        if self.disk.most() < u64::MAX {
-            let _no_group = self.journal.no_group();
-            self.look_at_disk();
-        }
-        if quiet && wal > WAL_KEPT {
-            self.store.checkpoint(Checkpoint::Truncate)?;
-        } else if small || wal > if quiet { WAL_QUIET } else { WAL_BYTES } {
-            self.store.checkpoint(Checkpoint::Passive)?;
-        }
-        if small || wal > WAL_LIMIT {
-            self.fold_wal()?;
-        }
-        Ok(())
-    }
-
     /// Commits everything, and ends the work behind the filesystem. Changes after it are lost; there are none,
     /// because the mount and the servers stop before it.
     pub fn shutdown(&self) -> FsResult<()> {
-        let threads = {
-            let mut upkeep = self.upkeep.lock();
-            *upkeep.bell.stop.lock() = true;
-            upkeep.bell.rung.notify_all();
-            std::mem::take(&mut upkeep.threads)
-        };
+        let threads = std::mem::take(&mut self.upkeep.lock().threads);
+        self.bell.stop();
         self.journal.stop();
         for thread in threads {
             if thread.join().is_err() {
@@ -201,36 +170,5 @@ impl Vfs {
         }
         self.set_invalidator(None);
         self.commit(true)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::ME;
-    use super::*;
-    use crate::store::rows::{Kind, ROOT};
-    use crate::store::{Location, Store};
-    use crate::vfs::{NewNode, Options};
-
-    /// As a database does it in the workspace, for as long as it likes, and nobody is ever quiet.
-    #[test]
-    fn the_wal_starts_over_under_small_durable_writes() {
-        let dir = tempfile::tempdir().unwrap();
-        let location = Location::File(dir.path().join("store.db"));
-        let store = Arc::new(Store::open(&location, std::path::Path::new("/nowhere")).unwrap());
-        let vfs = Vfs::open(Arc::clone(&store), Options::default()).unwrap();
-        let node = NewNode { kind: Kind::File, mode: 0o644, umask: 0, rdev: 0 };
-        let ino = vfs.create(ME, ROOT, b"database", node).unwrap().ino;
-        let bell = Bell::default();
-        let sizes = [(); 5].map(|()| {
-            for number in 0..SMALL_COMMITS + 32 {
-                vfs.write(ME, ino, number % 64 * 4096, &[number as u8; 4096], false).unwrap();
-                vfs.sync().unwrap();
-            }
-            vfs.keep_house(&bell, false).unwrap();
-            store.wal_bytes()
-        });
-        assert!(sizes[4] < sizes[0] * 2, "{sizes:?}");
-        vfs.shutdown().unwrap();
     }
 }
