@@ -26,6 +26,8 @@ pub enum Fault {
     Full,
     /// The disk does not read or write.
     Io,
+    /// A defect of wsd.
+    Panic,
 }
 
 /// The faults planted in one store.
@@ -59,6 +61,8 @@ impl Faults {
         self.any.store(!planted.is_empty(), Ordering::Relaxed);
         match fault {
             Fault::Full => Err(StoreError::Full),
+            #[allow(clippy::panic, reason = "a test has asked for it")]
+            Fault::Panic => panic!("planted at {point:?}"),
             Fault::Io => Err(StoreError::Disk(std::io::Error::from_raw_os_error(libc::EIO))),
         }
     }

@@ -51,6 +51,30 @@ fn a_failing_disk_is_reported_and_outlived() {
     }
 }
 
+/// The group that was being written is lost. Nothing may be written as if it were not, and nobody wait for ever.
+#[test]
+fn a_defect_in_the_committer_is_an_error_from_then_on_and_not_a_hole() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = Location::File(dir.path().join("store.db"));
+    let store = Arc::new(Store::open(&location, "/nowhere".as_ref()).unwrap());
+    let vfs = Vfs::open(Arc::clone(&store), Options::default()).unwrap();
+    vfs.create(ME, ROOT, b"before", FILE).unwrap();
+    vfs.sync().unwrap();
+    store.faults.plant(Point::CommitEnd, Fault::Panic, 1);
+    vfs.create(ME, ROOT, b"lost", FILE).unwrap();
+    eventually("a word of it", || vfs.failure().is_some());
+    assert_eq!(vfs.sync().unwrap_err().code(), "EIO");
+    assert_eq!(vfs.create(ME, ROOT, b"after", FILE).unwrap_err().code(), "EIO");
+    assert!(vfs.shutdown().is_err());
+    drop((vfs, store));
+    let store = Arc::new(Store::open(&location, "/nowhere".as_ref()).unwrap());
+    let vfs = Vfs::open(Arc::clone(&store), Options::default()).unwrap();
+    assert!(vfs.resolve(b"before").is_ok());
+    assert!(matches!(vfs.resolve(b"lost"), Err(FsError::NotFound)));
+    vfs.shutdown().unwrap();
+    assert!(store.check(true).unwrap().is_empty());
+}
+
 /// Blocks that were written over chunks while groups could not be written lie over what is there when they can.
 #[test]
 fn blocks_that_were_written_while_the_disk_failed_are_there_when_it_does_not() {
