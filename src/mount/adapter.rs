@@ -11,8 +11,8 @@ use super::reflect::{Act, Reflected};
 use super::request::{Operation, Request, Set, forgotten};
 use super::seeker::Seeker;
 use crate::error::{FsError, FsResult};
-use crate::store::rows::{CHUNK, Kind, ROOT};
-use crate::vfs::{Attr, Author, Caller, NewNode, Vfs};
+use crate::store::rows::{CHUNK, Ino, Kind, ROOT};
+use crate::vfs::{Attr, Author, Caller, DirEntry, NewNode, Vfs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -132,31 +132,43 @@ impl Adapter {
                 Answer::None
             }
             Operation::ReadDir { offset, size } => {
-                let mut listing = Listing::new(size);
-                self.vfs.readdir(node, offset, &mut |entry| {
-                    listing.add(entry.ino, entry.cookie, entry.kind, &entry.name, None)
-                })?;
-                Answer::Bytes(listing.into_bytes())
+                Answer::Bytes(self.list(reader, node, offset, Listing::new(size))?)
             }
             Operation::ReadDirPlus { offset, size } => {
-                let mut listing = Listing::plus(size);
-                let listed = self.vfs.readdir_plus(reader, node, offset, &mut |entry, attr| {
-                    listing.add(entry.ino, entry.cookie, attr.kind, &entry.name, Some(attr))
-                });
-                match listed {
-                    // One node that cannot be read does not hide the names of others.
-                    Err(FsError::Io(_)) if listing.is_empty() => {
-                        self.vfs.readdir(node, offset, &mut |entry| {
-                            listing.add(entry.ino, entry.cookie, entry.kind, &entry.name, None)
-                        })?;
-                    }
-                    Err(FsError::Io(_)) => {}
-                    listed => listed?,
-                }
-                Answer::Bytes(listing.into_bytes())
+                Answer::Bytes(self.list(reader, node, offset, Listing::plus(size))?)
             }
             _ => return Err(Errno(libc::ENOSYS)),
         })
+    }
+
+    /// Names of a directory, as many as there is room for.
+    fn list(&self, reader: Caller, dir: Ino, offset: u64, mut listing: Listing) -> FsResult<Vec<u8>> {
+        let end = self.vfs.listed_to(dir, offset)?;
+        let mut is_cut = false;
+        let mut add = |listing: &mut Listing, entry: &DirEntry, attr: Option<&Attr>| {
+            is_cut = entry.cookie >= end;
+            let kind = attr.map_or(entry.kind, |attr| attr.kind);
+            !is_cut && listing.add(entry.ino, entry.cookie, kind, &entry.name, attr)
+        };
+        let listed = if listing.is_plus() {
+            self.vfs
+                .readdir_plus(reader, dir, offset, &mut |entry, attr| add(&mut listing, entry, Some(attr)))
+        } else {
+            self.vfs.readdir(dir, offset, &mut |entry| add(&mut listing, entry, None))
+        };
+        match listed {
+            // One node that cannot be read does not hide the names of others.
+            Err(FsError::Io(_)) if listing.is_plus() => {
+                if listing.is_empty() {
+                    self.vfs.readdir(dir, offset, &mut |entry| add(&mut listing, entry, None))?;
+                }
+            }
+            listed => listed?,
+        }
+        if is_cut && listing.is_empty() {
+            self.vfs.drop_listing(dir);
+        }
+        Ok(listing.into_bytes())
     }
 
     /// What is known of a node besides its content.

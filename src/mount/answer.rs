@@ -250,6 +250,10 @@ impl Listing {
         Self { is_plus: true, ..Self::new(room) }
     }
 
+    pub(super) fn is_plus(&self) -> bool {
+        self.is_plus
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.0.is_empty()
     }

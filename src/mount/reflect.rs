@@ -161,6 +161,10 @@ impl Invalidator for Kernel {
         self.drop_cached(parent, 0);
     }
 
+    fn listing(&self, dir: Ino) {
+        self.drop_cached(dir, 0);
+    }
+
     fn write_back(&self, ino: Ino) {
         self.drop_cached(ino, 0);
     }

@@ -16,6 +16,8 @@ pub trait Invalidator: Send + Sync {
     fn content(&self, ino: Ino, size: u64);
     /// The name in this directory means something else now, or nothing, and the directory's attributes moved.
     fn entry(&self, parent: Ino, name: &[u8]);
+    /// What the kernel keeps of the directory's names is not all of them. Said by who answers the kernel.
+    fn listing(&self, dir: Ino);
     /// Brings to wsd what the kernel holds of the file and has not written back yet, before a change of the file: the
     /// kernel forgets its bytes.
     fn write_back(&self, ino: Ino);

@@ -13,7 +13,7 @@ use crate::store::rows::{Dirent, FIRST_COOKIE, Ino, InodeRow, Kind, Name, Storag
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Debug)]
 pub(super) struct Node {
@@ -56,6 +56,8 @@ pub(super) struct Dir {
     entries: Option<Entries>,
     /// Names set or removed since the last cut.
     changed: HashSet<Name>,
+    /// Where the kernel's listings end; 0: not known.
+    listed_to: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -156,7 +158,7 @@ impl Dir {
     /// Of a new directory.
     pub(super) fn empty() -> Self {
         let entries = Entries { next_cookie: FIRST_COOKIE, ..Entries::default() };
-        Self { entries: Some(entries), changed: HashSet::new() }
+        Self { entries: Some(entries), ..Self::default() }
     }
 
     pub(super) fn is_loaded(&self) -> bool {
@@ -192,6 +194,20 @@ impl Dir {
     /// The cookie that the next new entry gets; `None` while the names are not in memory.
     pub(super) fn next_cookie(&self) -> Option<u64> {
         self.entries.as_ref().map(|entries| entries.next_cookie)
+    }
+
+    /// The first cookie that a listing by the kernel, which goes on after `cookie`, no longer reaches: names made since the
+    /// newest listing began, or there would be no end to one that makes names.
+    pub(super) fn listed_to(&self, cookie: u64) -> u64 {
+        let next = self.next_cookie().unwrap_or(u64::MAX);
+        if cookie == 0 {
+            self.listed_to.store(next, Ordering::Relaxed);
+            return next;
+        }
+        match self.listed_to.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => next,
+            Err(known) => known,
+        }
     }
 
     /// The entries after a cookie, in the order of their creation.

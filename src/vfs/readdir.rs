@@ -2,6 +2,11 @@
 //!
 //! A cookie is an entry's own place, given when the name was made and never used again, so a listing goes on
 //! where it stopped whatever was removed or added meanwhile: no entry that stays is skipped or shown twice.
+//!
+//! New names come last, so whoever makes or renames files of the directory that it lists would see no end. The kernel tells no
+//! more of a listing than where it goes on, and keeps what it has for other listings. So all listings of a directory end where
+//! the newest one found its end when it began; and where there are names beyond that, the kernel forgets what it keeps before it is
+//! told of an end, or a listing that began later would end there too.
 
 use super::Vfs;
 use super::lookup::names_in;
@@ -69,6 +74,20 @@ impl Vfs {
             if !open {
                 return Ok(());
             }
+        }
+    }
+
+    /// The first cookie that a listing by the kernel, which goes on after `cookie`, no longer reaches.
+    pub fn listed_to(&self, parent: Ino, cookie: u64) -> FsResult<u64> {
+        let dir = self.dir(parent)?;
+        let end = names_in(&dir)?.read().listed_to(cookie);
+        Ok(end)
+    }
+
+    /// Has the kernel forget what it keeps of a directory: before it is told of an end that is not the end for others.
+    pub fn drop_listing(&self, parent: Ino) {
+        if let Some(kernel) = self.invalidator() {
+            kernel.listing(parent);
         }
     }
 

@@ -60,6 +60,32 @@ fn listings_that_overlap_miss_nothing_that_was_there() {
     });
 }
 
+/// New names come last: whoever made one for each that it was shown saw no end.
+#[test]
+fn a_listing_ends_though_each_name_in_it_is_renamed_or_followed_by_a_new_one() {
+    mounted(|daemon| {
+        let dir = filled(daemon, "renamed", MANY);
+        for round in 0..2 {
+            let mut seen = 0;
+            for entry in fs::read_dir(&dir).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_str().unwrap();
+                fs::rename(&path, dir.join(format!("{round}-{name}"))).unwrap();
+                seen += 1;
+                assert!(seen <= MANY, "the listing goes on");
+            }
+            assert_eq!(seen, MANY);
+            assert!(listed(&dir).iter().all(|name| name.starts_with(&round.to_string())));
+        }
+        let mut seen = 0;
+        for entry in fs::read_dir(&dir).unwrap() {
+            fs::write(entry.unwrap().path().with_extension("new"), b"").unwrap();
+            seen += 1;
+        }
+        assert_eq!((seen, listed(&dir).len()), (MANY, 2 * MANY));
+    });
+}
+
 /// A name that is made past the kernel, between two requests of one listing and while the kernel keeps it.
 #[test]
 fn what_is_made_past_the_kernel_is_in_the_next_listing() {
