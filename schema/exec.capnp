@@ -12,8 +12,8 @@ using Change = import "fs.capnp".Change;
 interface Exec {
   run @0 (command :Command) -> (error :Error, id :Text, pid :UInt32, events :Events, stdin :Stdin);
   # Starts a command. ENOENT, EACCES, ENOTDIR (with the path) when the program or the directory is not there;
-  # EEXEC_BUSY when the id is in use; ENOTSUP when the workspace is not mounted; ENOTCONN when it was to `pull` and could
-  # not: it was not started then.
+  # EEXEC_BUSY when the id is in use; ENOTSUP when the workspace is not mounted; ENOTCONN when somebody has unmounted it, or
+  # when it was to `pull` and could not: it was not started then.
 
   attach @1 (id :Text, after :UInt64 = 0) -> (error :Error, info :Info, events :Events, stdin :Stdin);
   # The events of a command after a sequence number; 0: from the first. 0xffffffffffffffff: only what is to come.

@@ -126,7 +126,7 @@ impl Daemon {
         let (sync, replica) = sync_of(&state.config, &opened, &runtime)?;
         let execs = match backend {
             Backend::None => None,
-            Backend::Fuse | Backend::Shim => Some(execs_of(&state.config, &opened, &files, &sync, &runtime)?),
+            Backend::Fuse | Backend::Shim => Some(execs_of(&state, &opened, &files, &sync, &runtime)?),
         };
         let host = Host::new(files, execs, sync, about).map_err(DaemonError::Threads)?;
         let _ = state.host.set(Arc::new(host));
@@ -221,12 +221,13 @@ fn sync_of(
 }
 
 fn execs_of(
-    config: &Config,
+    state: &Arc<http::State>,
     workspace: &Workspace,
     files: &Files,
     sync: &Syncing,
     runtime: &Runtime,
 ) -> Result<Arc<Execs>, WorkspaceError> {
+    let config = &state.config;
     let settings = Settings {
         mount_point: config.mount_point.clone(),
         env: config.exec_env.clone(),
@@ -238,6 +239,7 @@ fn execs_of(
     };
     let tracker = Tracker(files.clone());
     let around = Around {
+        state: Arc::downgrade(state),
         tracker: tracker.clone(),
         directory: workspace.directory(),
         control: Arc::clone(&sync.control),

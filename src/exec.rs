@@ -82,6 +82,8 @@ pub enum ExecError {
     NoInput(String),
     #[error("it was not started, because not all that upstream has is here: {0}")]
     Behind(String),
+    #[error("it was not started, because the workspace is not mounted at {0:?} any more: start wsd again")]
+    Unmounted(PathBuf),
     #[error("the daemon is stopping")]
     Closing,
     #[error("{0}")]

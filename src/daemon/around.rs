@@ -1,16 +1,20 @@
 //! What commands wait for before and after they run: the directory that they run in, and the upstream.
 
 use crate::exec::{Changed, Surroundings};
+use crate::http::State;
 use crate::mount::Directory;
 use crate::replica::Control;
 use crate::service::Tracker;
 use crate::sync::link::Answer;
+use crate::workspace::Workspace;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 pub(super) struct Around {
+    /// Where the mount is, once everything has started.
+    pub(super) state: Weak<State>,
     pub(super) tracker: Tracker,
     /// Where it is a plain directory that is kept in step.
     pub(super) directory: Option<Directory>,
@@ -38,6 +42,11 @@ impl Around {
 }
 
 impl Surroundings for Around {
+    fn is_there(&self) -> bool {
+        let state = self.state.upgrade();
+        state.is_some_and(|state| state.workspace.get().is_some_and(Workspace::mount_is_ready))
+    }
+
     fn settle_out(&self) {
         if let Some(directory) = &self.directory {
             directory.settle_out();

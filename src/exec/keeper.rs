@@ -31,6 +31,8 @@ pub type Changed = crate::store::execs::ExecChangeRow;
 /// The workspace around commands: what they wait for before and after they run, and what changed in it meanwhile. Implemented
 /// by what serves the filesystem.
 pub trait Surroundings: Send + Sync {
+    /// Whether the directory that commands run in is the workspace.
+    fn is_there(&self) -> bool;
     /// Returns when the directory that commands run in has what the workspace has.
     fn settle_out(&self);
     /// Returns when the workspace has what is in the directory that commands run in.
@@ -143,6 +145,9 @@ impl Execs {
         let watched = Watched::begin(&self.lineage, &id);
         let (execs, wanted, its_id) = (Arc::clone(self), spec.clone(), id.clone());
         let spawned = tokio::task::spawn_blocking(move || {
+            if !execs.around.is_there() {
+                return Err(ExecError::Unmounted(execs.settings.mount_point.clone()));
+            }
             execs.around.settle_out();
             let start_revision = execs.around.revision();
             spawn::spawn(&wanted, &its_id, &execs.settings).map(|spawned| (spawned, start_revision))

@@ -22,6 +22,9 @@ pub(super) struct Still {
 }
 
 impl Surroundings for Still {
+    fn is_there(&self) -> bool {
+        true
+    }
     fn settle_out(&self) {}
     fn settle_in(&self) {}
 

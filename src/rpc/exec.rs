@@ -70,7 +70,7 @@ fn failure(error: ExecError) -> Failure {
         ExecError::Signal(_) => Failure::new("EINVAL", text),
         ExecError::NoTerminal(_) => Failure::new("ENOTTY", text),
         ExecError::NoInput(_) => Failure::new("EPIPE", text),
-        ExecError::Behind(_) => Failure::new("ENOTCONN", text),
+        ExecError::Behind(_) | ExecError::Unmounted(_) => Failure::new("ENOTCONN", text),
         ExecError::Closing => Failure::new("ESHUTDOWN", text),
         ExecError::Store(_) => Failure::new("EIO", text),
     }

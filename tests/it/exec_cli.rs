@@ -44,6 +44,19 @@ impl Served {
     }
 }
 
+/// What is left there is a plain directory: it ran in that, and what it wrote was nobody's.
+#[test]
+fn nothing_runs_where_the_workspace_was_until_somebody_unmounted_it() {
+    let Some(served) = Served::new() else { return };
+    let point = &served.place.point;
+    assert!(Command::new("umount").arg(point).status().unwrap().success());
+    let output = served.wsd(&["exec", "--", "touch", "made"]);
+    assert_ne!(output.status.code(), Some(0));
+    let said = text(&output.stderr);
+    assert!(said.contains("not mounted at") && said.contains(point.to_str().unwrap()), "{said}");
+    assert_eq!(fs::read_dir(point).unwrap().count(), 0);
+}
+
 #[test]
 fn a_command_runs_in_the_workspace_and_its_code_is_ours() {
     let Some(served) = Served::new() else { return };
