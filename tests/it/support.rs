@@ -85,10 +85,14 @@ impl Place {
     }
 
     /// Starts a daemon with a command that runs one.
-    pub(crate) fn start(&self, mut command: Command) -> Daemon {
-        command.stdout(Stdio::piped());
+    pub(crate) fn start(&self, command: Command) -> Daemon {
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let mut child = command.stderr(log).spawn().unwrap();
+        self.start_saying_to(command, log)
+    }
+
+    /// The same, with something else for its standard error.
+    pub(crate) fn start_saying_to(&self, mut command: Command, stderr: impl Into<Stdio>) -> Daemon {
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let port = line.trim().rsplit_once(':').and_then(|(_, port)| port.parse().ok());
