@@ -6,6 +6,7 @@
 use crate::mount::Choice;
 use crate::store::Location;
 use clap::Args;
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
@@ -141,7 +142,7 @@ impl Defaults {
 /// A value that makes no sense.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    variable: &'static str,
+    variable: String,
     value: String,
     accepted: String,
 }
@@ -183,9 +184,10 @@ const LEAST_CACHE: u64 = 16 << 20;
 impl Config {
     /// From the flags and the process's environment.
     pub fn load(flags: &Flags, defaults: Defaults) -> Parsed<Self> {
-        let os = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let exec_env = commands::environment(std::env::vars_os());
-        Ok(Self { exec_env, ..Self::from(flags, defaults, &os)? })
+        let config =
+            with_environment(&|name| std::env::var_os(name), |env| Self::from(flags, defaults, env))?;
+        Ok(Self { exec_env, ..config })
     }
 
     fn from(flags: &Flags, defaults: Defaults, env: &dyn Fn(&str) -> Option<String>) -> Parsed<Self> {
@@ -247,14 +249,32 @@ impl Config {
     }
 }
 
-fn wrong(variable: &'static str, value: &str, accepted: String) -> ConfigError {
-    ConfigError { variable, value: value.to_owned(), accepted }
+fn wrong(variable: &str, value: &str, accepted: String) -> ConfigError {
+    ConfigError { variable: variable.to_owned(), value: value.to_owned(), accepted }
+}
+
+/// Has settings read from an environment. One that is asked for and is not UTF-8 is refused: as text it would be another.
+fn with_environment<T>(
+    variables: &dyn Fn(&str) -> Option<OsString>,
+    read: impl FnOnce(&dyn Fn(&str) -> Option<String>) -> Parsed<T>,
+) -> Parsed<T> {
+    let odd = Cell::new(None);
+    let text = |name: &str| match variables(name)?.into_string() {
+        Ok(text) => Some(text),
+        Err(bytes) => {
+            odd.set(Some(wrong(name, &bytes.to_string_lossy(), "it is not UTF-8, and must be".into())));
+            None
+        }
+    };
+    let settings = read(&text);
+    odd.take().map_or(settings, Err)
 }
 
 fn parse_port(value: &str) -> Parsed<u16> {
-    value
-        .parse()
-        .map_err(|_| wrong("PORT", value, "give a number from 0 to 65535; 0 picks a free port".into()))
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit()).then_some(value);
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| wrong("PORT", value, "give a number from 0 to 65535; 0 picks a free port".into()))
 }
 
 fn parse_host(value: &str) -> Parsed<IpAddr> {

@@ -33,6 +33,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 pub use crate::http::FEATURES;
+pub use signals::ECHO;
 
 /// How long requests under way may take once the daemon stops.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use super::{USAGE, complain, configure};
 use crate::config::{Defaults, Flags};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, ECHO};
 use crate::mount::Choice;
 use clap::Args;
 use rustix::process::{Signal, kill_process};
@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 #[derive(Args)]
@@ -40,7 +41,11 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     let stopped = daemon.stop();
     match (status, stopped) {
         (Ok(status), Ok(())) => exit_code(status),
-        (Err(error), _) => complain(format_args!("{:?} cannot be run: {error}", args.command[0]), 127),
+        (Err(error), _) => {
+            // As a shell has it.
+            let code = if error.kind() == io::ErrorKind::PermissionDenied { 126 } else { 127 };
+            complain(format_args!("{:?} cannot be run: {error}", args.command[0]), code)
+        }
         (_, Err(error)) => complain(error, 1),
     }
 }
@@ -57,13 +62,27 @@ fn run_command(daemon: &mut Daemon, command: &[OsString]) -> io::Result<ExitStat
     let pid = rustix::process::Pid::from_child(&child);
     let (end, ended) = oneshot::channel();
     std::thread::spawn(move || end.send(child.wait()));
+    let mut first = None;
     let status = daemon.wait_for(ended, |is_term| {
-        // An interrupt from the terminal reaches the command by itself.
+        let signal = match (is_term, first) {
+            (false, _) if is_in_foreground() => return,
+            (false, _) => Signal::INT,
+            (true, None) => Signal::TERM,
+            (true, Some(at)) if Instant::now() < at + ECHO => return,
+            (true, Some(_)) => Signal::KILL,
+        };
         if is_term {
-            let _ = kill_process(pid, Signal::TERM);
+            first = first.or_else(|| Some(Instant::now()));
         }
+        let _ = kill_process(pid, signal);
     });
     status.unwrap_or_else(|_| Err(io::Error::other("the thread that waited for it ended")))
+}
+
+/// Whether an interrupt reaches the command by itself: the terminal sends it to all processes in its foreground.
+fn is_in_foreground() -> bool {
+    let terminal = std::fs::File::open("/dev/tty");
+    terminal.is_ok_and(|terminal| rustix::termios::tcgetpgrp(terminal) == Ok(rustix::process::getpgrp()))
 }
 
 /// As a shell has it: 128 and the signal for a command that was killed.

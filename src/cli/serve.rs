@@ -4,6 +4,7 @@ use super::{complain, configure};
 use crate::config::{Defaults, Flags};
 use crate::daemon::Daemon;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 pub(super) fn serve(flags: &Flags) -> ExitCode {
@@ -16,7 +17,8 @@ pub(super) fn serve(flags: &Flags) -> ExitCode {
         Err(error) => return complain(error, 1),
     };
     // Who started us may have closed its end; that is no reason to stop.
-    let _ = writeln!(std::io::stdout(), "wsd listens on http://{}:{}", daemon.config().host, daemon.port());
+    let address = SocketAddr::new(daemon.config().host, daemon.port());
+    let _ = writeln!(std::io::stdout(), "wsd listens on http://{address}");
     daemon.wait_for_signal();
     match daemon.stop() {
         Ok(()) => ExitCode::SUCCESS,

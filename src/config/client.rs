@@ -1,6 +1,6 @@
 //! Settings of the commands that talk to a daemon.
 
-use super::{Defaults, Parsed, parse_port, parse_token, wrong};
+use super::{Defaults, Parsed, parse_port, parse_token, with_environment, wrong};
 use clap::Args;
 
 /// The flags of these commands.
@@ -22,8 +22,7 @@ pub struct ClientConfig {
 impl ClientConfig {
     /// From the flags and the process's environment.
     pub fn load(flags: &ClientFlags) -> Parsed<Self> {
-        let os = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        Self::from(flags, &os)
+        with_environment(&|name| std::env::var_os(name), |env| Self::from(flags, env))
     }
 
     pub(super) fn from(flags: &ClientFlags, env: &dyn Fn(&str) -> Option<String>) -> Parsed<Self> {

@@ -1,6 +1,7 @@
 //! What is accepted, and what is said of the rest.
 
 use super::*;
+use std::os::unix::ffi::OsStringExt;
 
 fn load(pairs: &[(&str, &str)]) -> Parsed<Config> {
     let env = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -119,4 +120,18 @@ fn a_client_finds_its_daemon() {
         let text = find(None, &[(variable, value)]).unwrap_err().to_string();
         assert!(text.starts_with(variable), "{text}");
     }
+}
+
+#[test]
+fn a_number_is_digits_and_a_variable_is_text() {
+    for value in ["+80", "-1", "", " 80", "65536"] {
+        assert!(refusal("PORT", value).contains("PORT"), "{value:?}");
+    }
+    let odd = |name: &str| (name == "MOUNT_POINT").then(|| OsString::from_vec(b"/w\xff".to_vec()));
+    let read = with_environment(&odd, |env| Config::from(&Flags::default(), Defaults::SERVE, env));
+    let text = read.unwrap_err().to_string();
+    assert!(text.starts_with("MOUNT_POINT") && text.contains("UTF-8"), "{text}");
+    // One that nobody asks for does no harm, nor does one that a flag stands for.
+    let flags = Flags { mount_point: Some("/w".into()), db: Some("memory".into()), ..Flags::default() };
+    assert!(with_environment(&odd, |env| Config::from(&flags, Defaults::SERVE, env)).is_ok());
 }

@@ -8,19 +8,27 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const ENDED: i32 = 128 + 15;
 
 /// Signals so soon after the first are the same one, as whoever signals a process and then its group sends it.
-const ECHO: Duration = Duration::from_millis(250);
+pub const ECHO: Duration = Duration::from_millis(250);
 
 pub(super) struct Signals {
     term: Signal,
     int: Signal,
     /// `None`: whoever started this wants it to outlive the terminal, as nohup(1) does.
     hangup: Option<Signal>,
+    /// A file beyond `ulimit -f` is an error to who writes it (EFBIG), and not the end of the daemon.
+    _too_large: Signal,
 }
 
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
         let hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hangup })
+        let too_large = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
+        Ok(Self {
+            _too_large: too_large,
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hangup,
+        })
     }
 
     /// Waits for one; returns whether it was one that the terminal does not send to every process in it.

@@ -2,7 +2,10 @@
 
 use crate::support::{Place, WSD, has_fuse, text};
 use std::fs;
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn refused(output: &Output, code: i32) -> String {
     let said = text(&output.stderr);
@@ -196,4 +199,90 @@ fn the_command_of_run_is_given_variables_and_no_token() {
     command.args(["run", "--", "sh", "-c", "echo $GIVEN ${WSD_TOKEN-none}"]);
     let output = command.output().unwrap();
     assert_eq!(text(&output.stdout), "yes none\n", "{}", text(&output.stderr));
+}
+
+/// Signals `wsd run` itself, as whoever supervises it does, once its command says that it is there; the exit code.
+fn signalled(script: &str, signals: &[&str]) -> Option<i32> {
+    let place = Place::new();
+    let mut command = place.command();
+    // Not in the foreground of a terminal, whose signals reach the command by themselves.
+    command.args(["run", "--", "sh", "-c", script]).stdout(Stdio::piped()).process_group(0);
+    let mut run = command.spawn().unwrap();
+    let mut said = BufReader::new(run.stdout.take().unwrap());
+    said.read_line(&mut String::new()).unwrap();
+    for (number, signal) in signals.iter().enumerate() {
+        std::thread::sleep(Duration::from_millis(if number > 0 { 400 } else { 0 }));
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(run.id().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+    let code = run.wait().unwrap().code();
+    place.check();
+    code
+}
+
+#[test]
+fn run_passes_signals_on_and_does_not_wait_for_who_ignores_them() {
+    if !has_fuse() {
+        return;
+    }
+    let waits = "while :; do sleep 0.05; done";
+    for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 143)] {
+        assert_eq!(signalled(&format!("echo ready; {waits}"), &[signal]), Some(code), "{signal}");
+    }
+    let handled = format!("trap 'exit 5' INT; echo ready; {waits}");
+    assert_eq!(signalled(&handled, &["INT"]), Some(5));
+    let deaf = format!("trap '' TERM; echo ready; {waits}");
+    assert_eq!(signalled(&deaf, &["TERM", "TERM"]), Some(137));
+}
+
+#[test]
+fn run_tells_what_cannot_be_run_from_what_is_not_there() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let plain = place.dir.path().join("plain");
+    fs::write(&plain, b"text").unwrap();
+    for (program, code) in [(plain.to_str().unwrap(), 126), ("/none/such", 127)] {
+        let output = place.command().args(["run", "--", program]).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(program));
+    }
+}
+
+#[test]
+fn the_address_that_is_printed_is_one() {
+    let place = Place::new();
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return crate::support::skip("there is no IPv6");
+    }
+    let mut command = place.command();
+    command.env("HOST", "::1").env("FUSE_MOUNT", "none").stdout(Stdio::piped());
+    let mut daemon = command.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(said.starts_with("wsd listens on http://[::1]:"), "{said}");
+}
+
+/// A pipe takes 64 KiB, and then whoever writes to it waits.
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let place = Place::new();
+    let (unread, stderr) = std::io::pipe().unwrap();
+    let mut command = place.command();
+    command.env("FUSE_MOUNT", "none").env("WSD_LOG", "trace");
+    let daemon = place.start_saying_to(command, stderr);
+    let begin = Instant::now();
+    for _ in 0..2000 {
+        assert_eq!(daemon.ask("GET /health?ready", "").0, 200);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    let reader = std::thread::spawn(move || std::io::read_to_string(unread).unwrap());
+    std::thread::sleep(Duration::from_millis(300));
+    daemon.ask("GET /health", "");
+    daemon.stop();
+    let log = reader.join().unwrap();
+    assert!(log.contains("lines of the log were left out: nobody read them"), "{} bytes", log.len());
 }
