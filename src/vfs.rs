@@ -20,6 +20,7 @@ mod disk;
 mod feed;
 mod folding;
 pub mod graft;
+mod heap;
 mod invalidate;
 mod io;
 mod journal;

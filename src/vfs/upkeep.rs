@@ -2,7 +2,7 @@
 //!
 //! The committer writes groups. The housekeeper has the WAL folded, and collects garbage a little at a time.
 
-use super::Vfs;
+use super::{Vfs, heap};
 use crate::error::{FsError, FsResult};
 use crate::store::Checkpoint;
 use parking_lot::{Condvar, Mutex};
@@ -13,6 +13,9 @@ use std::time::Duration;
 
 /// How often the housekeeper looks.
 const ROUND: Duration = Duration::from_millis(500);
+
+/// Rounds without a change after which freed memory is given back: somebody who writes again would have to ask for it again.
+const ROUNDS_UNTIL_TRIM: u32 = 10;
 
 /// Rows that one step of garbage collection may touch: a few milliseconds.
 const GC_STEP: usize = 200;
@@ -116,13 +119,17 @@ impl Vfs {
     }
 
     fn run_housekeeper(&self) {
-        let mut before = self.journal.revision();
+        let (mut before, mut quiet_rounds) = (self.journal.revision(), 0);
         while self.bell.sleep(ROUND) {
             let revision = self.journal.revision();
             let quiet = std::mem::replace(&mut before, revision) == revision;
             if quiet {
                 self.gauge.give_back();
                 self.cached.give_back();
+            }
+            quiet_rounds = if quiet { quiet_rounds + 1 } else { 0 };
+            if quiet_rounds == ROUNDS_UNTIL_TRIM {
+                heap::trim();
             }
             if let Err(error) = self.keep_house(quiet)
                 && self.journal.failure().is_none()

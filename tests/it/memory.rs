@@ -12,9 +12,14 @@ const BESIDES: u64 = 112 << 20;
 
 /// The most memory the daemon had resident, bytes.
 fn peak(daemon: &Daemon) -> u64 {
+    memory(daemon, "VmHWM:")
+}
+
+/// A line of proc_pid_status(5), bytes.
+fn memory(daemon: &Daemon, line: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    let line = status.lines().find_map(|known| known.strip_prefix(line)).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
 fn scale() -> u64 {
@@ -110,6 +115,30 @@ fn a_large_file_goes_through_a_plain_directory() {
     sh(&daemon.path(""), "cksum < copy | cmp - sum");
     let peak = peak(&daemon);
     assert!(peak < (32 << 20) + BESIDES, "{} MiB were resident", peak >> 20);
+    daemon.stop();
+    place.check();
+}
+
+/// The allocator kept most of what was freed.
+#[test]
+fn a_daemon_that_has_nothing_to_do_gives_memory_back() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve_with(&[("WSD_CACHE_BYTES", "256M")]);
+    let script = "
+import os, random
+file = os.open('big', os.O_RDWR | os.O_CREAT)
+piece = os.urandom(1 << 20)
+for number in range(512): os.write(file, piece[:-8] + number.to_bytes(8, 'little'))
+os.fsync(file)
+draw = random.Random(1)
+for number in range(30000): os.pwrite(file, piece[number % 256 * 4096:][:4096], draw.randrange(1 << 17) * 4096)
+os.fsync(file)
+";
+    sh(&daemon.path(""), &format!("python3 -c \"{script}\""));
+    eventually("memory that is given back", || memory(&daemon, "VmRSS:") < 160 << 20);
     daemon.stop();
     place.check();
 }
