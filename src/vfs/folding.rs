@@ -10,6 +10,7 @@ use super::Vfs;
 use super::journal::ENOUGH_BYTES;
 use crate::error::FsResult;
 use crate::store::Checkpoint;
+use crate::store::rows::CHUNK;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,9 @@ pub(super) const SLOW_BYTES: u64 = 8 << 20;
 
 /// Bytes that are folded while one is written.
 const SHARE: u64 = 4;
+
+/// Rows that one step of garbage collection may touch for each new chunk: two chunks.
+const GC_ROWS: usize = 16;
 
 /// Bytes folded in a second, until it was measured.
 const RATE: u64 = 128 << 20;
@@ -131,11 +135,15 @@ impl Vfs {
         }
     }
 
-    /// Writes a group, and waits as long as it takes to fold more than that, if folding is behind.
+    /// Writes a group. While the housekeeper folds, collects as much garbage as that may have made, or the file would grow
+    /// meanwhile; and if folding is behind, waits as long as it takes to fold more than the group.
     pub(super) fn commit_in_pace(&self) -> FsResult<()> {
         let wal = || self.folding.wal.load(Ordering::Relaxed);
-        let before = wal();
+        let (before, chunks) = (wal(), self.gauge.bytes() as usize / CHUNK);
         self.commit(false)?;
+        if chunks > 0 && self.folding.is_under_way.load(Ordering::Relaxed) {
+            self.store.gc_step(GC_ROWS * chunks, false)?;
+        }
         if self.folding.slows_down(self.gauge.bytes()) {
             std::thread::sleep(self.folding.pause(wal().saturating_sub(before)));
         }
