@@ -142,8 +142,8 @@ impl NodeTable {
     }
 
     /// Lets go of clean nodes that nobody uses, until about `excess` bytes are free: first of those that were
-    /// not looked at since the last time.
-    pub(super) fn evict(&self, mut excess: usize) {
+    /// not looked at since the last time. Returns how many could not be freed.
+    pub(super) fn evict(&self, mut excess: usize) -> usize {
         for shard in self.shards.iter().chain(&self.shards) {
             let mut shard = shard.lock();
             let before = shard.nodes.len();
@@ -162,9 +162,10 @@ impl NodeTable {
                 shard.nodes.shrink_to_fit();
             }
             if excess == 0 {
-                return;
+                break;
             }
         }
+        excess
     }
 
     /// Approximate memory of all nodes, bytes; looks at every node, so not for hot paths.

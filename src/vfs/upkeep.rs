@@ -34,11 +34,13 @@ pub(super) struct Memory {
     grown: AtomicUsize,
     /// What was there when they were last counted.
     counted: AtomicUsize,
+    /// Held by who counts.
+    counting: Mutex<()>,
 }
 
 impl Memory {
     pub(super) fn new(budget: usize) -> Self {
-        Self { budget, grown: AtomicUsize::new(0), counted: AtomicUsize::new(0) }
+        Self { budget, grown: AtomicUsize::new(0), counted: AtomicUsize::new(0), counting: Mutex::default() }
     }
 
     pub(super) fn grew(&self, bytes: usize) {
@@ -105,17 +107,19 @@ impl Vfs {
 
     /// After each group: memory may be let go of now.
     pub(super) fn after_commit(&self) {
+        let _alone = self.memory.counting.lock();
         if !self.memory.is_over() {
             return;
         }
-        let counted = self.nodes.footprint();
+        // Before nodes are looked at: what is added meanwhile may count twice, and not never.
         self.memory.grown.store(0, Ordering::Relaxed);
+        let counted = self.nodes.footprint();
         // To three quarters, so that not every group ends here.
         let keep = self.memory.budget / 4 * 3;
-        if counted > keep {
-            self.nodes.evict(counted - keep);
-        }
-        self.memory.counted.store(counted.min(keep), Ordering::Relaxed);
+        let too_much = counted.saturating_sub(keep);
+        // What is in use or on its way to the store stays.
+        let left = if too_much > 0 { self.nodes.evict(too_much) } else { 0 };
+        self.memory.counted.store(counted - too_much + left, Ordering::Relaxed);
     }
 
     fn run_housekeeper(&self) {
