@@ -170,6 +170,19 @@ mod tests {
     use crate::vfs::{NewNode, Options};
     use std::sync::Arc;
 
+    #[test]
+    fn who_writes_much_is_slowed_down_only_while_folding_is_behind() {
+        let folding = Folding::new();
+        folding.wal.store(TOO_MUCH, Ordering::Relaxed);
+        assert!(!folding.slows_down(1));
+        folding.is_under_way.store(true, Ordering::Relaxed);
+        assert!(folding.slows_down(1) && !folding.slows_down(0));
+        folding.rate.store(64 << 20, Ordering::Relaxed);
+        assert_eq!(folding.pause(1 << 20), Duration::from_secs_f64(SHARE as f64 / 64.0));
+        folding.rate.store(0, Ordering::Relaxed);
+        assert_eq!((folding.pause(u64::MAX / SHARE), folding.pause(0)), (PAUSE, Duration::ZERO));
+    }
+
     /// As a database does it in the workspace, for as long as it likes, and nobody is ever quiet.
     #[test]
     fn the_wal_starts_over_under_small_durable_writes() {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::fault::{Fault, Point};
+use std::time::{Duration, Instant};
 
 /// A filesystem that may hold 1 MiB.
 fn limited() -> Fixture {
@@ -172,5 +173,34 @@ fn attributes_are_dirty_until_the_store_has_them() {
     fs.vfs.unlink(ME, ROOT, b"file").unwrap();
     assert_eq!(fs.vfs.stats().dirty_bytes, 0);
     fs.vfs.store.faults.plant(Point::CommitEnd, Fault::Full, 0);
+    fs.check();
+}
+
+/// The kernel keeps a directory locked while a name is made in it: who looked something up there waited for the disk.
+#[test]
+fn a_name_is_made_while_content_waits_for_the_disk() {
+    let fs = Fixture::with(SMALL);
+    let file = fs.file(ROOT, "content").ino;
+    let busy_disk = fs.vfs.journal.no_group();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            (0..400u64)
+                .try_for_each(|at| fs.vfs.write(ME, file, at << 16, &[at as u8; 1 << 16], false).map(drop))
+        });
+        while !fs.vfs.may_hold_up() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!writer.is_finished() && !fs.vfs.may_hold_up_names());
+        let maker = scope.spawn(|| fs.file(ROOT, "name"));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !maker.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (was_made, still_waits) = (maker.is_finished(), !writer.is_finished());
+        drop(busy_disk);
+        assert!(was_made && still_waits);
+        writer.join().unwrap().unwrap();
+    });
     fs.check();
 }
