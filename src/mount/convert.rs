@@ -50,10 +50,13 @@ pub(super) fn set_attr(set: &Set) -> SetAttr {
 
 /// The flags of `renameat2(2)`; `None` for one that is not supported.
 pub(super) fn rename_mode(flags: u32) -> Option<RenameMode> {
+    const WHITEOUT_NO_REPLACE: u32 = libc::RENAME_WHITEOUT | libc::RENAME_NOREPLACE;
     Some(match flags {
         0 => RenameMode::Replace,
         libc::RENAME_NOREPLACE => RenameMode::NoReplace,
         libc::RENAME_EXCHANGE => RenameMode::Exchange,
+        libc::RENAME_WHITEOUT => RenameMode::Whiteout { replace: true },
+        WHITEOUT_NO_REPLACE => RenameMode::Whiteout { replace: false },
         _ => return None,
     })
 }

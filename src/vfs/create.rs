@@ -121,7 +121,15 @@ impl Vfs {
         if entries.get(name).is_some() { Err(FsError::Exists) } else { Ok(entries) }
     }
 
-    fn make(&self, op: &Op<'_>, caller: Caller, dir: &Node, new: NewNode, defaults: &Xattrs) -> Arc<Node> {
+    /// A new node, for a name in a directory.
+    pub(super) fn make(
+        &self,
+        op: &Op<'_>,
+        caller: Caller,
+        dir: &Node,
+        new: NewNode,
+        defaults: &Xattrs,
+    ) -> Arc<Node> {
         let (parent_mode, parent_gid) = {
             let parent = dir.meta.read();
             (parent.row.mode, parent.row.gid)

@@ -12,19 +12,27 @@
 //! | a directory, S a file | `EISDIR` | `EEXIST` | they swap |
 //! | a file, S a directory | `ENOTDIR` | `EEXIST` | they swap |
 //!
+//! A whiteout may be left at the old name, in the same moment; else it is as with replace or no-replace.
+//!
 //! A directory never moves below itself (`EINVAL`). Moves between directories are one at a time, so that the
 //! tree above them holds still while that is being checked.
 
+use super::feed::ChangeKind;
 use super::journal::Op;
 use super::lookup::{check_alive, is_ancestor, names_in};
 use super::node::{Dir, Entry, Node};
 use super::remove::remember;
-use super::types::{Caller, RenameMode};
+use super::types::{Caller, NewNode, RenameMode};
 use super::{Vfs, names};
 use crate::error::{FsError, FsResult};
+use crate::store::group::Xattrs;
 use crate::store::rows::{Ino, Kind, Name};
 use parking_lot::RwLockWriteGuard;
 use std::sync::Arc;
+
+/// What overlayfs takes for the absence of a name: a character device 0:0.
+/// Source: <https://docs.kernel.org/filesystems/overlayfs.html#whiteouts-and-opaque-directories>.
+const WHITEOUT: NewNode = NewNode { kind: Kind::CharDevice, mode: 0, umask: 0, rdev: 0 };
 
 /// A place in the tree: a directory, a name in it, and what that leads to.
 struct Place {
@@ -62,6 +70,9 @@ impl Vfs {
     ) -> FsResult<()> {
         let (source_name, target_name) = (names::own(from.1)?, names::own(to.1)?);
         let (source_dir, target_dir) = (self.dir(from.0)?, self.dir(to.0)?);
+        if matches!(mode, RenameMode::Whiteout { .. }) {
+            self.admit_name()?;
+        }
         let _still = (from.0 != to.0).then(|| self.moves.lock());
         let source_first = self.comes_first(&source_dir, &target_dir)?;
         let (source, target) = loop {
@@ -83,11 +94,16 @@ impl Vfs {
                 }
                 (victim, _) => self.replace(&op, &mut names, &source, moved, &target, victim)?,
             }
+            if matches!(mode, RenameMode::Whiteout { .. }) {
+                let whiteout = self.make(&op, caller, &source.dir, WHITEOUT, &Xattrs::new());
+                self.enter(&op, &source.dir, &mut names.source, Arc::clone(&source.name), &whiteout);
+                op.note_at(ChangeKind::Created, &whiteout, &source.dir, &source.name);
+            }
             drop(names);
             drop(op);
             break (source, target);
         };
-        if let (Some((_, victim)), true) = (&target.found, mode == RenameMode::Replace) {
+        if let (Some((_, victim)), true) = (&target.found, mode != RenameMode::Exchange) {
             self.reap(victim);
         }
         self.tell(caller, |kernel| {
@@ -119,7 +135,8 @@ impl Vfs {
         mode: RenameMode,
     ) -> FsResult<Option<Option<Arc<Node>>>> {
         let there = target.found.as_ref().map(|(_, node)| Arc::clone(node));
-        if mode == RenameMode::NoReplace && there.is_some() {
+        if matches!(mode, RenameMode::NoReplace | RenameMode::Whiteout { replace: false }) && there.is_some()
+        {
             return Err(FsError::Exists);
         }
         let below = |dir: &Node, node: &Node| -> FsResult<bool> {

@@ -137,6 +137,12 @@ pub enum RenameMode {
     NoReplace,
     /// Exchanges the two; both must exist.
     Exchange,
+    /// Replaces it, or with `replace` false fails with `EEXIST`, and leaves a whiteout at the old name: a character device 0:0, by
+    /// which a union of filesystems knows that the name is gone.
+    Whiteout {
+        /// As [`RenameMode::Replace`] does.
+        replace: bool,
+    },
 }
 
 /// What `fallocate(2)` does with a range.

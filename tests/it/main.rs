@@ -26,6 +26,7 @@ mod memory;
 mod mount;
 mod operations;
 mod outbound;
+mod overlay;
 mod packages;
 mod peer;
 mod posix;

@@ -1,7 +1,7 @@
 //! What POSIX and Linux promise, in the mount, at the edges that peers get wrong.
 
 use crate::support::{Daemon, Place, eventually, has, has_fuse, is_root, mounted, noise, sh, sh_output};
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -184,7 +184,7 @@ fn xattrs_and_acls_are_kept() {
 }
 
 #[test]
-fn renames_can_refuse_and_exchange() {
+fn renames_can_refuse_exchange_and_leave_a_whiteout() {
     mounted(|daemon| {
         let (a, b) = (daemon.path("a"), daemon.path("b"));
         fs::write(&a, b"a").unwrap();
@@ -195,8 +195,13 @@ fn renames_can_refuse_and_exchange() {
         rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
         assert_eq!(fs::read(&b).unwrap(), b"a");
         assert_eq!(names(&a), ["inside"]);
-        let refused = rustix::fs::renameat_with(CWD, &b, CWD, daemon.path("c"), RenameFlags::WHITEOUT);
-        assert_eq!(refused, Err(Errno::INVAL));
+        rustix::fs::renameat_with(CWD, &b, CWD, daemon.path("c"), RenameFlags::WHITEOUT).unwrap();
+        assert_eq!(fs::read(daemon.path("c")).unwrap(), b"a");
+        let left = rustix::fs::lstat(&b).unwrap();
+        assert_eq!((FileType::from_raw_mode(left.st_mode), left.st_rdev), (FileType::CharacterDevice, 0));
+        let both = RenameFlags::WHITEOUT | RenameFlags::NOREPLACE;
+        assert_eq!(rustix::fs::renameat_with(CWD, daemon.path("c"), CWD, &b, both), Err(Errno::EXIST));
+        fs::remove_file(&b).unwrap();
     });
 }
 

@@ -15,6 +15,11 @@ pub(crate) const WSD: &str = env!("CARGO_BIN_EXE_wsd");
 /// Says that a test cannot run here, and why. Where everything must run (`WSD_TEST_ALL=1`) that is a failure.
 pub(crate) fn skip(why: &str) {
     assert!(std::env::var_os("WSD_TEST_ALL").is_none(), "this test must run here, but: {why}");
+    excuse(why);
+}
+
+/// The same for what cannot be installed: that is a failure nowhere.
+pub(crate) fn excuse(why: &str) {
     let name = std::thread::current().name().unwrap_or("?").to_owned();
     println!("SKIPPED {name}: {why}");
     if let Some(list) = std::env::var_os("WSD_TEST_SKIPPED") {

@@ -87,6 +87,32 @@ fn renames_follow_the_table() {
 }
 
 #[test]
+fn a_rename_can_leave_a_whiteout() {
+    let fs = Fixture::new();
+    let d = fs.dir(ROOT, "d").ino;
+    let moved = fs.file(d, "f").ino;
+    let replaced = fs.file(ROOT, "g").ino;
+    let (refusing, replacing) =
+        (RenameMode::Whiteout { replace: false }, RenameMode::Whiteout { replace: true });
+    assert!(matches!(rename(&fs, (d, "f"), (ROOT, "g"), refusing), Err(FsError::Exists)));
+    assert!(matches!(rename(&fs, (d, "none"), (ROOT, "g"), replacing), Err(FsError::NotFound)));
+    rename(&fs, (d, "f"), (ROOT, "g"), replacing).unwrap();
+    let whiteout = at(&fs, "d/f").unwrap();
+    assert_eq!((whiteout.kind, whiteout.rdev, whiteout.mode, whiteout.nlink), (Kind::CharDevice, 0, 0, 1));
+    assert_eq!(at(&fs, "g").unwrap().ino, moved);
+    assert!(matches!(fs.vfs.getattr(replaced), Err(FsError::Stale)));
+    rename(&fs, (ROOT, "d"), (ROOT, "e"), refusing).unwrap();
+    let mut names = fs.names(ROOT);
+    names.sort();
+    assert_eq!(
+        (&names[..], at(&fs, "").unwrap().nlink),
+        (&[".", "..", "d", "e", "g"].map(String::from)[..], 3)
+    );
+    fs.vfs.unlink(ME, ROOT, b"d").unwrap();
+    fs.check();
+}
+
+#[test]
 fn exchanging_a_directory_with_a_file_across_directories_moves_the_links() {
     let fs = Fixture::new();
     let (a, b) = (fs.dir(ROOT, "a").ino, fs.dir(ROOT, "b").ino);
