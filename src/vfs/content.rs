@@ -336,26 +336,28 @@ impl Content {
         if range.is_empty() {
             return true;
         }
-        let edges = edges_of(range.clone());
-        for (index, within) in &edges {
-            if self.slot(*index).is_none() || self.is_whole(*index, within, size) {
+        let mut kept = Vec::new();
+        for (index, within) in edges_of(range.clone()) {
+            if self.slot(index).is_none() || self.is_whole(index, &within, size) {
                 continue;
             }
-            let touched = Touched::Part(Blocks::of(within));
-            let Some(buf) = self.edit(*index, true, touched, fetched, gauge) else { return false };
+            let touched = Touched::Part(Blocks::of(&within));
+            let Some(buf) = self.edit(index, true, touched, fetched, gauge) else { return false };
             let end = within.end.min(buf.len());
             if within.start < end {
                 buf[within.start..end].fill(0);
             }
+            // Whoever punches a chunk piece by piece gets its room back with the last one.
+            if buf.iter().any(|byte| *byte != 0) {
+                kept.push(index);
+            }
         }
         let (first, last) = (range.start / CHUNK_BYTES, (range.end - 1) / CHUNK_BYTES);
-        let whole: Vec<u64> = self.slots().range(first..=last).map(|(index, _)| *index).collect();
-        for index in whole {
-            let edge = edges.iter().find(|(edge, _)| *edge == index);
-            if edge.is_none_or(|(_, within)| self.is_whole(index, within, size)) {
-                self.slots().remove(&index);
-                self.touch(index, Touched::Whole);
-            }
+        let touched = self.slots().range(first..=last).map(|(index, _)| *index);
+        let gone: Vec<u64> = touched.filter(|index| !kept.contains(index)).collect();
+        for index in gone {
+            self.slots().remove(&index);
+            self.touch(index, Touched::Whole);
         }
         true
     }

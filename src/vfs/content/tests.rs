@@ -287,3 +287,22 @@ fn a_hole_that_is_copied_over_a_hole_is_no_change() {
     content.share(7, None);
     assert_eq!(content.changed.len(), 1);
 }
+
+/// As the guest of a disk image in the workspace discards one block after the other.
+#[test]
+fn a_chunk_that_is_punched_piece_by_piece_is_a_hole_in_the_end() {
+    let mut file = File::new();
+    file.write(0, &[1; 3 * CHUNK]);
+    file.reload();
+    for from in (CHUNK_BYTES..2 * CHUNK_BYTES).step_by(BLOCK) {
+        assert_eq!(file.content.next_hole(0), 3 * CHUNK_BYTES);
+        file.hole(from..from + BLOCK as u64);
+    }
+    assert_eq!(
+        (file.content.next_hole(0), file.content.next_data(CHUNK_BYTES)),
+        (CHUNK_BYTES, Some(2 * CHUNK_BYTES))
+    );
+    file.reload();
+    assert_eq!(file.content.allocated(file.size), 2 * CHUNK_BYTES);
+    assert_eq!(file.read(), [[1; CHUNK], [0; CHUNK], [1; CHUNK]].concat());
+}
