@@ -57,13 +57,13 @@ fn has_helper() -> bool {
 
 /// What is mounted exactly here, topmost.
 pub(super) fn mounted_at(point: &Path) -> Option<MountInfo> {
-    let table = std::fs::read("/proc/self/mountinfo").ok()?;
-    table
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse)
-        .filter(|(at, _)| at == point)
-        .map(|(_, info)| info)
-        .next_back()
+    mounts().into_iter().filter(|(at, _)| at == point).map(|(_, info)| info).next_back()
+}
+
+/// All mounts, each over those before it.
+fn mounts() -> Vec<(PathBuf, MountInfo)> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    table.split(|byte| *byte == b'\n').filter_map(parse).collect()
 }
 
 /// The fields of a line, as proc(5) has them: id, parent, device, root, mount point, options..., `-`, type, ...
@@ -177,11 +177,13 @@ fn fusermount(arguments: &[&OsStr]) -> std::io::Result<()> {
     Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
-/// Programs that have something of the mount open, run from it or are in it: `name (pid)` each.
+/// Who uses the mount: programs that have something of it open, run from it or are in it, `name (pid)` each, and what is mounted
+/// in it.
 pub(super) fn holders(point: &Path) -> Vec<String> {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let within = mounts().into_iter().filter(|(at, _)| at != point && at.starts_with(point));
+    let mut holders: Vec<_> = within.map(|(at, info)| format!("a {} mount at {at:?}", info.kind)).collect();
+    let Ok(processes) = std::fs::read_dir("/proc") else { return holders };
     let own = std::process::id().to_string();
-    let mut holders = Vec::new();
     for process in processes.flatten() {
         let pid = process.file_name().to_string_lossy().into_owned();
         if pid == own || !pid.bytes().all(|byte| byte.is_ascii_digit()) {

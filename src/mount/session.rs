@@ -130,9 +130,14 @@ impl Session {
     /// In a process of its own: a thread of ours that waits for our own mount could not end when we are killed, and
     /// the mount could not end before it.
     fn write_back(&self) {
-        let synced = std::process::Command::new("sync").arg("-f").arg(&self.point).status();
-        if !synced.is_ok_and(|status| status.success()) {
-            tracing::error!(point = ?self.point, "what the kernel held could not be written back");
+        let synced = match std::process::Command::new("sync").arg("-f").arg(&self.point).status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(std::io::Error::other(format!("sync -f: {status}"))),
+            // An image without even that.
+            Err(_) => std::fs::File::open(&self.point).and_then(|root| Ok(rustix::fs::syncfs(root)?)),
+        };
+        if let Err(error) = synced {
+            tracing::error!(point = ?self.point, %error, "what the kernel held could not be written back");
         }
     }
 

@@ -1,7 +1,8 @@
 //! The mount point: before, during, after.
 
-use crate::support::{Place, WSD, eventually, has, has_fuse, is_root, sh, text};
+use crate::support::{Place, WSD, eventually, has, has_fuse, is_root, noise, sh, text};
 use std::fs;
+use std::io::Write;
 use std::process::Command;
 
 #[test]
@@ -79,14 +80,40 @@ fn a_busy_mount_names_who_holds_it_and_goes_away() {
     let daemon = place.serve();
     fs::write(daemon.path("late"), b"written before the end").unwrap();
     let mut holder = Command::new("sleep").arg("60").current_dir(&place.point).spawn().unwrap();
+    let inner = daemon.path("inner");
+    fs::create_dir(&inner).unwrap();
+    let status = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&inner).status().unwrap();
+    assert!(status.success());
     daemon.stop();
     let log = place.log();
     assert!(log.contains(&format!("sleep ({})", holder.id())), "{log}");
+    assert!(log.contains("a tmpfs mount at ") && log.contains("mnt/inner"), "{log}");
     assert_eq!(fs::read_dir(&place.point).unwrap().count(), 0);
     holder.kill().unwrap();
     holder.wait().unwrap();
     let daemon = place.serve();
     assert_eq!(fs::read(daemon.path("late")).unwrap(), b"written before the end");
+    daemon.stop();
+    place.check();
+}
+
+/// As in an image that has nothing but wsd.
+#[test]
+fn what_the_kernel_holds_is_written_back_without_a_program_for_that() {
+    if !(has_fuse() && is_root()) {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve_with(&[("PATH", "/nowhere")]);
+    fs::write(daemon.path("late"), noise(1, 1 << 20)).unwrap();
+    // In use, so that it is detached, and what is left in the kernel is lost.
+    let mut late = fs::File::options().append(true).open(daemon.path("late")).unwrap();
+    late.write_all(b"written before the end").unwrap();
+    daemon.stop();
+    assert!(!place.log().contains("could not be written back"), "{}", place.log());
+    drop(late);
+    let daemon = place.serve();
+    assert!(fs::read(daemon.path("late")).unwrap().ends_with(b"written before the end"));
     daemon.stop();
     place.check();
 }
