@@ -27,6 +27,7 @@ mod watch;
 
 use crate::config::{Config, Defaults, Flags};
 use crate::exec::{LIMIT, become_limited};
+use crate::store::error::{StoreError, StoreResult};
 use crate::{mount, telemetry};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -67,6 +68,13 @@ struct StoreArg {
     /// The store's file
     #[arg(long, value_name = "PATH")]
     db: PathBuf,
+}
+
+impl StoreArg {
+    /// Its full path.
+    fn path(&self) -> StoreResult<PathBuf> {
+        std::path::absolute(&self.db).map_err(|source| StoreError::Open { path: self.db.clone(), source })
+    }
 }
 
 /// Bad usage, bad settings.

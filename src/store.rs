@@ -153,7 +153,7 @@ impl Store {
             sync::begin_life(&mut store.writer.lock().connection, WORKSPACE)?;
             Ok(store)
         };
-        open().map_err(|error: StoreError| error.of(location.path()))
+        open().map_err(|error: StoreError| error.on_opening(location.path(), free_for(location.path())))
     }
 
     /// Opens a store that is there already, for work on it without a mount.
@@ -166,7 +166,8 @@ impl Store {
         if path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
             return Err(StoreError::NotAStore(path.to_path_buf()));
         }
-        Self::open_at(&Location::File(path.to_path_buf()), None).map_err(|error| error.of(Some(path)))
+        let opened = Self::open_at(&Location::File(path.to_path_buf()), None);
+        opened.map_err(|error| error.on_opening(Some(path), free_for(Some(path))))
     }
 
     fn open_at(location: &Location, mount_point: Option<&Path>) -> StoreResult<Self> {
@@ -301,6 +302,11 @@ impl Store {
         let frames = folder.query_row(sql, [], |row| row.get::<_, i64>(1))?;
         Ok(frames.max(0))
     }
+}
+
+/// Bytes free on the disk of a store; of one that is nowhere, as many as it likes.
+fn free_for(path: Option<&Path>) -> u64 {
+    path.and_then(|path| disk(path).ok()).map_or(u64::MAX, |(free, _)| free)
 }
 
 /// Bytes free and altogether on the disk that a file is on.

@@ -18,7 +18,7 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
-    let flaws = match Store::open_existing(&args.store.db).and_then(|store| store.check(!args.quick)) {
+    let flaws = match args.store.path().and_then(|path| Store::check_at(&path, !args.quick)) {
         Ok(flaws) => flaws.iter().map(ToString::to_string).collect::<Vec<_>>(),
         Err(error) => return complain(error, 1),
     };

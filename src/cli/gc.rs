@@ -15,10 +15,11 @@ pub(super) struct GcArgs {
 }
 
 pub(super) fn gc(args: &GcArgs) -> ExitCode {
-    let report = match Store::open_existing(&args.store.db).and_then(|store| store.gc()) {
-        Ok(report) => report,
-        Err(error) => return complain(error, 1),
-    };
+    let report =
+        match args.store.path().and_then(|path| Store::open_existing(&path)).and_then(|store| store.gc()) {
+            Ok(report) => report,
+            Err(error) => return complain(error, 1),
+        };
     if args.json {
         say(serde_json::json!(report));
     } else {

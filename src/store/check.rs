@@ -8,6 +8,7 @@ use super::open;
 use super::rows::{CHUNK, FIRST_COOKIE, INLINE_MAX, MAX_FILE_SIZE, NAME_MAX, NUMBER_MAX, ROOT, TARGET_MAX};
 use rusqlite::Connection;
 use std::fmt;
+use std::path::Path;
 
 /// Something that must not be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +129,20 @@ const RULES: &[&str] = &[
 ];
 
 impl Store {
+    /// Looks for what must not be in a store that no daemon has open, be it on a disk, or of a user, that does not let it be written.
+    pub fn check_at(path: &Path, deep: bool) -> StoreResult<Vec<Flaw>> {
+        match Self::open_existing(path) {
+            Ok(store) => store.check(deep),
+            Err(error) if error.is_of_writing() => {
+                // What it cannot be read for either says more.
+                let (connection, _lock) =
+                    open::frozen(&open::real(path)).map_err(|error| error.of(Some(path)))?;
+                check(&connection, deep).map_err(|error| error.of(Some(path)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Looks for what must not be. `deep`: reads and hashes all content too.
     pub fn check(&self, deep: bool) -> StoreResult<Vec<Flaw>> {
         match self.location.path() {

@@ -5,6 +5,9 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+/// Bytes on the disk that SQLite can begin with, and more: the WAL's index, and the first frames.
+const ROOM_TO_START: u64 = 1 << 20;
+
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what the variant means")]
@@ -32,6 +35,21 @@ pub enum StoreError {
     Open { path: PathBuf, source: std::io::Error },
     #[error("the disk of the store is full")]
     Full,
+    #[error(
+        "the disk of the store {path:?} is full ({free} bytes are free): remove something beside the store, a megabyte is enough to \
+         start with; all that was in it is there"
+    )]
+    NoRoom { path: PathBuf, free: u64 },
+    #[error(
+        "the store {0:?} cannot be written, and has a WAL that would have to be folded into it first: copy both, FILE and \
+         FILE-wal, to a disk that can be written"
+    )]
+    Unfolded(PathBuf),
+    #[error(
+        "{path:?} was written by an older wsd (store version {found}; this one writes {known}) and cannot be written, so it is not \
+         brought up to date: copy it to a disk that can be written"
+    )]
+    Older { path: PathBuf, found: i64, known: i64 },
     #[error("another program keeps the store locked: end what it does there")]
     Busy,
     #[error("the store cannot be written; {}", advice(ErrorKind::ReadOnlyFilesystem))]
@@ -76,6 +94,28 @@ impl StoreError {
             *store = store.take().or_else(|| path.map(Path::to_path_buf));
         }
         self
+    }
+
+    /// The same of a store that could not be opened, on a disk with so much room.
+    pub(super) fn on_opening(self, path: Option<&Path>, free: u64) -> Self {
+        let may_be_for_room =
+            matches!(&self, Self::Sqlite(_) | Self::Migration(_) | Self::Full | Self::Disk(_));
+        match path {
+            Some(path) if may_be_for_room && free < ROOM_TO_START => {
+                Self::NoRoom { path: path.to_path_buf(), free }
+            }
+            path => self.of(path),
+        }
+    }
+
+    /// Whether it is only that the store cannot be written.
+    pub(super) fn is_of_writing(&self) -> bool {
+        let kind = match self {
+            Self::Open { source, .. } => source.kind(),
+            Self::ReadOnly | Self::NoRoom { .. } => return true,
+            _ => return false,
+        };
+        matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull)
     }
 
     /// The same of a value that is there.

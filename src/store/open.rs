@@ -11,6 +11,7 @@ use rusqlite_migration::{M, Migrations};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{DirBuilder, File, FileType};
 use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -85,9 +86,7 @@ pub(super) fn real(path: &Path) -> PathBuf {
 /// Takes the lock that keeps a second daemon away, of a file that may be opened or made. The lock file stays; only the lock on it
 /// means something.
 pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".lock");
-    let beside = PathBuf::from(beside);
+    let beside = beside(path, ".lock");
     match check_file(path) {
         // Another daemon may be making it at this moment: then there is its lock.
         Err(StoreError::NotAStore(_)) if beside.exists() => {}
@@ -100,7 +99,7 @@ pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
     let mut private = File::options();
     private.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = private.open(&beside).map_err(open_error(path))?;
-    wait_for_lock(path, &mut file)?;
+    wait_for_lock(path, &mut file, FlockOperation::NonBlockingLockExclusive)?;
     // Whoever had the lock until now may have made it, or left something else.
     check_file(path)?;
     // SQLite gives what it makes beside a database the mode of that. Before it opens it, or its locks would be gone.
@@ -114,10 +113,17 @@ pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
     Ok(Lock { _file: file })
 }
 
+/// The file of a store with this name after its own.
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(what);
+    name.into()
+}
+
 /// Waits for as long as whoever has the lock is gone, or has not said yet who it is.
-fn wait_for_lock(path: &Path, file: &mut File) -> StoreResult<()> {
+fn wait_for_lock(path: &Path, file: &mut File, how: FlockOperation) -> StoreResult<()> {
     let deadline = Instant::now() + INHERITED;
-    while flock(&*file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    while flock(&*file, how).is_err() {
         let mut pid = String::new();
         let known = file.rewind().is_ok() && file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
         let is_there = known && Path::new("/proc").join(pid.trim()).exists();
@@ -245,6 +251,42 @@ pub(super) fn checker(path: &Path) -> StoreResult<Connection> {
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(connection)
+}
+
+/// A connection that looks at a store which this process may not write, and the lock, if there is one, that keeps daemons from
+/// it meanwhile. Nothing is made beside the store, so that a WAL could not be read with it.
+pub(super) fn frozen(path: &Path) -> StoreResult<(Connection, Option<Lock>)> {
+    check_file(path)?;
+    let lock = match File::open(beside(path, ".lock")) {
+        Ok(mut file) => {
+            wait_for_lock(path, &mut file, FlockOperation::NonBlockingLockShared)?;
+            Some(Lock { _file: file })
+        }
+        // No daemon had it here.
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(open_error(path)(error)),
+    };
+    if beside(path, "-wal").metadata().is_ok_and(|wal| wal.len() > 0) {
+        return Err(StoreError::Unfolded(path.to_path_buf()));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(format!("file:{}?immutable=1", escaped(path)), flags)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    let (found, known) =
+        (connection.pragma_query_value(None, "user_version", |row| row.get(0))?, STEPS.len() as i64);
+    if found < known {
+        return Err(StoreError::Older { path: path.to_path_buf(), found, known });
+    }
+    Ok((connection, lock))
+}
+
+/// A path as it is written in a URI.
+fn escaped(path: &Path) -> String {
+    let escape = |byte: &u8| match byte {
+        b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(*byte).to_string(),
+        other => format!("%{other:02x}"),
+    };
+    path.as_os_str().as_bytes().iter().map(escape).collect()
 }
 
 /// Makes the workspace of a new store: a root directory that belongs to whoever runs the daemon.

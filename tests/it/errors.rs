@@ -91,13 +91,49 @@ fn a_store_on_a_disk_that_cannot_be_written() {
         command.env("FUSE_MOUNT", "none").env("WSD_DB", seen.path().join(name)).output().unwrap()
     };
     let outputs = [start("store.db"), start("new.db"), start("below/new.db")];
-    let check = Command::new(WSD).args(["check", "--db"]).arg(seen.path().join("store.db")).output();
+    let offline = |command: &str| {
+        Command::new(WSD).args([command, "--db", "store.db"]).current_dir(seen.path()).output().unwrap()
+    };
+    let (gc, checked) = (offline("gc"), offline("check"));
+    let wal = place.dir.path().join("store.db-wal");
+    fs::write(&wal, b"of a daemon that was killed").unwrap();
+    let unfolded = offline("check");
+    fs::remove_file(&wal).unwrap();
     assert!(Command::new("umount").arg(seen.path()).status().unwrap().success());
-    for output in outputs.iter().chain([&check.unwrap()]) {
+    for output in outputs.iter().chain([&gc]) {
         says(output, &["cannot open the store", "Read-only file system", "--db (WSD_DB)"]);
     }
+    assert!(checked.status.success(), "to look at it is no reason to write: {}", text(&checked.stderr));
+    says(&unfolded, &["store.db", "a WAL that would have to be folded into it first", "copy both"]);
     let output = as_nobody(&place, "FUSE_MOUNT=none WSD_DB=/root/no/store.db exec $WSD");
     says(&output, &["/root/no/store.db", "Permission denied", "the right to write"]);
+}
+
+/// Others may fill a disk to the last byte.
+#[test]
+fn a_store_on_a_disk_without_room_to_start() {
+    if !is_root() {
+        return;
+    }
+    let mut place = Place::new();
+    let disk = place.dir.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mut mount = Command::new("mount");
+    assert!(mount.args(["-t", "tmpfs", "-o", "size=4M", "none"]).arg(&disk).status().unwrap().success());
+    place.store = disk.join("store.db");
+    place.serve_with(&[("FUSE_MOUNT", "none")]).stop();
+    let all = fs::write(disk.join("others"), vec![0; 8 << 20]).unwrap_err();
+    assert_eq!(all.kind(), std::io::ErrorKind::StorageFull);
+    let output = place.command().env("FUSE_MOUNT", "none").output().unwrap();
+    says(
+        &output,
+        &["the disk of the store", "is full (0 bytes are free)", "remove something beside the store"],
+    );
+    place.check();
+    fs::remove_file(disk.join("others")).unwrap();
+    place.serve_with(&[("FUSE_MOUNT", "none")]).stop();
+    place.check();
+    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
 }
 
 #[test]
