@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The image of docs/deploy/Dockerfile and the README's containers, run as they are written, where there is podman and no
 # registry: Debian's image is made by debootstrap, and the compiler's is that one with a `cargo` that hands out a binary
-# which was built here. In a mount namespace of its own; nothing is left behind but the base, in target/containers.
+# which was built here. Then podman with all that it keeps in a workspace. In a mount namespace of its own; nothing is left behind but the base, in target/containers.
 #
 #   scripts/containers.sh [WSD]      WSD: the binary; without it a release is built
 set -euo pipefail
@@ -56,7 +56,8 @@ undo() {
     # What is not there need not be undone.
     set +e
     "${podman[@]}" rm --all --force --time 5 > /dev/null 2>&1
-    umount -R -l /srv "$work/storage/overlay" 2> /dev/null
+    [ -z "${daemon:-}" ] || kill "$daemon"
+    umount -R -l /srv "$work/storage/overlay" "$work/workspace" 2> /dev/null
     rm -rf "$work"
     exit "$status"
 }
@@ -134,4 +135,27 @@ docker healthcheck run hub
 echo hello | docker exec -i hub wsd put - greeting
 [ "$(docker exec hub wsd cat greeting)" = hello ]
 docker stop hub > /dev/null
+
+if grep -q overlay /proc/filesystems; then
+    step "an image that is built in a workspace, and run"
+    workspace=$work/workspace
+    PORT=0 WSD_DB="$work/store.db" MOUNT_POINT="$workspace" WSD_LOG=warn "$wsd" serve > "$work/log" 2>&1 &
+    daemon=$!
+    for _ in $(seq 100); do mountpoint -q "$workspace" && break; sleep 0.1; done
+    inside=(podman --log-level fatal --root "$workspace/storage" --runroot "$work/run-inside" --cgroup-manager cgroupfs --storage-driver overlay)
+    "${inside[@]}" import --quiet "$base" localhost/base > /dev/null
+    printf 'FROM localhost/base\nRUN rm /etc/motd && mv /usr/share/doc /moved && echo built > /etc/issue\n' > "$work/Dockerfile"
+    "${inside[@]}" build -q --isolation chroot --network host --pull=never -t localhost/built -f "$work/Dockerfile" "$work/bin" > /dev/null
+    said=$("${inside[@]}" run --rm --cgroups=disabled --network none --pull=never --ulimit nofile=8192:8192 --ulimit nproc=4096:4096 \
+        localhost/built sh -c 'cat /etc/issue; ls -d /moved/bash; ! ls /etc/motd /usr/share/doc 2> /dev/null')
+    echo "$said"
+    [ "$said" = $'built\n/moved/bash' ]
+    umount -R -l "$workspace/storage/overlay" 2> /dev/null || true
+    kill "$daemon"
+    wait "$daemon"
+    daemon=
+    "$wsd" check --db "$work/store.db"
+else
+    echo "this kernel has no overlayfs: no image was built in a workspace"
+fi
 printf '\nThe containers work.\n'
