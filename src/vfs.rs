@@ -11,7 +11,7 @@
 //! - `lookup create remove rename setattr readdir io range xattr acl`: the verbs, a family a file. `privileges`: what a
 //!   change takes from a program.
 //! - `replace`: other content for a file, all at once. [`graft`]: many nodes at once.
-//! - `invalidate`, `kernel`: how the kernel is told of what did not come through it, and asked for what did.
+//! - `invalidate`, `kernel`, `shown`: how the kernel is told of what did not come through it, and asked for what did.
 
 mod acl;
 mod content;
@@ -36,6 +36,7 @@ mod remove;
 mod rename;
 mod replace;
 mod setattr;
+mod shown;
 mod space;
 mod table;
 #[cfg(test)]
@@ -55,6 +56,7 @@ use journal::Journal;
 use parking_lot::{Mutex, RwLock};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use shown::Shown;
 use space::Space;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -94,6 +96,7 @@ pub struct Vfs {
     space: Space,
     disk: Disk,
     folding: Folding,
+    shown: Shown,
     memory: Memory,
     upkeep: Mutex<Upkeep>,
     bell: Bell,
@@ -167,6 +170,7 @@ impl Vfs {
             space: Space::new(allocated, nodes, options.max_bytes),
             disk: Disk::new(),
             folding: Folding::new(),
+            shown: Shown::default(),
             memory: Memory::new(quarter as usize),
             upkeep: Mutex::default(),
             bell: Bell::default(),

@@ -59,7 +59,13 @@ impl Adapter {
                 (_, Err(_)) => reply.send(Err(Errno(libc::ENXIO))),
                 (None, _) => reply.send(Err(Errno(libc::EINVAL))),
             },
-            _ => reply.send(self.answer(request)),
+            _ => {
+                let answer = self.answer(request);
+                if let Ok(Answer::Entry(attr) | Answer::Attributes(attr) | Answer::Statx(attr)) = &answer {
+                    self.vfs.shown_to_kernel(attr);
+                }
+                reply.send(answer);
+            }
         }
     }
 
@@ -148,7 +154,11 @@ impl Adapter {
         let mut add = |listing: &mut Listing, entry: &DirEntry, attr: Option<&Attr>| {
             is_cut = entry.cookie >= end;
             let kind = attr.map_or(entry.kind, |attr| attr.kind);
-            !is_cut && listing.add(entry.ino, entry.cookie, kind, &entry.name, attr)
+            let is_added = !is_cut && listing.add(entry.ino, entry.cookie, kind, &entry.name, attr);
+            if let (true, Some(attr)) = (is_added, attr) {
+                self.vfs.shown_to_kernel(attr);
+            }
+            is_added
         };
         let listed = if listing.is_plus() {
             self.vfs

@@ -167,7 +167,7 @@ impl Body {
     /// `fuse_attr`.
     fn attr(&mut self, attr: &Attr) {
         let times = [attr.atime, attr.mtime, attr.ctime];
-        [attr.ino, attr.size, attr.blocks].into_iter().for_each(|value| self.u64(value));
+        [attr.ino, attr.size, blocks(attr)].into_iter().for_each(|value| self.u64(value));
         times.into_iter().for_each(|time| self.u64(time.sec() as u64));
         times.into_iter().for_each(|time| self.u32(time.nsec()));
         let mode = format(attr.kind) | attr.mode;
@@ -186,7 +186,7 @@ impl Body {
         [attr.nlink, attr.uid, attr.gid].into_iter().for_each(|value| self.u32(value));
         self.u16((format(attr.kind) | attr.mode) as u16);
         self.u16(0);
-        [attr.ino, attr.size, attr.blocks, 0].into_iter().for_each(|value| self.u64(value));
+        [attr.ino, attr.size, blocks(attr), 0].into_iter().for_each(|value| self.u64(value));
         [attr.atime, attr.btime, attr.ctime, attr.mtime].into_iter().for_each(|time| self.time(time));
         // A device as the kernel packs it into 32 bits.
         let (major, minor) = ((attr.rdev >> 8) & 0xfff, (attr.rdev & 0xff) | ((attr.rdev >> 12) & 0xf_ff00));
@@ -215,6 +215,12 @@ impl Body {
 /// Bytes of a `fuse_attr`, and of the largest answer that is no content, a `fuse_statx_out`.
 const ATTR: usize = 88;
 const STATX: usize = 288;
+
+/// What is said to be allocated. Of a file it is never nothing: there may be bytes that the kernel has not written back yet, and
+/// for a file with a size and no blocks tar stores zeros, without a look at it. (So ext4 does with what is in its inodes.)
+fn blocks(attr: &Attr) -> u64 {
+    attr.blocks.max(u64::from(attr.kind == Kind::File))
+}
 
 /// The bits of a mode that say what a node is.
 fn format(kind: Kind) -> u32 {

@@ -145,7 +145,7 @@ impl Invalidator for Kernel {
         self.reflect(ino);
     }
 
-    fn privileges(&self, ino: Ino) {
+    fn forget_attributes(&self, ino: Ino) {
         self.drop_cached(ino, -1);
     }
 

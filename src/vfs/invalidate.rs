@@ -9,9 +9,9 @@ use crate::store::rows::Ino;
 pub trait Invalidator: Send + Sync {
     /// Attributes of the node changed, but neither its content nor its size.
     fn attributes(&self, ino: Ino);
-    /// A write took setuid or setgid from the node. The kernel may be the one who wrote, and its threads may say this:
-    /// it only forgets the attributes.
-    fn privileges(&self, ino: Ino);
+    /// A write took setuid or setgid from the node, or more is allocated to it. The kernel may be the one who wrote, and its
+    /// threads may say this: it only forgets the attributes.
+    fn forget_attributes(&self, ino: Ino);
     /// Content, size or times of the node changed; `size` is the new size of a file.
     fn content(&self, ino: Ino, size: u64);
     /// The name in this directory means something else now, or nothing, and the directory's attributes moved.

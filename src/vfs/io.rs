@@ -258,6 +258,7 @@ impl Vfs {
                 continue;
             }
             let mut lost = false;
+            let before = meta.row.allocated;
             if !data.is_empty() {
                 meta.row.size = meta.row.size.max(range.end);
                 if !matches!(at, At::Cached(_)) {
@@ -268,6 +269,9 @@ impl Vfs {
             }
             op.changed(node, &mut meta);
             op.note(ChangeKind::Modified, node);
+            if matches!(at, At::Cached(_)) && meta.row.allocated != before {
+                self.has_grown_unseen(node.ino, meta.row.allocated);
+            }
             self.bytes_written.fetch_add(data.len() as u64, Ordering::Relaxed);
             let size = meta.row.size;
             drop(meta);

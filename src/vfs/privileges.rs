@@ -60,7 +60,7 @@ impl Vfs {
     /// knows. With no lock held.
     pub(super) fn tell_of_privileges(&self, node: &Node) {
         if let Some(kernel) = self.invalidator() {
-            kernel.privileges(node.ino);
+            kernel.forget_attributes(node.ino);
         }
     }
 }

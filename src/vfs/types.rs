@@ -69,6 +69,13 @@ pub struct Attr {
     pub btime: Timestamp,
 }
 
+impl Attr {
+    /// Blocks of 512 bytes, of so many bytes allocated.
+    pub(super) fn blocks_of(allocated: u64) -> u64 {
+        allocated.div_ceil(512)
+    }
+}
+
 impl From<&InodeRow> for Attr {
     fn from(row: &InodeRow) -> Self {
         Self {
@@ -81,7 +88,7 @@ impl From<&InodeRow> for Attr {
             gid: row.gid,
             rdev: row.rdev,
             size: row.size,
-            blocks: row.allocated.div_ceil(512),
+            blocks: Self::blocks_of(row.allocated),
             atime: row.atime,
             mtime: row.mtime,
             ctime: row.ctime,

@@ -125,6 +125,7 @@ impl Vfs {
     fn run_housekeeper(&self) {
         let (mut before, mut quiet_rounds) = (self.journal.revision(), 0);
         while self.bell.sleep(ROUND) {
+            self.show_what_has_grown();
             let revision = self.journal.revision();
             let quiet = std::mem::replace(&mut before, revision) == revision;
             if quiet {

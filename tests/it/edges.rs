@@ -1,8 +1,10 @@
 //! Where the mount differed from ext4 in what few programs see.
 
-use crate::support::{Daemon, Place, has, has_fuse, is_root, mounted, sh};
+use crate::support::{Daemon, Place, eventually, has, has_fuse, is_root, mounted, sh};
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
 
 fn mounted_with(programs: &[&str], test: impl FnOnce(&Daemon)) {
     if is_root() && programs.iter().all(|program| has(program)) {
@@ -182,5 +184,40 @@ os.removexattr("f", "system.posix_acl_access")
 refused(errno.ENODATA, os.getxattr, "f", "system.posix_acl_access")
 END"#;
         sh(&daemon.path(""), script);
+    });
+}
+
+/// Keeps a file open, 10 MiB written, until its standard input ends. `sys.argv[2]`: whether it is on the disk.
+const HOLDER: &str = "
+import os, sys
+file = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)
+os.write(file, os.urandom(10 << 20))
+sys.argv[2] == 'synced' and os.fsync(file)
+print(flush=True)
+sys.stdin.read()";
+
+/// Until a file is closed, the kernel believes what it was told last of the blocks that are allocated to it. GNU tar takes a file
+/// without any for one hole: of a database that was open it stored zeros.
+#[test]
+fn what_is_written_is_allocated_while_the_file_is_open() {
+    mounted_with(&["python3"], |daemon| {
+        let archive = tempfile::tempdir().unwrap();
+        for name in ["synced", "unsynced"] {
+            let path = daemon.path(name);
+            let mut holder = Command::new("python3");
+            holder.args(["-c", HOLDER]).arg(&path).arg(name).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut holder = holder.spawn().unwrap();
+            BufReader::new(holder.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+            assert!(fs::metadata(&path).unwrap().blocks() > 0);
+            let script =
+                format!("tar -cSf {name}.tar -C {} {name}; tar -xf {name}.tar", daemon.path("").display());
+            sh(archive.path(), &script);
+            assert!(fs::read(archive.path().join(name)).unwrap() == fs::read(&path).unwrap(), "{name}");
+            eventually("the kernel knows what is allocated", || {
+                fs::metadata(&path).unwrap().blocks() == 20 << 10
+            });
+            drop(holder.stdin.take());
+            assert!(holder.wait().unwrap().success());
+        }
     });
 }

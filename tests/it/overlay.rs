@@ -53,7 +53,8 @@ fn a_layer_above_others_can_be_in_the_workspace() {
     }
     let place = Place::new();
     let [lower, twin, merged] = ["lower", "twin", "merged"].map(|name| place.dir.path().join(name));
-    [&lower, &merged].map(|directory| fs::create_dir(directory).unwrap());
+    fs::create_dir(&lower).unwrap();
+    fs::create_dir(&merged).unwrap();
     sh(&lower, BASE);
     assert!(Command::new("cp").arg("-a").args([&lower, &twin]).status().unwrap().success());
     let daemon = place.serve();
