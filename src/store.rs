@@ -72,9 +72,7 @@ impl Location {
 
     /// The WAL of that file.
     fn wal(&self) -> Option<PathBuf> {
-        let mut wal = self.path()?.as_os_str().to_owned();
-        wal.push("-wal");
-        Some(wal.into())
+        self.path().map(|path| open::beside(path, "-wal"))
     }
 }
 

@@ -9,8 +9,8 @@ use super::{Failure, Files, Outcome, Tracker};
 use crate::exec::{Execs, How, Running, Said, name_of};
 use crate::store::rows::Kind;
 use crate::vfs::ChangeKind;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::Serialize;
-use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
 /// Entries of one portion of a listing.
@@ -18,6 +18,9 @@ const ENTRIES: usize = 500;
 
 /// Bytes of one portion of output.
 const OUTPUT: usize = 64 << 10;
+
+/// Bytes that a link has escaped.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
 
 /// How many revisions back the latest changes go.
 const LATEST: u64 = 50;
@@ -213,18 +216,7 @@ fn kind(kind: Kind) -> &'static str {
 
 /// A path below the mount point, escaped as in the query of a URL.
 fn link(path: &[u8]) -> String {
-    let mut link = String::with_capacity(path.len());
-    for byte in path.strip_prefix(b"/").unwrap_or(path) {
-        match byte {
-            b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                link.push(char::from(*byte))
-            }
-            other => {
-                let _ = write!(link, "%{other:02x}");
-            }
-        }
-    }
-    link
+    percent_encode(path.strip_prefix(b"/").unwrap_or(path), ESCAPED).to_string()
 }
 
 /// The bytes that a `link` stands for.

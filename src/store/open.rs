@@ -6,6 +6,7 @@ use super::error::{StoreError, StoreResult};
 use super::rows::{FIRST_COOKIE, ROOT};
 use super::wal;
 use crate::clock::Timestamp;
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, params};
 use rusqlite_migration::{M, Migrations};
 use rustix::fs::{FlockOperation, flock};
@@ -114,7 +115,7 @@ pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
 }
 
 /// The file of a store with this name after its own.
-fn beside(path: &Path, what: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(what);
     name.into()
@@ -270,7 +271,8 @@ pub(super) fn frozen(path: &Path) -> StoreResult<(Connection, Option<Lock>)> {
         return Err(StoreError::Unfolded(path.to_path_buf()));
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let connection = Connection::open_with_flags(format!("file:{}?immutable=1", escaped(path)), flags)?;
+    let escaped = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+    let connection = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     let (found, known) =
         (connection.pragma_query_value(None, "user_version", |row| row.get(0))?, STEPS.len() as i64);
@@ -278,15 +280,6 @@ pub(super) fn frozen(path: &Path) -> StoreResult<(Connection, Option<Lock>)> {
         return Err(StoreError::Older { path: path.to_path_buf(), found, known });
     }
     Ok((connection, lock))
-}
-
-/// A path as it is written in a URI.
-fn escaped(path: &Path) -> String {
-    let escape = |byte: &u8| match byte {
-        b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(*byte).to_string(),
-        other => format!("%{other:02x}"),
-    };
-    path.as_os_str().as_bytes().iter().map(escape).collect()
 }
 
 /// Makes the workspace of a new store: a root directory that belongs to whoever runs the daemon.
