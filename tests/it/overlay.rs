@@ -25,8 +25,8 @@ for i in $(seq 200); do echo $i > tmp/$i; done; rm tmp/1??; mv tmp/2 tmp/3";
 /// Succeeds where overlayfs can be mounted at all.
 const ANYWHERE: &str = "
 mkdir t && mount -t tmpfs none t && mkdir t/l t/u t/w t/m
-mount -t overlay none -o lowerdir=t/l,upperdir=t/u,workdir=t/w t/m && works=0 || works=1
-umount -l t/m t || true
+mount -t overlay none -o lowerdir=t/l,upperdir=t/u,workdir=t/w t/m && umount t/m && works=0 || works=1
+umount t
 exit $works";
 
 /// All that is to be the same, but times.
