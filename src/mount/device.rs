@@ -21,9 +21,6 @@ const MAX_REQUEST: u32 = 1 << 20;
 /// to 356 with 64.
 const MAX_BACKGROUND: u16 = 12;
 
-/// Bytes of a page of memory, by which the buffer is laid out.
-const PAGE: usize = 4096;
-
 const WISHES: &[InitFlags] = &[
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
@@ -91,9 +88,10 @@ impl Threads {
 }
 
 fn answer(device: &Arc<OwnedFd>, adapter: &Adapter, waiting: &Waiting) {
-    let mut memory = vec![0; MAX_REQUEST as usize + 3 * PAGE];
+    let page = rustix::param::page_size();
+    let mut memory = vec![0; MAX_REQUEST as usize + 3 * page];
     // What is written begins on a page: the kernel copies a page to a page.
-    let begin = PAGE - (memory.as_ptr() as usize + request::BEFORE_CONTENT) % PAGE;
+    let begin = page - (memory.as_ptr() as usize + request::BEFORE_CONTENT) % page;
     let room = &mut memory[begin..];
     loop {
         match rustix::io::read(&**device, &mut *room) {

@@ -15,9 +15,6 @@ use std::sync::Arc;
 /// Most bytes that one call copies through memory; a caller that wants more calls again.
 const COPY_BYTES: u64 = 4 << 20;
 
-/// Bytes of a page of the kernel's.
-const PAGE: u64 = 4096;
-
 impl Vfs {
     /// Changes how a range of a file is allocated, as `fallocate(2)`.
     ///
@@ -125,7 +122,10 @@ impl Vfs {
             return Ok(0);
         }
         let target_size = target.meta.read().row.size;
-        let len = if caller.origin == Origin::Kernel { in_pages(to.1, len, target_size)? } else { len };
+        let len = match caller.origin {
+            Origin::Kernel => in_pages(rustix::param::page_size() as u64, to.1, len, target_size)?,
+            Origin::Direct => len,
+        };
         let end =
             to.1.checked_add(len).filter(|end| *end <= super::MAX_FILE_SIZE).ok_or(FsError::FileTooBig)?;
         if from.0 == to.0 && from.1 < end && to.1 < from.1 + len {
@@ -233,14 +233,30 @@ impl Vfs {
     }
 }
 
-/// How much of a copy the kernel may be answered. It drops the pages that it has of the target afterwards, the first and the
-/// last one too, with all that a program has stored in them meanwhile through a mapping. So a part of a page is refused: the
-/// kernel then copies it in its own pages.
-fn in_pages(start: u64, len: u64, size: u64) -> FsResult<u64> {
+/// How much of a copy the kernel may be answered, whose pages have `page` bytes. It drops the pages that it has of the target
+/// afterwards, the first and the last one too, with all that a program has stored in them meanwhile through a mapping. So a part
+/// of a page is refused: the kernel then copies it in its own pages.
+fn in_pages(page: u64, start: u64, len: u64, size: u64) -> FsResult<u64> {
     let end = start.saturating_add(len);
-    let beyond = if end < size { end % PAGE } else { 0 };
+    let beyond = if end < size { end % page } else { 0 };
     match len.saturating_sub(beyond) {
-        len if len > 0 && start.is_multiple_of(PAGE) => Ok(len),
+        len if len > 0 && start.is_multiple_of(page) => Ok(len),
         _ => Err(FsError::NotSupported("copies into a part of a page")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_answered_whole_pages_of_its_own_size() {
+        let answered = |page, start, len, size| in_pages(page, start, len, size).ok();
+        assert_eq!(answered(4096, 4096, 10_000, 100_000), Some(8192));
+        assert_eq!(answered(4096, 4096, 10_000, 14_000), Some(10_000), "to the end of the file");
+        assert_eq!(answered(65_536, 65_536, 100_000, 1 << 20), Some(65_536));
+        for (page, start, len) in [(65_536, 4096, 100_000), (16_384, 32_768, 12_288), (4096, 1, 8192)] {
+            assert_eq!(answered(page, start, len, 1 << 20), None, "{page} {start} {len}");
+        }
     }
 }

@@ -56,6 +56,8 @@ if os.fork() == 0:
     while time.time() < end:
         assert os.copy_file_range(source, target, 2000, 0, 0) == 2000
         assert os.copy_file_range(source, target, 2000, 0, 12384) == 2000
+        # Whole pages, where they are that small.
+        assert os.copy_file_range(source, target, 4096, 0, 4096) == 4096
     os._exit(0)
 memory, lost, number = mmap.mmap(os.open("target", os.O_RDWR), 16384), 0, 0
 while time.time() < end:
