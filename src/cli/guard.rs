@@ -1,8 +1,9 @@
 //! `wsd __guard`: started by the daemon, see [`crate::mount::guard`].
 
 use super::complain;
-use crate::mount::guard::Post;
+use crate::mount::guard::{Mark, Post};
 use clap::Args;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,32 +12,36 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) struct GuardArgs {
     daemon: u32,
     point: PathBuf,
-    mount: u64,
+    number: u64,
+    /// The number is the device's.
+    #[arg(long)]
+    device: bool,
 }
 
 pub(super) fn guard(args: GuardArgs) -> ExitCode {
-    let post = Post { daemon: args.daemon, point: args.point, mount: args.mount };
+    let mark = if args.device { Mark::Device(args.number) } else { Mark::Mount(args.number) };
+    let post = Post { daemon: args.daemon, point: args.point.clone(), mark };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let watched = runtime.and_then(|runtime| runtime.block_on(watch(&post)));
-    match watched.and_then(|()| post.relieve()) {
+    match runtime.and_then(|runtime| runtime.block_on(watch(post))) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(format!("the mount {:?} of a daemon that ended: {error}", post.point), 1),
+        Err(error) => complain(format!("the guard of the mount {:?}: {error}", args.point), 1),
     }
 }
 
-/// Returns when the daemon has ended.
-async fn watch(post: &Post) -> std::io::Result<()> {
+/// Returns when the daemon has ended and its connection has been aborted.
+async fn watch(post: Post) -> std::io::Result<()> {
     let kind = SignalKind::user_defined1();
     let mut told = signal(kind)?;
     // Who stops a whole group of processes means the daemon, which unmounts by itself.
     let mut terminated = signal(SignalKind::terminate())?;
-    let mut alive = post.take(kind.as_raw_value())?;
-    while alive {
+    let Some(watchman) = post.take(kind.as_raw_value())? else { return Ok(()) };
+    // The daemon waits for that.
+    let _ = writeln!(std::io::stdout());
+    while watchman.daemon_lives() {
         tokio::select! {
             _ = told.recv() => {}
             _ = terminated.recv() => {}
         }
-        alive = post.daemon_lives();
     }
-    Ok(())
+    watchman.relieve()
 }

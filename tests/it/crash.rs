@@ -4,13 +4,13 @@
 //! for byte. Another one makes changes in a known order and syncs none of them: what is left of those must be a
 //! state they really went through.
 
-use crate::support::{Daemon, Place, eventually, has_fuse, noise};
+use crate::support::{Daemon, Place, WSD, eventually, has_fuse, noise};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -179,6 +179,12 @@ fn what_was_synced_survives_any_kill() {
     assert!(steps > rounds, "the writer hardly got to work: {steps} steps");
 }
 
+/// Nobody is connected to the mount, and it is still there.
+fn refused(place: &Place) {
+    let error = fs::write(place.point.join("astray"), b"x").unwrap_err();
+    assert!(matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)), "{error}");
+}
+
 /// A daemon that was killed while a thread of it waited for its own mount used to stay behind as a process that cannot
 /// end, and every program in the mount waited with it. Its guard ends the connection.
 #[test]
@@ -194,11 +200,10 @@ fn a_killed_daemon_is_told_of_and_its_guard_spares_the_next_one() {
         let mut sleeper = Command::new("sleep").arg("60").current_dir(&inside).spawn().unwrap();
         daemon.kill();
         // Programs must not go on in the bare directory below.
-        let error = fs::write(place.point.join("astray"), b"x").unwrap_err();
-        assert!(matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)), "{error}");
+        refused(&place);
         if round % 2 == 0 {
             eventually("the end of the guard", || place.guards().is_empty());
-            assert!(fs::metadata(&place.point).is_err());
+            refused(&place);
         }
         // At once: the old guard may still be there, and must not touch the new mount.
         let next = place.serve();
@@ -210,4 +215,59 @@ fn a_killed_daemon_is_told_of_and_its_guard_spares_the_next_one() {
         next.stop();
         assert!(place.guards().is_empty());
     }
+}
+
+/// A guard as older kernels have it, of a daemon that is a shell: the shell, and the guard's number.
+fn guard_by_device(place: &Place) -> (Child, String) {
+    let device = fs::metadata(&place.point).unwrap().dev().to_string();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "$WSD __guard $$ \"$POINT\" $DEVICE --device & read -r end"]);
+    shell.env("WSD", WSD).env("POINT", &place.point).env("DEVICE", device);
+    let shell = shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut guard = String::new();
+    eventually("a guard that watches", || {
+        let is_its = |guard: &String| {
+            let line = fs::read_to_string(format!("/proc/{guard}/cmdline")).unwrap_or_default();
+            line.split('\0').nth(2) == Some(&shell.id().to_string())
+        };
+        guard = place.guards().into_iter().find(is_its).unwrap_or_default();
+        let open = fs::read_dir(format!("/proc/{guard}/fd")).into_iter().flatten().flatten();
+        let open: Vec<_> = open.filter_map(|descriptor| fs::read_link(descriptor.path()).ok()).collect();
+        // It holds the root only until the watch is there.
+        !guard.is_empty() && open.contains(&"anon_inode:inotify".into()) && !open.contains(&place.point)
+    });
+    (shell, guard)
+}
+
+/// The number of a device is given again to the next mount, often at once.
+#[test]
+fn a_guard_by_device_ends_its_own_mount_and_no_other() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let end = |(mut shell, guard): (Child, String)| {
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        eventually("the end of the guard", || !place.guards().contains(&guard));
+    };
+    let mut again = 0;
+    for _ in 0..10 {
+        let first = place.serve();
+        let device = fs::metadata(&place.point).unwrap().dev();
+        let guard = guard_by_device(&place);
+        first.stop();
+        assert!(!place.log().contains("in use"), "a guard does not hold the mount: {}", place.log());
+        let second = place.serve();
+        again += u32::from(fs::metadata(&place.point).unwrap().dev() == device);
+        end(guard);
+        fs::write(second.path("file"), b"spared").unwrap();
+        second.stop();
+    }
+    assert!(again > 0, "no number of a device was given twice");
+    let daemon = place.serve();
+    fs::write(daemon.path("file"), b"kept").unwrap();
+    end(guard_by_device(&place));
+    refused(&place);
+    daemon.kill();
 }
