@@ -24,6 +24,7 @@ mod listings;
 mod live;
 mod memory;
 mod mount;
+mod newer;
 mod operations;
 mod outbound;
 mod overlay;

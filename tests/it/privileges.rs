@@ -1,6 +1,6 @@
 //! What a change of a program takes from it: setuid, setgid and capabilities, as ext4 does it.
 
-use crate::support::{Place, has, has_fuse, is_root, sh};
+use crate::support::{Place, has, has_fuse, has_linux, is_root, sh};
 
 /// Nobody, who is in no group but their own.
 const NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
@@ -28,6 +28,9 @@ fn in_mount(programs: &[&str], script: &str) {
 
 #[test]
 fn allocating_and_punching_take_setuid_and_setgid_from_an_ordinary_user() {
+    if !has_linux(5, 14, "FALLOC_FL_ZERO_RANGE in FUSE") {
+        return;
+    }
     in_mount(
         &["fallocate"],
         "for how in '-l 300000' '-n -l 300000' '-p -l 100' '-z -l 100'; do
@@ -60,6 +63,9 @@ END
 
 #[test]
 fn setgid_of_a_group_that_the_writer_is_not_in_goes_without_group_execute_too() {
+    if !has_linux(5, 12, "way to tell a FUSE server of writers without privileges") {
+        return;
+    }
     in_mount(
         &["fallocate"],
         "member='setpriv --reuid 65534 --regid 65534 --groups 7,1234'

@@ -1,6 +1,6 @@
 //! `docs/semantics.md`, as it is written: each block in an empty directory of a real mount.
 
-use crate::support::{Place, WSD, has, has_fuse, is_root, text};
+use crate::support::{Place, WSD, has, has_fuse, has_linux, is_root, text};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -30,10 +30,14 @@ fn what_is_promised_is_so() {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/semantics.md");
     let document = fs::read_to_string(document).unwrap();
     let path = format!("{}:{}", Path::new(WSD).parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let is_whole = has_linux(6, 6, "time of birth in FUSE, so the block with that is left out");
     let mut failed = String::new();
     let mut count = 0;
     for (number, rest) in document.split("```sh\n").skip(1).enumerate() {
         let block = rest.split_once("```").unwrap().0;
+        if !is_whole && block.contains("born=") {
+            continue;
+        }
         let directory = daemon.path(&format!("block{number}"));
         fs::create_dir(&directory).unwrap();
         let mut command = Command::new("bash");

@@ -37,6 +37,17 @@ pub(crate) fn has_fuse() -> bool {
     works
 }
 
+/// Whether the kernel is this version of Linux or a later one, which brought `what`.
+pub(crate) fn has_linux(major: u32, minor: u32, what: &str) -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
+    let is_there = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor);
+    if !is_there {
+        skip(&format!("Linux {release} has no {what}, Linux {major}.{minor} has"));
+    }
+    is_there
+}
+
 /// Whether the tests run as root.
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
@@ -132,6 +143,21 @@ impl Drop for Place {
         // What a killed daemon left.
         let _ = Command::new("umount").args(["-l"]).arg(&self.point).stderr(Stdio::null()).status();
     }
+}
+
+/// Runs one half in a mount, and the other after a restart.
+pub(crate) fn remounted(before: impl FnOnce(&Daemon), after: impl FnOnce(&Daemon)) {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    before(&daemon);
+    daemon.stop();
+    place.check();
+    let daemon = place.serve();
+    after(&daemon);
+    daemon.stop();
 }
 
 /// Runs a test in a mount, and checks the store afterwards.
