@@ -95,3 +95,31 @@ kill $daemon; wait $daemon
     };
     check(&output, "mine\nPermission denied\n");
 }
+
+/// Its guard cannot unmount by force, and has the connection aborted by a file, whose name is not the device's number as it
+/// is told to programs once that is above 255.
+#[test]
+fn a_users_guard_ends_the_connection() {
+    let script = r#"
+mountpoint -q /sys/fs/fuse/connections || mount -t fusectl none /sys/fs/fuse/connections
+for number in $(seq 300); do mkdir "many$number"; mount -t tmpfs none "many$number"; done
+exec $AS bash -euc "$SCRIPT""#;
+    let users = r#"
+$WSD > out 2> log & daemon=$!
+until grep -q : out; do kill -0 $daemon; sleep 0.05; done
+export DEVICE=$(stat -c %d "$MOUNT_POINT")
+[ "$DEVICE" -gt 255 ]
+echo '$WSD __guard $$ "$MOUNT_POINT" $DEVICE --device & wait' > guarded
+sh guarded > said & guarded=$!
+until [ -s said ]; do kill -0 $guarded; sleep 0.05; done
+echo kept > "$MOUNT_POINT/a"; sync "$MOUNT_POINT/a"
+kill -9 $guarded; wait $guarded || true
+for number in $(seq 200); do
+    case $(ls "$MOUNT_POINT/$number" 2>&1 || true) in *'not connected'*) echo ended; break ;; esac
+    sleep 0.05
+done
+kill -9 $daemon; wait $daemon || true
+$WSD run -- cat a"#;
+    let Some(output) = as_root(script, users) else { return };
+    check(&output, "ended\nkept\n");
+}
