@@ -18,7 +18,7 @@ if [ "${1:-}" = --conformance ]; then
 fi
 [ $# -gt 0 ] || set -- bullseye bookworm trixie sid
 
-for program in qemu-system-x86_64 debootstrap busybox depmod cpio mke2fs dpkg-deb; do
+for program in qemu-system-x86_64 debootstrap busybox depmod cpio mkfs.ext4 dpkg-deb; do
     command -v "$program" > /dev/null || { echo "kernels: $program is not installed"; exit 1; }
 done
 here=$PWD
@@ -35,7 +35,7 @@ fetch() {
     curl -sSf "$mirror/dists/$suite/main/binary-amd64/Packages.xz" | xz -d > "$to/Packages"
     field() { awk -v RS= -v package="Package: $1" -v field="$2: " -F'\n' \
         '$1 == package { for (i = 1; i <= NF; i++) if (index($i, field) == 1) print substr($i, length(field) + 1) }' "$to/Packages" | tail -n 1; }
-    image=$(field linux-image-cloud-amd64 Depends | grep -o '^linux-image-[^ ,]*')
+    image=$(field linux-image-cloud-amd64 Depends | grep -oE 'linux-image-[0-9][^ ,]*') || { echo "kernels: $suite names no kernel"; return 1; }
     # Newer ones come in parts.
     for package in "$image" "${image/image/binary}" "${image/image/modules}" "${image/image/base}"; do
         file=$(field "$package" Filename)
@@ -134,7 +134,7 @@ run() {
     rm -rf "$cache/image/lib/modules"
     cp -r "$from/lib/modules" "$cache/image/lib/modules"
     rm -f "$cache/disk"
-    mke2fs -q -t ext4 -d "$cache/image" -E root_owner=0:0 "$cache/disk" 4G > "$cache/mke2fs.log"
+    mkfs.ext4 -q -d "$cache/image" -E root_owner=0:0 "$cache/disk" 4G > "$cache/mkfs.log"
     timeout "${WSD_KERNEL_SECONDS:-3600}" qemu-system-x86_64 -M q35 -accel "$accelerator" -cpu "$cpu" -smp 2 -m 4G -nographic -no-reboot \
         -kernel "$from/vmlinuz" -initrd "$from/initrd" -append "console=ttyS0 quiet panic=-1" \
         -drive "file=$cache/disk,if=virtio,format=raw" < /dev/null > "$log" 2>&1 || true
