@@ -7,7 +7,7 @@
 use crate::support::{Daemon, Place, WSD, eventually, has_fuse, noise};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -217,26 +217,23 @@ fn a_killed_daemon_is_told_of_and_its_guard_spares_the_next_one() {
     }
 }
 
-/// A guard as older kernels have it, of a daemon that is a shell: the shell, and the guard's number.
-fn guard_by_device(place: &Place) -> (Child, String) {
+/// A guard as older kernels have it, of a daemon that is a shell.
+fn guard_by_device(place: &Place) -> Child {
     let device = fs::metadata(&place.point).unwrap().dev().to_string();
     let mut shell = Command::new("sh");
-    shell.args(["-c", "$WSD __guard $$ \"$POINT\" $DEVICE --device & read -r end"]);
+    shell.args(["-c", "$WSD __guard $$ \"$POINT\" $DEVICE --device & wait"]);
     shell.env("WSD", WSD).env("POINT", &place.point).env("DEVICE", device);
-    let shell = shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut guard = String::new();
-    eventually("a guard that watches", || {
-        let is_its = |guard: &String| {
-            let line = fs::read_to_string(format!("/proc/{guard}/cmdline")).unwrap_or_default();
-            line.split('\0').nth(2) == Some(&shell.id().to_string())
-        };
-        guard = place.guards().into_iter().find(is_its).unwrap_or_default();
-        let open = fs::read_dir(format!("/proc/{guard}/fd")).into_iter().flatten().flatten();
-        let open: Vec<_> = open.filter_map(|descriptor| fs::read_link(descriptor.path()).ok()).collect();
-        // It holds the root only until the watch is there.
-        !guard.is_empty() && open.contains(&"anon_inode:inotify".into()) && !open.contains(&place.point)
-    });
-    (shell, guard)
+    let mut shell = shell.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    // It says so when it watches.
+    shell.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    shell
+}
+
+/// Kills the guard's daemon, and waits for the end of the guard, which is that of what it says.
+fn end(mut shell: Child) {
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    assert_eq!(shell.stdout.unwrap().read_to_end(&mut Vec::new()).unwrap(), 0);
 }
 
 /// The number of a device is given again to the next mount, often at once.
@@ -246,11 +243,6 @@ fn a_guard_by_device_ends_its_own_mount_and_no_other() {
         return;
     }
     let place = Place::new();
-    let end = |(mut shell, guard): (Child, String)| {
-        shell.kill().unwrap();
-        shell.wait().unwrap();
-        eventually("the end of the guard", || !place.guards().contains(&guard));
-    };
     let mut again = 0;
     for _ in 0..10 {
         let first = place.serve();

@@ -191,7 +191,7 @@ fn renames_can_refuse_exchange_and_leave_a_whiteout() {
 
 #[test]
 fn ranges_are_allocated_punched_and_zeroed() {
-    if !has_linux(5, 14, "FALLOC_FL_ZERO_RANGE in FUSE") {
+    if !has_linux(6, 1, "FALLOC_FL_ZERO_RANGE in FUSE") {
         return;
     }
     mounted(|daemon| {

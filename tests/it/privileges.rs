@@ -28,7 +28,7 @@ fn in_mount(programs: &[&str], script: &str) {
 
 #[test]
 fn allocating_and_punching_take_setuid_and_setgid_from_an_ordinary_user() {
-    if !has_linux(5, 14, "FALLOC_FL_ZERO_RANGE in FUSE") {
+    if !has_linux(6, 1, "FALLOC_FL_ZERO_RANGE in FUSE") {
         return;
     }
     in_mount(
@@ -63,7 +63,7 @@ END
 
 #[test]
 fn setgid_of_a_group_that_the_writer_is_not_in_goes_without_group_execute_too() {
-    if !has_linux(5, 12, "way to tell a FUSE server of writers without privileges") {
+    if !has_linux(6, 1, "way to tell a FUSE server of writers without privileges") {
         return;
     }
     in_mount(

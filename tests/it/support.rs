@@ -37,7 +37,7 @@ pub(crate) fn has_fuse() -> bool {
     works
 }
 
-/// Whether the kernel is this version of Linux or a later one, which brought `what`.
+/// Whether the kernel is this version of Linux, in which `what` has been seen, or a later one.
 pub(crate) fn has_linux(major: u32, minor: u32, what: &str) -> bool {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
@@ -131,6 +131,13 @@ impl Place {
         fs::read_dir("/proc").unwrap().flatten().filter_map(guards).collect()
     }
 
+    fn mounted(&self, test: impl FnOnce(&Daemon)) {
+        let daemon = self.serve();
+        test(&daemon);
+        daemon.stop();
+        self.check();
+    }
+
     /// `wsd check` finds nothing.
     pub(crate) fn check(&self) {
         let output = Command::new(WSD).args(["check", "--db"]).arg(&self.store).output().unwrap();
@@ -145,31 +152,20 @@ impl Drop for Place {
     }
 }
 
-/// Runs one half in a mount, and the other after a restart.
+/// Runs one half in a mount, and the other after a restart; checks the store after each.
 pub(crate) fn remounted(before: impl FnOnce(&Daemon), after: impl FnOnce(&Daemon)) {
-    if !has_fuse() {
-        return;
+    if has_fuse() {
+        let place = Place::new();
+        place.mounted(before);
+        place.mounted(after);
     }
-    let place = Place::new();
-    let daemon = place.serve();
-    before(&daemon);
-    daemon.stop();
-    place.check();
-    let daemon = place.serve();
-    after(&daemon);
-    daemon.stop();
 }
 
 /// Runs a test in a mount, and checks the store afterwards.
 pub(crate) fn mounted(test: impl FnOnce(&Daemon)) {
-    if !has_fuse() {
-        return;
+    if has_fuse() {
+        Place::new().mounted(test);
     }
-    let place = Place::new();
-    let daemon = place.serve();
-    test(&daemon);
-    daemon.stop();
-    place.check();
 }
 
 /// A daemon that runs.
