@@ -6,7 +6,7 @@
 //! - `open`: what may be opened, and how. [`error`]: why not. [`fault`]: where tests let the disk fail.
 //! - [`rows`], [`group`], [`buf`]: the nouns: rows, a group of changes, bytes in memory.
 //! - `write`, `chunks`: a group becomes a transaction. `ahead`: the bytes of a large one come first. `wal`: how SQLite writes
-//!   that. `durable`: what the disk has of it.
+//!   that. `durable`: what the disk has of it. `frames`: what is in a WAL.
 //! - `read`, `usage`: rows as they are now. [`snapshot`]: rows of one moment.
 //! - [`execs`], [`sync`], [`replicas`]: what commands said; what sync remembers, of itself and of others.
 //! - [`gc`]: space is given back. [`check`]: what must be true of every store.
@@ -20,6 +20,7 @@ mod durable;
 pub mod error;
 pub mod execs;
 pub mod fault;
+mod frames;
 pub mod gc;
 pub mod group;
 mod open;
@@ -35,7 +36,7 @@ mod wal;
 mod write;
 
 use ahead::Flusher;
-use durable::{Doubt, WalFile};
+use durable::{Doubt, Files, WalFile};
 use error::{StoreError, StoreResult};
 use fault::{Faults, Point};
 use parking_lot::Mutex;
@@ -44,13 +45,16 @@ use rusqlite::Connection;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use write::Writer;
 
 pub use gc::GcProgress;
 
 /// The only workspace, until there can be several.
 const WORKSPACE: WorkspaceId = 1;
+
+/// How long a fold waits for readers before it leaves the rest in the WAL.
+const READERS: Duration = Duration::from_millis(500);
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,10 +103,12 @@ pub struct Store {
     /// Small groups since the WAL was folded, or a large one was written, that were on the disk when they were committed.
     small_commits: AtomicU64,
     gc: Mutex<gc::Agenda>,
-    /// Whether the disk may lack a part of the WAL.
+    /// Whether the disk may lack a part of the WAL, or of what it was folded into.
     doubt: Doubt,
     /// Where tests let the disk fail.
     pub faults: Faults,
+    /// Of a store that is in a file. After the connections.
+    files: Option<Files>,
     _lock: Option<open::Lock>,
 }
 
@@ -180,6 +186,10 @@ impl Store {
         };
         let path = location.path();
         let lock = path.map(open::lock).transpose()?;
+        let doubt = Doubt::default();
+        if location.wal().is_some_and(|wal| wal.metadata().is_ok_and(|wal| wal.len() > 0)) {
+            doubt.raise();
+        }
         let mut connection = open::writer(path)?;
         open::found_workspace(&mut connection)?;
         let last_chunk: i64 =
@@ -188,9 +198,9 @@ impl Store {
             return Err(StoreError::Corrupt(format!("chunk {last_chunk}: no number is left after it")));
         }
         let folder = path.map(open::folder).transpose()?;
-        let doubt = Doubt::default();
         let flusher = Flusher::new(location.wal(), doubt.clone());
         let wal = WalFile::new(location.wal(), doubt.clone());
+        let files = path.zip(location.wal()).map(|(path, wal)| Files::new(path.to_path_buf(), wal));
         Ok(Self {
             writer: Mutex::new(Writer::new(connection, flusher, wal)),
             location,
@@ -201,6 +211,7 @@ impl Store {
             gc: Mutex::default(),
             doubt,
             faults: Faults::default(),
+            files,
             _lock: lock,
         })
     }
@@ -220,6 +231,7 @@ impl Store {
         let Some(path) = self.location.path() else {
             return read(&self.writer.lock().connection);
         };
+        let _reading = self.files.as_ref().map(Files::reading);
         let idle = self.readers.lock().pop();
         let connection = idle.map_or_else(|| open::reader(path), Ok)?;
         let result = read(&connection);
@@ -274,24 +286,31 @@ impl Store {
         let begin = Instant::now();
         self.small_commits.store(0, Ordering::Relaxed);
         self.faults.pass(Point::Checkpoint)?;
-        if self.doubt.is_raised() {
-            self.settle(&mut self.writer.lock())?;
-        }
-        // What is folded must be counted first: afterwards there is nothing left to count.
-        let mut wal_frames = self.fold("PRAGMA wal_checkpoint(PASSIVE)")?;
-        if how == Checkpoint::Truncate {
-            // What was written meanwhile, so that little is left to do with the writer held up. SQLite alone would let it fail.
-            self.fold("PRAGMA wal_checkpoint(PASSIVE)")?;
-            let _no_writer = self.writer.lock();
-            wal_frames = wal_frames.max(self.fold("PRAGMA wal_checkpoint(TRUNCATE)")?);
-        }
+        let wal_frames = match self.doubt.is_of_file() {
+            true => {
+                self.settle(&mut self.writer.lock())?;
+                // Beside the writer, so that it is held up for less. If it fails, so does what follows.
+                let _ = self.fold_once("PRAGMA wal_checkpoint(PASSIVE)");
+                self.fold_surely(how, &mut self.writer.lock())?
+            }
+            false => self.fold(how)?,
+        };
         let duration_ms = begin.elapsed().as_millis() as u64;
         Ok(CheckpointReport { wal_frames, size_bytes: self.file_bytes(), duration_ms })
     }
 
     /// Frames that were in the WAL.
-    fn fold(&self, sql: &str) -> StoreResult<i64> {
-        self.doubt.heed(self.fold_once(sql))
+    fn fold(&self, how: Checkpoint) -> StoreResult<i64> {
+        let fold = |sql| self.doubt.heed(self.fold_once(sql));
+        // What is folded must be counted first: afterwards there is nothing left to count.
+        let wal_frames = fold("PRAGMA wal_checkpoint(PASSIVE)")?;
+        if how == Checkpoint::Passive {
+            return Ok(wal_frames);
+        }
+        // What was written meanwhile, so that little is left to do with the writer held up. SQLite alone would let it fail.
+        fold("PRAGMA wal_checkpoint(PASSIVE)")?;
+        let _no_writer = self.writer.lock();
+        Ok(wal_frames.max(fold("PRAGMA wal_checkpoint(TRUNCATE)")?))
     }
 
     fn fold_once(&self, sql: &str) -> StoreResult<i64> {

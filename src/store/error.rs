@@ -63,6 +63,11 @@ pub enum StoreError {
         named(store)
     )]
     Damaged { store: Option<PathBuf>, source: rusqlite::Error },
+    #[error(
+        "the disk of the store failed, and what was written meanwhile and not synced is gone from it and from the kernel's memory: \
+         stop wsd and start it again, which goes back to the last moment that is whole"
+    )]
+    Lost,
     #[error("SQLite: {0}")]
     Sqlite(rusqlite::Error),
     #[error("the store's disk: {0}")]

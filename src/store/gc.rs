@@ -77,6 +77,7 @@ impl Store {
         let begin = Instant::now();
         let mut writer = self.writer.lock();
         let waited = begin.elapsed();
+        self.settle(&mut writer)?;
         let progress = self.doubt.heed(self.step(&mut writer, budget, quiet))?;
         Ok(GcProgress { waited, ..progress })
     }

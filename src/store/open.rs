@@ -39,9 +39,6 @@ const INHERITED: Duration = Duration::from_secs(3);
 /// How long another program may keep the store locked, as who looks into it with SQLite's shell may, until a commit fails.
 const STRANGER: Duration = Duration::from_secs(60);
 
-/// How long a fold waits for readers before it leaves the rest in the WAL.
-const READERS: Duration = Duration::from_millis(500);
-
 /// The lock on a store: held by the one daemon that has it open.
 #[derive(Debug)]
 pub(super) struct Lock {
@@ -241,7 +238,7 @@ pub(super) fn reader(path: &Path) -> StoreResult<Connection> {
 /// The connection that folds the WAL.
 pub(super) fn folder(path: &Path) -> StoreResult<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(READERS)?;
+    connection.busy_timeout(super::READERS)?;
     connection.pragma_update(None, "cache_size", -256)?;
     Ok(connection)
 }

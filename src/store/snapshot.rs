@@ -1,12 +1,13 @@
 //! A look at the workspace as it was at one moment, while it goes on.
 
+use super::durable::Files;
 use super::error::{StoreError, StoreResult};
 use super::group::Xattrs;
 use super::read;
 use super::rows::{ChunkId, Dirent, Ino, InodeRow, Name, Revision, WorkspaceId};
 use super::write::Writer;
 use super::{Store, open};
-use parking_lot::MutexGuard;
+use parking_lot::{MutexGuard, RwLockReadGuard};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// One moment of a workspace. For as long as it is held the WAL cannot be folded beyond it; of a store in memory
@@ -18,13 +19,13 @@ pub struct Snapshot<'a> {
 }
 
 enum Held<'a> {
-    Own { store: &'a Store, connection: Option<Connection> },
+    Own { store: &'a Store, connection: Option<Connection>, _reading: Option<RwLockReadGuard<'a, ()>> },
     Writer(MutexGuard<'a, Writer>),
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Self::Own { store, connection } = self
+        if let Self::Own { store, connection, .. } = self
             && let Some(connection) = connection.take()
             && connection.execute_batch("COMMIT").is_ok()
         {
@@ -39,10 +40,11 @@ impl Store {
         let connection = match self.location.path() {
             None => Held::Writer(self.writer.lock()),
             Some(path) => {
+                let reading = self.files.as_ref().map(Files::reading);
                 let idle = self.readers.lock().pop();
                 let connection = idle.map_or_else(|| open::reader(path), Ok)?;
                 connection.execute_batch("BEGIN")?;
-                Held::Own { store: self, connection: Some(connection) }
+                Held::Own { store: self, connection: Some(connection), _reading: reading }
             }
         };
         let mut snapshot = Snapshot { connection, ws, revision: 0 };

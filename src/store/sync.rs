@@ -277,6 +277,7 @@ impl Snapshot<'_> {
 impl Store {
     pub(super) fn noting<T>(&self, write: impl FnOnce(&Transaction<'_>) -> StoreResult<T>) -> StoreResult<T> {
         let mut writer = self.writer.lock();
+        self.settle(&mut writer)?;
         let noted = writer.set_full(false).and_then(|()| {
             let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = write(&transaction)?;

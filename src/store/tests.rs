@@ -1,10 +1,11 @@
 //! The store by itself: what is shared, what changes in place, what a snapshot keeps.
 
 mod damage;
+mod disk;
 
 use super::blocks::{BLOCK, Blocks};
 use super::buf::{Buf, Gauge};
-use super::group::{ContentChange, ExtentChange, Group, NodeChange, NodePut};
+use super::group::{Committed, ContentChange, ExtentChange, Group, NodeChange, NodePut};
 use super::rows::{CHUNK, ChunkId, FIRST_COOKIE, Ino, InodeRow, Kind, ROOT, Storage};
 use super::*;
 use crate::clock::Timestamp;

@@ -77,8 +77,8 @@ impl Store {
         (durable, new_bytes): (bool, usize),
     ) -> StoreResult<Committed> {
         self.faults.pass(Point::CommitBegin)?;
+        self.settle(writer)?;
         if durable {
-            self.settle(writer)?;
             writer.catch_up(group)?;
         }
         if new_bytes > LARGE {
