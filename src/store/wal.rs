@@ -5,7 +5,7 @@
 //! SQLite's own except that it keeps what is appended to the WAL until a transaction ends, something else is done with the
 //! file, or [`MOST`] bytes are there. Nobody can tell: frames are read by others only once SQLite has published their
 //! transaction, and before the call that hands over the last byte of one returns, all of it is in the file, or that call
-//! fails. Figures: `docs/decisions/0013-wal.md`. Sources: <https://sqlite.org/vfs.html>,
+//! fails. The WAL's index is kept in memory by the way. Figures: `docs/decisions/0013-wal.md`. Sources: <https://sqlite.org/vfs.html>,
 //! <https://sqlite.org/fileformat2.html#walformat>.
 
 #![allow(unsafe_code)]
@@ -241,6 +241,28 @@ unsafe extern "C" fn shm_lock(file: *mut sqlite3_file, first: c_int, count: c_in
     }
 }
 
+/// Keeps the WAL's index in memory, as far as this process may. The kernel forgets pages of a file that it could not write
+/// when it needs their memory, and SQLite would not find frames that are there.
+unsafe extern "C" fn shm_map(
+    file: *mut sqlite3_file,
+    region: c_int,
+    size: c_int,
+    extend: c_int,
+    memory: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: SQLite's file and arguments. The VFS below has mapped `size` bytes where it says so, which are locked until they
+    // are unmapped.
+    unsafe {
+        let below = of(file).below;
+        let Some(map) = (*(*below).pMethods).xShmMap else { return SQLITE_IOERR };
+        let mapped = map(below, region, size, extend, memory);
+        if mapped == SQLITE_OK && !(*memory).is_null() {
+            libc::mlock(*memory, size as usize);
+        }
+        mapped
+    }
+}
+
 unsafe extern "C" fn shm_barrier(file: *mut sqlite3_file) {
     // SAFETY: SQLite's file.
     unsafe {
@@ -284,7 +306,6 @@ below! {
     file_control = xFileControl(operation: c_int, argument: *mut c_void) flushed;
     sector_size = xSectorSize();
     device_characteristics = xDeviceCharacteristics();
-    shm_map = xShmMap(region: c_int, size: c_int, extend: c_int, memory: *mut *mut c_void);
     shm_unmap = xShmUnmap(delete: c_int);
     fetch = xFetch(at: sqlite3_int64, length: c_int, memory: *mut *mut c_void) flushed;
     unfetch = xUnfetch(at: sqlite3_int64, memory: *mut c_void) flushed;

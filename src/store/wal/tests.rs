@@ -31,6 +31,28 @@ fn a_large_transaction_takes_few_writes() {
     assert!(gathered < 50, "{gathered} writes, {plain} without");
 }
 
+/// A disk that fails may not take what is in it, and the kernel then forgets that when it needs the memory.
+#[test]
+fn the_index_of_the_wal_stays_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let connection = open::writer(Some(&dir.path().join("index.db"))).unwrap();
+    // Two regions of it: one has 4,096 frames.
+    connection
+        .execute_batch("CREATE TABLE large (data BLOB); INSERT INTO large VALUES (randomblob(40 << 20))")
+        .unwrap();
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut is_index, mut locked) = (false, 0);
+    for line in smaps.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("Locked:") if is_index => locked += words.next().unwrap().parse::<u64>().unwrap(),
+            Some(range) if range.contains('-') => is_index = line.ends_with("index.db-shm"),
+            _ => {}
+        }
+    }
+    assert_eq!(locked, 64, "KiB");
+}
+
 /// A file of the VFS below that notes what is written, or has no room for it.
 #[repr(C)]
 struct Disk {
