@@ -16,7 +16,7 @@ mod files;
 
 use super::error::{StoreError, StoreResult};
 use super::write::Writer;
-use super::{Checkpoint, Store};
+use super::{Checkpoint, Store, wal};
 pub(super) use files::Files;
 use rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
@@ -101,9 +101,10 @@ impl Store {
         let doubt = &self.doubt.0.wal;
         let (true, Some(files)) = (doubt.load(Ordering::Acquire), &self.files) else { return Ok(()) };
         self.doubt.settle(doubt, || {
-            let _alone = writer.alone()?;
+            let alone = writer.alone()?;
             let (frames, _) = self.frames()?;
             let bytes = files.write_wal_again(frames)?;
+            wal::tell(&alone);
             tracing::info!(bytes, "all that is in the WAL was written to the disk once more");
             Ok(())
         })

@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)]
 
+use rusqlite::Connection;
 use rusqlite::ffi::{
     self, SQLITE_CANTOPEN, SQLITE_IOERR, SQLITE_OK, SQLITE_OPEN_MAIN_DB, SQLITE_OPEN_WAL, SQLITE_SHM_UNLOCK,
     sqlite3_file, sqlite3_int64, sqlite3_io_methods, sqlite3_vfs,
@@ -59,6 +60,22 @@ fn register() -> Option<Below> {
     // of the VFS below, whose data it has too.
     let registered = unsafe { ffi::sqlite3_vfs_register(Box::into_raw(Box::new(ours)), 0) };
     (registered == SQLITE_OK).then_some(Below(below))
+}
+
+/// Has the WAL's descriptor of a connection tell of what is over. The kernel tells each descriptor of an error once, the next time
+/// that it syncs.
+pub(super) fn tell(connection: &Connection) {
+    let mut wal: *mut sqlite3_file = ptr::null_mut();
+    // SAFETY: the connection is open, and used by this thread alone. SQLite writes a pointer to where it is asked to, to a file
+    // that is open for as long as the connection is, or to one that has no methods.
+    unsafe {
+        let (main, what) = (c"main".as_ptr(), ffi::SQLITE_FCNTL_JOURNAL_POINTER);
+        ffi::sqlite3_file_control(connection.handle(), main, what, (&raw mut wal).cast());
+        let methods = wal.as_ref().and_then(|file| file.pMethods.as_ref());
+        if let Some(sync) = methods.and_then(|methods| methods.xSync) {
+            sync(wal, ffi::SQLITE_SYNC_NORMAL);
+        }
+    }
 }
 
 /// An open file, in memory of SQLite's: ours first, and the file of the VFS below after it.
