@@ -117,6 +117,16 @@ impl Thin {
         self.disks.place.serve_with(&[("WSD_DB", self.disk.join("store.db").to_str().unwrap())])
     }
 
+    /// One that fails now, and has a file.
+    fn failing() -> Option<(Self, Daemon)> {
+        let thin = Self::new()?;
+        let daemon = thin.serve();
+        sh(&daemon.path(""), "echo before > before; sync before");
+        sh(&thin.disk, "sync -f .");
+        thin.fail();
+        Some((thin, daemon))
+    }
+
     fn fail(&self) {
         let _ =
             Command::new("sh").arg("-c").arg("head -c 1G /dev/zero > filler").current_dir(&self.dir).output();
@@ -164,11 +174,7 @@ fn write_and_sync(path: &Path) -> std::io::Result<()> {
 /// kernel has needed the memory meanwhile, nothing may be said to be synced.
 #[test]
 fn fsync_after_the_disk_has_failed_means_what_it_says() {
-    let Some(mut thin) = Thin::new() else { return };
-    let daemon = thin.serve();
-    sh(&daemon.path(""), "echo before > before; sync before");
-    sh(&thin.disk, "sync -f .");
-    thin.fail();
+    let Some((mut thin, daemon)) = Thin::failing() else { return };
     sh(&daemon.path(""), "head -c 2M /dev/urandom > one; sleep 0.5; sync -f . || true");
     let _ = Command::new("sync").arg("-f").arg(&thin.disk).output();
     let one = File::options().read(true).write(true).open(daemon.path("one")).unwrap();
@@ -178,7 +184,7 @@ fn fsync_after_the_disk_has_failed_means_what_it_says() {
     // What SQLite's own descriptor of the WAL has not heard of yet.
     eventually("the WAL is written again, in vain", || {
         one.sync_all().unwrap_err();
-        thin.log().contains("the store's disk: No space left")
+        thin.log().contains("the store's disk: No space left") || thin.log().contains(LOST)
     });
     thin.is_well_again();
     std::thread::sleep(Duration::from_secs(1));
@@ -200,17 +206,17 @@ fn fsync_after_the_disk_has_failed_means_what_it_says() {
 /// Its blocks in the WAL were taken for written the second time, because ext4 had failed to write them the first time.
 #[test]
 fn what_the_disk_refused_at_first_is_on_it_the_second_time() {
-    let Some(mut thin) = Thin::new() else { return };
-    let daemon = thin.serve();
-    sh(&daemon.path(""), "echo before > before; sync before");
-    sh(&thin.disk, "sync -f .");
-    thin.fail();
+    let Some((mut thin, daemon)) = Thin::failing() else { return };
     // One transaction, more than is looked at for the few frames that are there.
     let bytes = noise(1, 7 << 20);
     let file = File::create(daemon.path("one")).unwrap();
     file.write_all_at(&bytes, 0).and_then(|()| file.sync_all()).unwrap_err();
     thin.is_well_again();
-    eventually("the disk takes it", || file.sync_all().is_ok());
+    eventually("the disk takes it", || file.sync_all().is_ok() || thin.log().contains(LOST));
+    if thin.log().contains(LOST) {
+        println!("the kernel has needed the memory of what the disk had not taken");
+        return;
+    }
     drop(file);
     let daemon = thin.begin_again(daemon);
     assert!(fs::read(daemon.path("one")).unwrap() == bytes, "{}", thin.log());
@@ -220,11 +226,7 @@ fn what_the_disk_refused_at_first_is_on_it_the_second_time() {
 /// It was folded with its holes into the file, which nothing could make sense of afterwards.
 #[test]
 fn what_the_kernel_has_forgotten_is_not_taken_for_written() {
-    let Some(mut thin) = Thin::new() else { return };
-    let daemon = thin.serve();
-    sh(&daemon.path(""), "echo before > before; sync before");
-    sh(&thin.disk, "sync -f .");
-    thin.fail();
+    let Some((mut thin, daemon)) = Thin::failing() else { return };
     sh(&daemon.path(""), "head -c 2M /dev/urandom > one");
     let wal = thin.disk.join("store.db-wal");
     eventually("the committer has been there", || wal.metadata().unwrap().len() > 2 << 20);
