@@ -36,7 +36,7 @@ mod wal;
 mod write;
 
 use ahead::Flusher;
-use durable::{Doubt, Files, WalFile};
+use durable::{Doubt, Files};
 use error::{StoreError, StoreResult};
 use fault::{Faults, Point};
 use parking_lot::Mutex;
@@ -199,10 +199,9 @@ impl Store {
         }
         let folder = path.map(open::folder).transpose()?;
         let flusher = Flusher::new(location.wal(), doubt.clone());
-        let wal = WalFile::new(location.wal(), doubt.clone());
         let files = path.zip(location.wal()).map(|(path, wal)| Files::new(path.to_path_buf(), wal));
         Ok(Self {
-            writer: Mutex::new(Writer::new(connection, flusher, wal)),
+            writer: Mutex::new(Writer::new(connection, flusher)),
             location,
             readers: Mutex::default(),
             folder: Mutex::new(folder),
@@ -286,15 +285,7 @@ impl Store {
         let begin = Instant::now();
         self.small_commits.store(0, Ordering::Relaxed);
         self.faults.pass(Point::Checkpoint)?;
-        let wal_frames = match self.doubt.is_of_file() {
-            true => {
-                self.settle(&mut self.writer.lock())?;
-                // Beside the writer, so that it is held up for less. If it fails, so does what follows.
-                let _ = self.fold_once("PRAGMA wal_checkpoint(PASSIVE)");
-                self.fold_surely(how, &mut self.writer.lock())?
-            }
-            false => self.fold(how)?,
-        };
+        let wal_frames = if self.doubt.is_of_file() { self.fold_surely(how)? } else { self.fold(how)? };
         let duration_ms = begin.elapsed().as_millis() as u64;
         Ok(CheckpointReport { wal_frames, size_bytes: self.file_bytes(), duration_ms })
     }

@@ -20,9 +20,6 @@ use super::{Checkpoint, Store, wal};
 pub(super) use files::Files;
 use rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
-use std::fs::File;
-use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -81,20 +78,23 @@ impl Doubt {
         // Lowered first: an error meanwhile raises it again.
         one.store(false, Ordering::Release);
         let settled = settle();
-        match &settled {
-            Ok(_) => {}
-            Err(error) => {
-                if matches!(error, StoreError::Lost) && !self.0.lost.swap(true, Ordering::AcqRel) {
-                    tracing::error!(%error, "the store takes nothing any more");
-                }
-                self.raise();
+        if let Err(error) = &settled {
+            if matches!(error, StoreError::Lost) && !self.0.lost.swap(true, Ordering::AcqRel) {
+                tracing::error!(%error, "the store takes nothing any more");
             }
+            self.raise();
         }
         settled
     }
 }
 
 impl Store {
+    /// Returns when the disk has what was committed.
+    pub(super) fn sync_wal(&self) -> StoreResult<()> {
+        let synced = self.files.as_ref().map_or(Ok(()), Files::sync_wal);
+        self.doubt.heed(synced.map_err(StoreError::Disk))
+    }
+
     /// If the disk may lack a part of the WAL: has it take all that was committed.
     pub(super) fn settle(&self, writer: &mut Writer) -> StoreResult<()> {
         self.doubt.check()?;
@@ -111,8 +111,12 @@ impl Store {
     }
 
     /// Folds the WAL into the file, and sees to it that the disk has every page of it before the WAL is cut.
-    pub(super) fn fold_surely(&self, how: Checkpoint, writer: &mut Writer) -> StoreResult<i64> {
-        self.settle(writer)?;
+    pub(super) fn fold_surely(&self, how: Checkpoint) -> StoreResult<i64> {
+        self.settle(&mut self.writer.lock())?;
+        // Beside the writer, so that it is held up for less. If it fails, so does what follows.
+        let _ = self.fold_once("PRAGMA wal_checkpoint(PASSIVE)");
+        let mut writer = self.writer.lock();
+        self.settle(&mut writer)?;
         let Some(files) = &self.files else { return Ok(0) };
         self.doubt.settle(&self.doubt.0.file, || {
             // Each descriptor tells of an error once, and SQLite's may not have told yet.
@@ -169,37 +173,5 @@ impl Drop for Store {
         leave_wal(&self.writer.get_mut().connection);
         self.readers.get_mut().iter().for_each(leave_wal);
         self.folder.get_mut().iter().for_each(leave_wal);
-    }
-}
-
-/// The WAL as a file. Whoever uses it has the writer, so that nobody writes to it meanwhile.
-#[derive(Debug)]
-pub(super) struct WalFile {
-    /// None of a store in memory.
-    path: Option<PathBuf>,
-    file: Option<File>,
-    doubt: Doubt,
-}
-
-impl WalFile {
-    pub(super) fn new(path: Option<PathBuf>, doubt: Doubt) -> Self {
-        Self { path, file: None, doubt }
-    }
-
-    /// Returns when the disk has what was committed.
-    pub(super) fn sync(&mut self) -> StoreResult<()> {
-        let synced = self.file().and_then(|file| file.map_or(Ok(()), File::sync_data));
-        self.doubt.heed(synced.map_err(StoreError::Disk))
-    }
-
-    fn file(&mut self) -> std::io::Result<Option<&File>> {
-        if let (None, Some(path)) = (&self.file, &self.path) {
-            match File::options().read(true).write(true).open(path) {
-                Ok(file) => self.file = Some(file),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(self.file.as_ref())
     }
 }

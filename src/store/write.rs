@@ -7,7 +7,6 @@
 use super::Store;
 use super::ahead::{Flusher, LARGE};
 use super::chunks::Part;
-use super::durable::WalFile;
 use super::error::StoreResult;
 use super::fault::Point;
 use super::group::{Committed, ContentChange, ExtentChange, Group, NodeChange, NodePut, Xattrs};
@@ -32,7 +31,6 @@ pub(super) struct Writer {
     pub(super) behind: bool,
     /// Has the disk take what large groups write.
     pub(super) flusher: Flusher,
-    pub(super) wal: WalFile,
     /// The workspace's revision in the store, if it is known.
     revision: Option<Revision>,
 }
@@ -78,8 +76,8 @@ impl Store {
     ) -> StoreResult<Committed> {
         self.faults.pass(Point::CommitBegin)?;
         self.settle(writer)?;
-        if durable {
-            writer.catch_up(group)?;
+        if durable && writer.has_to_catch_up(group) {
+            self.sync_wal()?;
         }
         if new_bytes > LARGE {
             self.put_ahead(writer, ws, group)?;
@@ -139,17 +137,14 @@ impl Store {
 
 impl Writer {
     /// Who had the store before may not have waited for the disk.
-    pub(super) fn new(connection: Connection, flusher: Flusher, wal: WalFile) -> Self {
-        Self { connection, full: false, behind: true, flusher, wal, revision: None }
+    pub(super) fn new(connection: Connection, flusher: Flusher) -> Self {
+        Self { connection, full: false, behind: true, flusher, revision: None }
     }
 
-    /// Before a group that is to be on the disk: sees to it that earlier ones are, if its own commit does not. SQLite waits for
-    /// the disk if a transaction changed a byte of a page, and a new revision does.
-    fn catch_up(&mut self, group: &Group) -> StoreResult<()> {
-        if self.behind && self.revision.is_none_or(|revision| revision == group.revision) {
-            self.wal.sync()?;
-        }
-        Ok(())
+    /// Whether the commit of a group that is to be on the disk does not see to it that earlier ones are. SQLite waits for the
+    /// disk if a transaction changed a byte of a page, and a new revision does.
+    fn has_to_catch_up(&self, group: &Group) -> bool {
+        self.behind && self.revision.is_none_or(|revision| revision == group.revision)
     }
 
     pub(super) fn set_full(&mut self, full: bool) -> StoreResult<()> {

@@ -2,7 +2,8 @@
 //!
 //! Writing a page over itself is not enough. ext4 (6.18, seen) notes that a block is written when the first try succeeds, and
 //! when that failed never does, for as long as the page is in the kernel's memory: the block reads as zeros afterwards. So the
-//! kernel is made to forget a page before it is written again, and what it then reads is compared with what was written.
+//! kernel is made to forget a page that was written, and what it then reads is compared. If it is something else, the block is
+//! new to ext4 the next time.
 
 use crate::store::READERS;
 use crate::store::error::{StoreError, StoreResult};
@@ -58,6 +59,12 @@ impl Files {
         // Last: what is opened must not be closed.
         let database = open(&self.database)?;
         Ok(self.open.get_or_init(|| [database, wal]))
+    }
+
+    /// Returns when the disk has the WAL.
+    pub(super) fn sync_wal(&self) -> Result<()> {
+        let [_, wal] = self.open()?;
+        wal.sync_data()
     }
 
     /// Writes the first frames of the WAL again, from the kernel's memory; how many bytes. [`StoreError::Lost`]: they are not
@@ -139,11 +146,10 @@ fn each_piece(
     Ok(frames)
 }
 
-/// Writes a piece that is there already, and that the kernel has no need to write.
+/// Writes a piece that is there already. Not forgotten before that is known to be possible: it may be nowhere else.
 fn write_again(file: &File, bytes: &[u8], at: u64) -> Result<()> {
     let mut back = vec![0; bytes.len()];
     for _ in 0..TRIES {
-        forget(file, at, Some(PIECE))?;
         file.write_all_at(bytes, at)?;
         file.sync_data()?;
         forget(file, at, Some(PIECE))?;
