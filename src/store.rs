@@ -267,12 +267,12 @@ impl Store {
 
     /// Bytes of the store's file.
     pub fn file_bytes(&self) -> u64 {
-        self.location.path().and_then(|path| path.metadata().ok()).map_or(0, |metadata| metadata.len())
+        self.location.path().map_or(0, size)
     }
 
     /// Bytes of the WAL's file.
     pub fn wal_bytes(&self) -> u64 {
-        self.location.wal().and_then(|wal| wal.metadata().ok()).map_or(0, |metadata| metadata.len())
+        self.location.wal().map_or(0, |wal| size(&wal))
     }
 
     /// How many groups one after the other, since the WAL was folded, were small and had to be on the disk at once.
@@ -309,6 +309,17 @@ impl Store {
         let Some(folder) = &*folder else { return Ok(0) };
         let frames = folder.query_row(sql, [], |row| row.get::<_, i64>(1))?;
         Ok(frames.max(0))
+    }
+}
+
+/// Bytes of a file that may be there. Asked for alone: a file whose times somebody has seen is given a new one with the next write, and
+/// `fdatasync` then may have to write that too. See `docs/decisions/0015-wal-again.md`.
+fn size(path: &Path) -> u64 {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::SIZE) {
+        Ok(is) => is.stx_size,
+        // Kernels and sandboxes without that call.
+        Err(_) => path.metadata().map_or(0, |is| is.len()),
     }
 }
 
