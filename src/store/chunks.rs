@@ -3,7 +3,8 @@
 //! A chunk that one extent alone points to can be changed where it is. That saves writing all of it, and collecting
 //! the old one, for the few bytes that a database changes between two calls of `fsync`. Who reads never notices:
 //! an id stands for the same bytes for ever, so the changed chunk gets a new one, and who looks for the old one
-//! finds it gone, as with any chunk that was overwritten.
+//! finds it gone, as with any chunk that was overwritten. What is new of it is its version: the extent, which names its
+//! row, need not be written.
 
 use super::blocks::Blocks;
 use super::buf::Buf;
@@ -30,6 +31,16 @@ pub(super) enum Part {
     Whole(Vec<u8>),
 }
 
+/// A chunk that one extent alone points to.
+struct Alone {
+    row: i64,
+    data: i64,
+    len: i64,
+    room: i64,
+    version: i64,
+    has_no_hash: bool,
+}
+
 impl Batch<'_> {
     /// Counts the extents of the group that point at chunks which are there already. Comes first, so that no such
     /// chunk is changed in place.
@@ -38,7 +49,7 @@ impl Batch<'_> {
             let NodeChange::Put(put) = change else { continue };
             for extent in put.content.extents.values() {
                 if let ExtentChange::Chunk(id) = extent {
-                    self.run("UPDATE chunk SET refs = refs + 1 WHERE id = ?1", [id])?;
+                    self.run("UPDATE chunk SET refs = refs + 1 WHERE id = ?1", [id.row])?;
                 }
             }
         }
@@ -53,7 +64,8 @@ impl Batch<'_> {
             .query_row([hash], |row| row.get(0))
             .optional()?;
         match present {
-            Some(id) => Ok(id),
+            // What has a hash was never changed.
+            Some(row) => Ok(ChunkId { row, version: 0 }),
             None => self.add_chunk(bytes, bytes.len(), Some(hash), 1),
         }
     }
@@ -77,18 +89,18 @@ impl Batch<'_> {
     }
 
     fn add_chunk(&self, data: &[u8], len: usize, hash: Option<&[u8; 32]>, refs: i64) -> StoreResult<ChunkId> {
-        let id = self.next_chunk.fetch_add(1, Ordering::Relaxed);
+        let row = self.next_chunk.fetch_add(1, Ordering::Relaxed);
         self.run(
             "INSERT INTO chunk (id, refs, len, data, room, hash) VALUES (?1, ?2, ?3, ?1, ?4, ?5)",
-            params![id, refs, len as i64, data.len() as i64, hash],
+            params![row, refs, len as i64, data.len() as i64, hash],
         )?;
-        self.run("INSERT INTO chunk_data (id, data) VALUES (?1, ?2)", params![id, data])?;
-        Ok(id)
+        self.run("INSERT INTO chunk_data (id, data) VALUES (?1, ?2)", params![row, data])?;
+        Ok(ChunkId { row, version: 0 })
     }
 
-    /// One extent less points here.
-    pub(super) fn release(&self, chunk: ChunkId) -> StoreResult<()> {
-        self.run("UPDATE chunk SET refs = refs - 1 WHERE id = ?1", [chunk])?;
+    /// One extent less names this row.
+    pub(super) fn release(&self, row: i64) -> StoreResult<()> {
+        self.run("UPDATE chunk SET refs = refs - 1 WHERE id = ?1", [row])?;
         Ok(())
     }
 
@@ -133,16 +145,28 @@ impl Batch<'_> {
 
     fn put_in_place(&self, ino: Ino, index: u64, buf: &[u8], part: Blocks) -> StoreResult<Part> {
         let key = (self.ws, ino as i64, index as i64, self.epoch);
-        let alone: Option<(ChunkId, i64, i64, i64)> = self
+        let alone = self
             .connection
             .prepare_cached(
-                "SELECT c.id, d.id, c.len, c.room FROM extent e JOIN chunk c ON c.id = e.chunk JOIN chunk_data d ON d.id = c.data
+                "SELECT c.id, d.id, c.len, c.room, c.version, c.hash IS NULL FROM extent e JOIN chunk c ON c.id = e.chunk JOIN chunk_data d ON d.id = c.data
                  WHERE e.ws = ?1 AND e.ino = ?2 AND e.idx = ?3 AND e.since = ?4 AND c.refs = 1
                    AND length(d.data) = c.room",
             )?
-            .query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .query_row(key, |row| {
+                Ok(Alone {
+                    row: row.get(0)?,
+                    data: row.get(1)?,
+                    len: row.get(2)?,
+                    room: row.get(3)?,
+                    version: row.get(4)?,
+                    has_no_hash: row.get(5)?,
+                })
+            })
             .optional()?;
-        let Some((old, data, len, room)) = alone else { return Ok(Part::Otherwise) };
+        let Some(Alone { row, data, len, room, version, has_no_hash }) = alone else {
+            return Ok(Part::Otherwise);
+        };
+        let Ok(version) = u32::try_from(version.saturating_add(1)) else { return Ok(Part::Otherwise) };
         let now = buf.len() as i64;
         if now > room {
             return Ok(Part::Grown);
@@ -155,12 +179,15 @@ impl Batch<'_> {
             blob.write_all_at(&buf[range.clone()], range.start)?;
         }
         blob.close()?;
-        let id = self.next_chunk.fetch_add(1, Ordering::Relaxed);
-        self.run("UPDATE chunk SET id = ?2, len = ?3, hash = NULL WHERE id = ?1", params![old, id, now])?;
+        // An index is written when a column of it is set, whatever to.
         self.run(
-            "UPDATE extent SET chunk = ?5 WHERE ws = ?1 AND ino = ?2 AND idx = ?3 AND since = ?4",
-            params![key.0, key.1, key.2, key.3, id],
+            if has_no_hash {
+                "UPDATE chunk SET version = ?2, len = ?3 WHERE id = ?1"
+            } else {
+                "UPDATE chunk SET version = ?2, len = ?3, hash = NULL WHERE id = ?1"
+            },
+            params![row, version, now],
         )?;
-        Ok(Part::InPlace(id))
+        Ok(Part::InPlace(ChunkId { row, version }))
     }
 }

@@ -5,7 +5,7 @@
 //! Pages that become free are used again by the next writes; when nobody writes, the file is cut down too.
 
 use super::error::{StoreError, StoreResult};
-use super::rows::{ChunkId, WorkspaceId};
+use super::rows::WorkspaceId;
 use super::write::Writer;
 use super::{Checkpoint, Store};
 use crate::clock::Timestamp;
@@ -183,7 +183,7 @@ fn first_doomed(connection: &Connection) -> StoreResult<Option<(WorkspaceId, i64
 
 /// Lets some extents of a removed file go.
 fn take_apart(connection: &Connection, ws: WorkspaceId, ino: i64, budget: usize) -> StoreResult<u64> {
-    let some: Vec<(i64, Option<ChunkId>)> = connection
+    let some: Vec<(i64, Option<i64>)> = connection
         .prepare_cached("SELECT idx, chunk FROM extent WHERE ws = ?1 AND ino = ?2 LIMIT ?3")?
         .query_map(params![ws, ino, budget as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
@@ -203,7 +203,7 @@ fn take_apart(connection: &Connection, ws: WorkspaceId, ino: i64, budget: usize)
 }
 
 fn delete_chunks(connection: &Connection, budget: usize, progress: &mut GcProgress) -> StoreResult<()> {
-    let unused: Vec<(ChunkId, i64, i64)> = connection
+    let unused: Vec<(i64, i64, i64)> = connection
         .prepare_cached("SELECT id, data, room FROM chunk WHERE refs = 0 LIMIT ?1")?
         .query_map([budget as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<_, _>>()?;

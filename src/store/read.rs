@@ -267,10 +267,15 @@ fn length(value: ValueRef<'_>) -> String {
 }
 
 pub(super) fn extents(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Vec<(u64, ChunkId)>> {
-    let sql = "SELECT idx, chunk, max(since) FROM extent WHERE ws = ?1 AND ino = ?2 GROUP BY idx";
+    let sql = "SELECT idx, chunk, version FROM
+            (SELECT idx, chunk, max(since) FROM extent WHERE ws = ?1 AND ino = ?2 GROUP BY idx)
+        LEFT JOIN chunk ON id = chunk";
     let mut statement = reader.prepare_cached(sql)?;
     let rows = statement.query_map(params![ws, ino as i64], |row| {
-        Ok((row.get::<_, i64>(0)? as u64, row.get::<_, Option<ChunkId>>(1)?))
+        // Who wants what is missing or damaged finds that it is.
+        let version = row.get(2).unwrap_or(0);
+        let chunk = row.get::<_, Option<i64>>(1)?.map(|row| ChunkId { row, version });
+        Ok((row.get::<_, i64>(0)? as u64, chunk))
     })?;
     let mut extents = Vec::new();
     for row in rows {
@@ -298,20 +303,30 @@ pub(super) fn xattrs(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreRes
 
 pub(super) fn chunk<T>(
     reader: &Connection,
-    id: ChunkId,
+    ChunkId { row, version }: ChunkId,
     take: impl FnOnce(&[u8]) -> T,
 ) -> StoreResult<Option<T>> {
-    let sql = "SELECT d.data, c.len FROM chunk c JOIN chunk_data d ON d.id = c.data WHERE c.id = ?1";
+    chunk_at(reader, row, Some(version), take)
+}
+
+/// The same for any version of it, if none is given.
+fn chunk_at<T>(
+    reader: &Connection,
+    row: i64,
+    version: Option<u32>,
+    take: impl FnOnce(&[u8]) -> T,
+) -> StoreResult<Option<T>> {
+    let sql = "SELECT d.data, c.len FROM chunk c JOIN chunk_data d ON d.id = c.data WHERE c.id = ?1 AND c.version = ifnull(?2, c.version)";
     let mut statement = reader.prepare_cached(sql)?;
-    let mut rows = statement.query([id])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    let (data, len) = (row.get_ref(0)?, row.get::<_, i64>(1)?);
+    let mut rows = statement.query(params![row, version])?;
+    let Some(found) = rows.next()? else { return Ok(None) };
+    let (data, len) = (found.get_ref(0)?, found.get::<_, i64>(1)?);
     let bytes = match (data, usize::try_from(len)) {
         (ValueRef::Blob(data), Ok(len)) if data.len() <= CHUNK => data.get(..len),
         _ => None,
     };
     let Some(bytes) = bytes else {
-        return Err(StoreError::Corrupt(format!("chunk {id}: {len} bytes in {}", length(data))));
+        return Err(StoreError::Corrupt(format!("chunk {row}: {len} bytes in {}", length(data))));
     };
     Ok(Some(take(bytes)))
 }
@@ -326,9 +341,9 @@ pub(super) fn extent_chunk<T>(
 ) -> StoreResult<Option<T>> {
     let sql = "SELECT chunk FROM extent WHERE ws = ?1 AND ino = ?2 AND idx = ?3 ORDER BY since DESC LIMIT 1";
     let mut statement = reader.prepare_cached(sql)?;
-    let id: Option<Option<ChunkId>> =
+    let row: Option<Option<i64>> =
         statement.query_row(params![ws, ino as i64, index as i64], |row| row.get(0)).optional()?;
-    id.flatten().map_or(Ok(None), |id| chunk(reader, id, take))
+    row.flatten().map_or(Ok(None), |row| chunk_at(reader, row, None, take))
 }
 
 pub(super) fn inode(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreResult<Option<InodeRow>> {

@@ -16,8 +16,15 @@ pub type Revision = u64;
 /// Which workspace of a store a row belongs to.
 pub type WorkspaceId = i64;
 
-/// Identity of a content chunk within one store. Never used again while the daemon lives.
-pub type ChunkId = i64;
+/// Identity of a content chunk within one store: it stands for the same bytes for ever. Never used again while the daemon
+/// lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChunkId {
+    /// What extents name.
+    pub row: i64,
+    /// How often it was changed in place.
+    pub version: u32,
+}
 
 /// Bytes of a chunk of file content. Files are cut at multiples of it; only the last chunk may be shorter, and
 /// a chunk without trailing bytes stands for zeros up to the next multiple.

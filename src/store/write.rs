@@ -279,13 +279,13 @@ impl Batch<'_> {
         if chunk.is_some() {
             let new = self.run(
                 "INSERT INTO extent (ws, ino, idx, since, chunk) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
-                params![key.0, key.1, key.2, key.3, chunk],
+                params![key.0, key.1, key.2, key.3, chunk.map(|chunk| chunk.row)],
             )?;
             if new == 1 {
                 return Ok(());
             }
         }
-        let old: Option<Option<ChunkId>> = self
+        let old: Option<Option<i64>> = self
             .connection
             .prepare_cached(
                 "SELECT chunk FROM extent WHERE ws = ?1 AND ino = ?2 AND idx = ?3 AND since = ?4",
@@ -298,7 +298,7 @@ impl Batch<'_> {
         match chunk {
             Some(chunk) => self.run(
                 "UPDATE extent SET chunk = ?5 WHERE ws = ?1 AND ino = ?2 AND idx = ?3 AND since = ?4",
-                params![key.0, key.1, key.2, key.3, chunk],
+                params![key.0, key.1, key.2, key.3, chunk.row],
             )?,
             None => {
                 self.run("DELETE FROM extent WHERE ws = ?1 AND ino = ?2 AND idx = ?3 AND since = ?4", key)?;
@@ -323,7 +323,7 @@ impl Batch<'_> {
 
     fn cut_extents(&self, ino: Ino, from: u64) -> StoreResult<()> {
         let params = params![self.ws, ino as i64, from as i64, self.epoch];
-        let deleted: Vec<Option<ChunkId>> = self
+        let deleted: Vec<Option<i64>> = self
             .connection
             .prepare_cached(
                 "DELETE FROM extent WHERE ws = ?1 AND ino = ?2 AND idx >= ?3 AND since = ?4 RETURNING chunk",

@@ -10,7 +10,7 @@
 
 use super::entry::{ContentId, Hash};
 use crate::error::{FsError, FsResult};
-use crate::store::rows::{CHUNK, Ino, InodeRow, Kind, Storage};
+use crate::store::rows::{CHUNK, ChunkId, Ino, InodeRow, Kind, Storage};
 use crate::store::snapshot::Snapshot;
 use crate::store::sync::{ContentRow, PieceRow};
 use fastcdc::v2020::StreamCDC;
@@ -116,8 +116,10 @@ pub fn cut(
     }
     let extents = match row.storage {
         Storage::Empty => Vec::new(),
-        Storage::Inline => vec![(0, 0)],
-        Storage::Chunks => snapshot.extents(row.ino)?,
+        Storage::Inline => vec![(0, None)],
+        Storage::Chunks => {
+            snapshot.extents(row.ino)?.into_iter().map(|(index, id)| (index, Some(id))).collect()
+        }
     };
     let mut pages = Pages { ino: row.ino, levels: Vec::new(), pieces: Vec::new() };
     let mut at = 0;
@@ -142,7 +144,7 @@ pub fn cut(
 fn cut_run(
     snapshot: &Snapshot<'_>,
     row: &InodeRow,
-    extents: &[(u64, i64)],
+    extents: &[Extent],
     pages: &mut Pages,
     note: &mut dyn FnMut(Vec<PieceRow>) -> FsResult<Vec<PieceRow>>,
 ) -> FsResult<u64> {
@@ -179,11 +181,14 @@ fn missing(row: &InodeRow) -> FsError {
     FsError::Io(format!("content of node {} is missing", row.ino).into())
 }
 
+/// An index, and the chunk that is there; `None`: what is there is inline.
+type Extent = (u64, Option<ChunkId>);
+
 /// A run of chunks without holes, as a stream.
 struct Run<'a> {
     snapshot: &'a Snapshot<'a>,
     row: &'a InodeRow,
-    extents: std::slice::Iter<'a, (u64, i64)>,
+    extents: std::slice::Iter<'a, Extent>,
     chunk: Vec<u8>,
     used: usize,
 }
@@ -191,9 +196,9 @@ struct Run<'a> {
 impl Run<'_> {
     fn next_chunk(&mut self) -> FsResult<bool> {
         let Some((index, id)) = self.extents.next() else { return Ok(false) };
-        let bytes = match self.row.storage {
-            Storage::Inline => self.snapshot.inline(self.row.ino)?,
-            _ => self.snapshot.chunk(*id)?,
+        let bytes = match id {
+            None => self.snapshot.inline(self.row.ino)?,
+            Some(id) => self.snapshot.chunk(*id)?,
         };
         self.chunk = bytes.ok_or_else(|| missing(self.row))?;
         let whole = (self.row.size - index * CHUNK as u64).min(CHUNK as u64);

@@ -16,10 +16,10 @@ struct FakeStore {
 impl FakeStore {
     fn fetch(&self, source: Source, gauge: &Gauge) -> Fetched {
         let bytes = match source {
-            Source::Chunk(id) => self.chunks[id as usize].clone().unwrap(),
+            Source::Chunk(id) => self.chunks[id.row as usize].clone().unwrap(),
             Source::Below(id, index) => {
-                let now = self.extents.get(&index).and_then(|id| self.chunks[*id as usize].clone());
-                self.chunks[id as usize].clone().or(now).unwrap()
+                let now = self.extents.get(&index).and_then(|id| self.chunks[id.row as usize].clone());
+                self.chunks[id.row as usize].clone().or(now).unwrap()
             }
             Source::Inline(_) => self.inline.clone().unwrap(),
         };
@@ -28,7 +28,7 @@ impl FakeStore {
 
     fn add(&mut self, index: u64, bytes: Vec<u8>) -> ChunkId {
         self.chunks.push(Some(bytes));
-        let id = self.chunks.len() as ChunkId - 1;
+        let id = ChunkId { row: self.chunks.len() as i64 - 1, version: 0 };
         self.extents.insert(index, id);
         id
     }
@@ -38,7 +38,7 @@ impl FakeStore {
         let id = self.extents[&index];
         let others = self.extents.iter().filter(|(other, has)| **other != index && **has == id).count();
         let new = change.extents.values().filter(|new| matches!(new, ExtentChange::Chunk(new) if *new == id));
-        let chunk = &mut self.chunks[id as usize];
+        let chunk = &mut self.chunks[id.row as usize];
         if others + new.count() == 0 { chunk.take().unwrap() } else { chunk.clone().unwrap() }
     }
 
@@ -283,7 +283,7 @@ fn a_hole_that_is_copied_over_a_hole_is_no_change() {
     let mut content = Content::empty();
     content.share(7, None);
     assert!(content.changed.is_empty());
-    content.share(7, Some(Slot::Chunk(1)));
+    content.share(7, Some(Slot::Chunk(ChunkId { row: 1, version: 0 })));
     content.share(7, None);
     assert_eq!(content.changed.len(), 1);
 }
