@@ -118,8 +118,8 @@ const RULES: &[&str] = &[
         FROM chunk c LEFT JOIN chunk_data d ON d.id = c.data
         WHERE length(d.data) IS NOT c.room OR c.len NOT BETWEEN 1 AND c.room OR c.room > {CHUNK}
         OR (c.hash IS NOT NULL AND c.len <> c.room)",
-    "SELECT printf('chunk %d: version %d%s', id, version, iif(hash IS NULL, '', ' of what was never changed')) FROM chunk
-        WHERE version NOT BETWEEN 0 AND {VERSION_MAX} OR (hash IS NOT NULL AND version <> 0)",
+    "SELECT printf('chunk %d: version %d%s', id, version, CASE WHEN hash IS NULL THEN '' ELSE ' of what was never changed' END)
+        FROM chunk WHERE version NOT BETWEEN 0 AND {VERSION_MAX} OR (hash IS NOT NULL AND version <> 0)",
     "SELECT printf('bytes of no chunk, at %d', id) FROM chunk_data WHERE id NOT IN (SELECT data FROM chunk)",
     "SELECT printf('%d chunks share the bytes at %d', count(*), data) FROM chunk GROUP BY data HAVING count(*) > 1",
     "SELECT printf('node %d is doomed and alive', d.ino) FROM doomed d JOIN node i USING (ws, ino)",
