@@ -288,6 +288,27 @@ fn a_hole_that_is_copied_over_a_hole_is_no_change() {
     assert_eq!(content.changed.len(), 1);
 }
 
+/// What follows a patch of a short chunk had fewer bytes than the store made of the two.
+#[test]
+fn a_chunk_that_was_patched_is_a_whole_one() {
+    let mut file = File::new();
+    file.write(0, &[1]);
+    file.write(CHUNK_BYTES, &[1; 2 * CHUNK]);
+    file.reload();
+    // So that what is below the patch stays there.
+    assert!(file.share(0, 1));
+    file.write(BLOCK as u64, &[2; BLOCK]);
+    file.begin_commit();
+    file.write(1, &[3]);
+    file.begin_commit();
+    let mut expected = vec![0; 3 * CHUNK];
+    expected[..2].copy_from_slice(&[1, 3]);
+    expected[BLOCK..2 * BLOCK].fill(2);
+    expected[CHUNK] = 1;
+    expected[2 * CHUNK..].fill(1);
+    assert!(file.read() == expected);
+}
+
 /// As the guest of a disk image in the workspace discards one block after the other.
 #[test]
 fn a_chunk_that_is_punched_piece_by_piece_is_a_hole_in_the_end() {
