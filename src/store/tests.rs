@@ -310,3 +310,23 @@ fn a_pinned_revision_keeps_its_rows() {
     store.gc().unwrap();
     assert!(chunk(&store, original(old)).unwrap().is_some());
 }
+
+/// Linux gives a file whose times somebody has seen since its last write a time of its own with the next one, which the disk then has
+/// to take. It else gives it the time of the last tick, or a later one that another file was given meanwhile.
+#[test]
+fn asking_for_the_size_of_the_wal_leaves_its_times_alone() {
+    use rustix::time::{ClockId, clock_gettime};
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&Location::File(dir.path().join("s.db")), Path::new("/nowhere")).unwrap();
+    let wal = std::fs::File::options().write(true).open(store.location.wal().unwrap()).unwrap();
+    let has_no_time_of_its_own = (0..20).any(|_| {
+        wal.write_all_at(&[0], 1 << 20).unwrap();
+        let between = clock_gettime(ClockId::Realtime);
+        assert!(store.wal_bytes() > 1 << 20);
+        wal.write_all_at(&[0], 1 << 20).unwrap();
+        let written = wal.metadata().unwrap();
+        (written.mtime(), written.mtime_nsec()) <= (between.tv_sec, between.tv_nsec)
+    });
+    assert!(has_no_time_of_its_own);
+}
