@@ -31,16 +31,6 @@ pub(super) enum Part {
     Whole(Vec<u8>),
 }
 
-/// A chunk that one extent alone points to.
-struct Alone {
-    row: i64,
-    data: i64,
-    len: i64,
-    room: i64,
-    version: i64,
-    has_no_hash: bool,
-}
-
 impl Batch<'_> {
     /// Counts the extents of the group that point at chunks which are there already. Comes first, so that no such
     /// chunk is changed in place.
@@ -145,27 +135,16 @@ impl Batch<'_> {
 
     fn put_in_place(&self, ino: Ino, index: u64, buf: &[u8], part: Blocks) -> StoreResult<Part> {
         let key = (self.ws, ino as i64, index as i64, self.epoch);
-        let alone = self
+        let alone: Option<(i64, i64, i64, i64, i64, bool)> = self
             .connection
             .prepare_cached(
                 "SELECT c.id, d.id, c.len, c.room, c.version, c.hash IS NULL FROM extent e JOIN chunk c ON c.id = e.chunk JOIN chunk_data d ON d.id = c.data
                  WHERE e.ws = ?1 AND e.ino = ?2 AND e.idx = ?3 AND e.since = ?4 AND c.refs = 1
                    AND length(d.data) = c.room",
             )?
-            .query_row(key, |row| {
-                Ok(Alone {
-                    row: row.get(0)?,
-                    data: row.get(1)?,
-                    len: row.get(2)?,
-                    room: row.get(3)?,
-                    version: row.get(4)?,
-                    has_no_hash: row.get(5)?,
-                })
-            })
+            .query_row(key, |row| row.try_into())
             .optional()?;
-        let Some(Alone { row, data, len, room, version, has_no_hash }) = alone else {
-            return Ok(Part::Otherwise);
-        };
+        let Some((row, data, len, room, version, has_no_hash)) = alone else { return Ok(Part::Otherwise) };
         let Ok(version) = u32::try_from(version.saturating_add(1)) else { return Ok(Part::Otherwise) };
         let now = buf.len() as i64;
         if now > room {
