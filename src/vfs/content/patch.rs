@@ -45,8 +45,8 @@ impl Patch {
 
     /// The whole chunk, when what is below is known. It has its zeros at the end, too: the store has them of a patched one.
     pub(super) fn over(&self, base: &[u8], gauge: &Gauge) -> Buf {
-        let mut whole = Buf::blank(gauge);
-        whole.write(0, base);
+        let mut whole = Buf::copied(base, gauge);
+        whole.resize(CHUNK);
         for block in self.blocks.ranges(CHUNK) {
             whole.write(block.start, &self.buf[block]);
         }
