@@ -23,8 +23,9 @@ const THREADS: usize = 4;
 /// (6.5 ms for the first page instead of 4 to 5, and 12 to 16).
 const READ_AHEAD_KIB: u32 = 8192;
 
-/// Bytes of dirty pages that the kernel may hold for the mount; it slows writers from three quarters of that on.
-const KERNEL_DIRTY: u32 = 512 << 20;
+/// Bytes of dirty pages that the kernel may hold for the mount; it slows writers from three quarters of that on. With more it would send
+/// them later, and whoever reads would stand behind more of them; see `docs/decisions/0018-read-once.md`.
+const KERNEL_DIRTY: u32 = 128 << 20;
 
 /// How long the threads that answer the kernel may take to see that the mount is gone.
 const FAREWELL: Duration = Duration::from_secs(2);
