@@ -9,6 +9,7 @@
 //!   that. `durable`: what the disk has of it. `frames`: what is in a WAL.
 //! - `read`, `usage`: rows as they are now. [`snapshot`]: rows of one moment.
 //! - [`execs`], [`sync`], [`replicas`]: what commands said; what sync remembers, of itself and of others.
+//! - `passed`: pages of it that the kernel will need, or need not keep.
 //! - [`gc`]: space is given back. [`check`]: what must be true of every store.
 
 mod ahead;
@@ -24,6 +25,7 @@ mod frames;
 pub mod gc;
 pub mod group;
 mod open;
+mod passed;
 mod read;
 pub mod replicas;
 pub mod rows;
@@ -40,10 +42,12 @@ use durable::{Doubt, Files};
 use error::{StoreError, StoreResult};
 use fault::{Faults, Point};
 use parking_lot::Mutex;
+use passed::Passing;
 use rows::{NUMBER_MAX, WorkspaceId};
 use rusqlite::Connection;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use write::Writer;
@@ -103,12 +107,14 @@ pub struct Store {
     /// Small groups since the WAL was folded, or a large one was written, that were on the disk when they were committed.
     small_commits: AtomicU64,
     gc: Mutex<gc::Agenda>,
+    /// Of a store that is in a file.
+    passing: Option<Arc<Passing>>,
     /// Whether the disk may lack a part of the WAL, or of what it was folded into.
     doubt: Doubt,
     /// Where tests let the disk fail.
     pub faults: Faults,
     /// Of a store that is in a file. After the connections.
-    files: Option<Files>,
+    files: Option<Arc<Files>>,
     _lock: Option<open::Lock>,
 }
 
@@ -199,7 +205,7 @@ impl Store {
         }
         let folder = path.map(open::folder).transpose()?;
         let flusher = Flusher::new(location.wal(), doubt.clone());
-        let files = path.zip(location.wal()).map(|(path, wal)| Files::new(path.to_path_buf(), wal));
+        let files = path.zip(location.wal()).map(|(path, wal)| Arc::new(Files::new(path.to_path_buf(), wal)));
         Ok(Self {
             writer: Mutex::new(Writer::new(connection, flusher)),
             location,
@@ -208,6 +214,7 @@ impl Store {
             next_chunk: AtomicI64::new(last_chunk + 1),
             small_commits: AtomicU64::new(0),
             gc: Mutex::default(),
+            passing: files.as_ref().map(|files| Arc::new(Passing::new(Arc::clone(files), doubt.clone()))),
             doubt,
             faults: Faults::default(),
             files,
@@ -230,7 +237,7 @@ impl Store {
         let Some(path) = self.location.path() else {
             return read(&self.writer.lock().connection);
         };
-        let _reading = self.files.as_ref().map(Files::reading);
+        let _reading = self.files.as_deref().map(Files::reading);
         let idle = self.readers.lock().pop();
         let connection = idle.map_or_else(|| open::reader(path), Ok)?;
         let result = read(&connection);

@@ -16,6 +16,9 @@ use crate::vfs::{Attr, Author, Caller, DirEntry, NewNode, Vfs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Bytes of a read from which on a program reads a large file from one end to the other: the kernel asks for so many only then.
+const LARGE_READ: u32 = 256 << 10;
+
 /// Most bytes one `copy_file_range` is answered with: the reply has 32 bits, and chunks are the grain.
 const MAX_COPY: u64 = (1 << 31) / CHUNK as u64 * CHUNK as u64;
 
@@ -233,9 +236,11 @@ impl Adapter {
         let node = request.node;
         Ok(match request.operation {
             Operation::ReadLink => Answer::Bytes(self.vfs.readlink(node)?),
-            Operation::Read { offset, size, is_quiet } => {
+            Operation::Read { offset, size, is_quiet, is_direct } => {
                 let read = if is_quiet { Vfs::read_leaving_time } else { Vfs::read };
-                Answer::Bytes(read(&self.vfs, node, offset, size as usize)?)
+                let read = || read(&self.vfs, node, offset, size as usize);
+                let is_kept = size >= LARGE_READ && !is_direct;
+                Answer::Bytes(if is_kept { self.vfs.passing_on(read) } else { read() }?)
             }
             Operation::Write { offset, data, is_cached, is_unprivileged } => {
                 if is_cached {

@@ -112,6 +112,8 @@ pub(super) enum Operation<'a> {
         size: u32,
         /// The time of access is to stay (`O_NOATIME`).
         is_quiet: bool,
+        /// The kernel does not keep what it gets (`O_DIRECT`).
+        is_direct: bool,
     },
     Write {
         offset: u64,
@@ -283,7 +285,9 @@ fn read<'a>(opcode: u32, mut body: Fields<'a>) -> Option<Operation<'a>> {
         44 => Operation::ReadDirPlus { offset, size },
         _ => {
             let (_flags, _lock_owner) = (body.u32()?, body.u64()?);
-            Operation::Read { offset, size, is_quiet: body.i32()? & libc::O_NOATIME != 0 }
+            let flags = body.i32()?;
+            let is_quiet = flags & libc::O_NOATIME != 0;
+            Operation::Read { offset, size, is_quiet, is_direct: flags & libc::O_DIRECT != 0 }
         }
     })
 }

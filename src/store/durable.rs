@@ -44,7 +44,8 @@ impl Doubt {
         self.0.file.store(true, Ordering::Release);
     }
 
-    fn is_raised(&self) -> bool {
+    /// Whether it has, and what it lacks is not known to have been mended.
+    pub(super) fn is_raised(&self) -> bool {
         self.0.wal.load(Ordering::Acquire) || self.is_of_file()
     }
 
@@ -91,7 +92,7 @@ impl Doubt {
 impl Store {
     /// Returns when the disk has what was committed.
     pub(super) fn sync_wal(&self) -> StoreResult<()> {
-        let synced = self.files.as_ref().map_or(Ok(()), Files::sync_wal);
+        let synced = self.files.as_deref().map_or(Ok(()), Files::sync_wal);
         self.doubt.heed(synced.map_err(StoreError::Disk))
     }
 

@@ -188,10 +188,7 @@ fn refuse_newer(path: &Path, found: i64) -> StoreResult<()> {
 /// The connection that writes, with the tables up to date. `None`: a store in memory.
 pub(super) fn writer(path: Option<&Path>) -> StoreResult<Connection> {
     let mut connection = match path {
-        Some(path) => match wal::vfs() {
-            Some(vfs) => Connection::open_with_flags_and_vfs(path, OpenFlags::default(), vfs)?,
-            None => Connection::open(path)?,
-        },
+        Some(path) => connect(path, OpenFlags::default())?,
         None => Connection::open_in_memory()?,
     };
     connection.pragma_update(None, "page_size", PAGE_SIZE)?;
@@ -218,6 +215,14 @@ pub(super) fn writer(path: Option<&Path>) -> StoreResult<Connection> {
     Ok(connection)
 }
 
+/// A connection through our VFS, if it can be had.
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    match wal::vfs() {
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
+        None => Connection::open_with_flags(path, flags),
+    }
+}
+
 /// The tables of a store that nobody has used.
 pub(super) fn fresh() -> StoreResult<Connection> {
     let mut connection = Connection::open_in_memory()?;
@@ -228,7 +233,7 @@ pub(super) fn fresh() -> StoreResult<Connection> {
 /// A connection that reads.
 pub(super) fn reader(path: &Path) -> StoreResult<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = connect(path, flags)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.busy_timeout(std::time::Duration::from_secs(10))?;

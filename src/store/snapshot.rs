@@ -40,7 +40,7 @@ impl Store {
         let connection = match self.location.path() {
             None => Held::Writer(self.writer.lock()),
             Some(path) => {
-                let reading = self.files.as_ref().map(Files::reading);
+                let reading = self.files.as_deref().map(Files::reading);
                 let idle = self.readers.lock().pop();
                 let connection = idle.map_or_else(|| open::reader(path), Ok)?;
                 connection.execute_batch("BEGIN")?;

@@ -2,6 +2,7 @@
 
 mod damage;
 mod disk;
+mod passed;
 mod place;
 
 use super::blocks::Blocks;

@@ -5,11 +5,12 @@
 //! SQLite's own except that it keeps what is appended to the WAL until a transaction ends, something else is done with the
 //! file, or [`MOST`] bytes are there. Nobody can tell: frames are read by others only once SQLite has published their
 //! transaction, and before the call that hands over the last byte of one returns, all of it is in the file, or that call
-//! fails. The WAL's index is kept in memory by the way. Figures: `docs/decisions/0013-wal.md`. Sources: <https://sqlite.org/vfs.html>,
+//! fails. The WAL's index is kept in memory by the way, and what is read of the database is noted ([`passed`]). Figures: `docs/decisions/0013-wal.md`. Sources: <https://sqlite.org/vfs.html>,
 //! <https://sqlite.org/fileformat2.html#walformat>.
 
 #![allow(unsafe_code)]
 
+use super::passed;
 use rusqlite::Connection;
 use rusqlite::ffi::{
     self, SQLITE_CANTOPEN, SQLITE_IOERR, SQLITE_OK, SQLITE_OPEN_MAIN_DB, SQLITE_OPEN_WAL, SQLITE_SHM_UNLOCK,
@@ -224,6 +225,29 @@ unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
     }
 }
 
+unsafe extern "C" fn read(
+    file: *mut sqlite3_file,
+    into: *mut c_void,
+    length: c_int,
+    at: sqlite3_int64,
+) -> c_int {
+    // SAFETY: SQLite's file, and its room for `length` bytes.
+    unsafe {
+        let this = of(file);
+        let flushed = this.flush();
+        if flushed != SQLITE_OK {
+            return flushed;
+        }
+        if !this.is_wal {
+            passed::note(at as u64);
+        }
+        match (*(*this.below).pMethods).xRead {
+            Some(read) => read(this.below, into, length, at),
+            None => SQLITE_IOERR,
+        }
+    }
+}
+
 unsafe extern "C" fn write(
     file: *mut sqlite3_file,
     bytes: *const c_void,
@@ -313,7 +337,6 @@ macro_rules! below {
 }
 
 below! {
-    read = xRead(into: *mut c_void, length: c_int, at: sqlite3_int64) flushed;
     truncate = xTruncate(size: sqlite3_int64) flushed;
     sync = xSync(flags: c_int) flushed;
     file_size = xFileSize(size: *mut sqlite3_int64) flushed;

@@ -19,6 +19,7 @@ mod hostile;
 mod http;
 mod imports;
 mod interop;
+mod kept_once;
 mod link;
 mod listings;
 mod live;

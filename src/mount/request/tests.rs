@@ -117,8 +117,9 @@ proptest! {
 fn a_reader_may_ask_that_the_time_of_access_stays() {
     let body =
         |flags: i32| [longs(&[0, 8192]), words(&[4096, 0]), longs(&[0]), words(&[flags as u32, 0])].concat();
-    for (flags, is_quiet) in [(libc::O_RDWR, false), (libc::O_RDONLY | libc::O_NOATIME, true)] {
-        let expected = Operation::Read { offset: 8192, size: 4096, is_quiet };
+    for flags in [libc::O_RDWR, libc::O_NOATIME, libc::O_DIRECT] {
+        let (is_quiet, is_direct) = (flags == libc::O_NOATIME, flags == libc::O_DIRECT);
+        let expected = Operation::Read { offset: 8192, size: 4096, is_quiet, is_direct };
         assert_eq!(Request::parse(&request(15, &body(flags))).unwrap().operation, expected);
     }
     assert_eq!(
