@@ -36,7 +36,8 @@ fn what_lies_backward_is_fetched_before_it_is_read() {
     commit(&store, &removal);
     collect(&store);
     let Some(NodeChange::Put(put)) = last.nodes.get(&11) else { unreachable!() };
-    let wanted: Vec<Vec<u8>> = put.content.extents.values().map(|data| data.bytes().unwrap().to_vec()).collect();
+    let wanted: Vec<Vec<u8>> =
+        put.content.extents.values().map(|data| data.bytes().unwrap().to_vec()).collect();
     assert!(pass_on(&store, 11) == wanted);
     assert!(passing.looks_scattered() && passing.asked_for() > 16, "{} windows", passing.asked_for());
     sound(&store);
