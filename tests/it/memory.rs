@@ -5,6 +5,7 @@ use rustix::fs::{XattrFlags, getxattr, setxattr};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 /// What a daemon takes beyond its cache: the threads' request buffers (16 MiB each, touched as far as requests
 /// go), SQLite's page caches, what the allocator holds back, the program itself.
@@ -138,6 +139,8 @@ for number in range(30000): os.pwrite(file, piece[number % 256 * 4096:][:4096], 
 os.fsync(file)
 ";
     sh(&daemon.path(""), &format!("python3 -c \"{script}\""));
+    // It keeps it for half a minute.
+    std::thread::sleep(Duration::from_secs(20));
     eventually("memory that is given back", || memory(&daemon, "VmRSS:") < 160 << 20);
     daemon.stop();
     place.check();
