@@ -1,12 +1,12 @@
 //! SQLite's writes to the WAL, gathered into few large ones.
 //!
 //! SQLite writes each page of a transaction to the WAL by two system calls, 24 bytes that describe it and the page itself:
-//! 65,000 of them for 256 MiB, most of what a commit cost. So the writer's connection has a VFS of its own, which is
+//! 65,000 of them for 256 MiB, most of what a commit cost. So who writes and who reads has a VFS of wsd's, which is
 //! SQLite's own except that it keeps what is appended to the WAL until a transaction ends, something else is done with the
 //! file, or [`MOST`] bytes are there. Nobody can tell: frames are read by others only once SQLite has published their
 //! transaction, and before the call that hands over the last byte of one returns, all of it is in the file, or that call
-//! fails. The WAL's index is kept in memory by the way, and what is read of the database is noted ([`passed`]). Figures: `docs/decisions/0013-wal.md`. Sources: <https://sqlite.org/vfs.html>,
-//! <https://sqlite.org/fileformat2.html#walformat>.
+//! fails. The WAL's index is kept in memory by the way, and where a reader reads is noted (`passed`). Figures:
+//! `docs/decisions/0013-wal.md`. Sources: <https://sqlite.org/vfs.html>, <https://sqlite.org/fileformat2.html#walformat>.
 
 #![allow(unsafe_code)]
 
@@ -41,7 +41,7 @@ unsafe impl Send for Below {}
 // SAFETY: as above.
 unsafe impl Sync for Below {}
 
-/// The name of the VFS for a connection that writes. `None`: SQLite's VFS is not one that can be put below it, so it is used
+/// The name of the VFS for a connection that writes or reads. `None`: SQLite's VFS is not one that can be put below it, so it is used
 /// as it is.
 pub(super) fn vfs() -> Option<&'static CStr> {
     BELOW.get_or_init(register).map(|_| NAME)
