@@ -177,6 +177,13 @@ pub(super) fn begin_life(connection: &mut Connection, ws: WorkspaceId) -> StoreR
         "DELETE FROM sync_piece WHERE ws = ?1 AND NOT EXISTS (SELECT 1 FROM inode WHERE ws = ?1 AND ino = sync_piece.ino)",
         [ws],
     )?;
+    // Contents that the files do not have, because the daemon was killed; and those of which it is not known where their objects are.
+    transaction.execute(
+        "DELETE FROM sync_content WHERE ws = ?1
+             AND (NOT EXISTS (SELECT 1 FROM inode WHERE ws = ?1 AND ino = sync_content.ino AND content_rev = sync_content.revision)
+                  OR NOT EXISTS (SELECT 1 FROM sync_piece WHERE ws = ?1 AND hash = sync_content.hash))",
+        [ws],
+    )?;
     Ok(transaction.commit()?)
 }
 
@@ -418,18 +425,32 @@ impl Store {
         })
     }
 
-    /// Notes the id of a file's content as of a revision of it, and where its pieces are, in place of what was noted of the
-    /// file before.
-    pub fn put_content_id(
+    /// Notes where objects are, and the ids of files' contents, each as of a revision of it, in place of what was noted of the file
+    /// before. All at once: who has an id does not look for the objects again.
+    pub fn put_contents(
         &self,
         ws: WorkspaceId,
-        ino: Ino,
-        revision: Revision,
-        id: &ContentRow,
+        contents: &[(Ino, Revision, ContentRow)],
+        pieces: &[PieceRow],
     ) -> StoreResult<()> {
         self.noting(|tx| {
-            tx.prepare_cached("INSERT OR REPLACE INTO sync_content VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-                .execute(params![ws, ino as i64, revision as i64, id.size as i64, id.hash, id.depth])?;
+            let mut insert =
+                tx.prepare_cached("INSERT OR REPLACE INTO sync_piece VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+            for PieceRow { hash, ino, at, len, page } in pieces {
+                insert.execute(params![ws, hash, *ino as i64, *at as i64, *len as i64, page])?;
+            }
+            let mut insert =
+                tx.prepare_cached("INSERT OR REPLACE INTO sync_content VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+            for (ino, revision, id) in contents {
+                insert.execute(params![
+                    ws,
+                    *ino as i64,
+                    *revision as i64,
+                    id.size as i64,
+                    id.hash,
+                    id.depth
+                ])?;
+            }
             Ok(())
         })
     }
@@ -452,25 +473,6 @@ impl Store {
         })
     }
 
-    /// Notes where objects are.
-    pub fn put_pieces(&self, ws: WorkspaceId, pieces: &[PieceRow]) -> StoreResult<()> {
-        self.noting(|tx| {
-            let mut insert =
-                tx.prepare_cached("INSERT OR REPLACE INTO sync_piece VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-            for piece in pieces {
-                insert.execute(params![
-                    ws,
-                    piece.hash,
-                    piece.ino as i64,
-                    piece.at as i64,
-                    piece.len as i64,
-                    piece.page
-                ])?;
-            }
-            Ok(())
-        })
-    }
-
     /// What was noted of the objects in a file is no longer so.
     pub fn drop_pieces(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<()> {
         self.noting(|tx| {
@@ -480,12 +482,12 @@ impl Store {
         })
     }
 
-    /// The bytes of one file have become another one's, with all that was noted of them.
-    pub fn move_pieces(&self, ws: WorkspaceId, from: Ino, to: Ino) -> StoreResult<()> {
+    /// The bytes of one file have become another one's, and maybe those of more: what was noted of them goes for it as well.
+    pub fn copy_pieces(&self, ws: WorkspaceId, from: Ino, to: Ino) -> StoreResult<()> {
         self.noting(|tx| {
             tx.execute("DELETE FROM sync_piece WHERE ws = ?1 AND ino = ?2", params![ws, to as i64])?;
             tx.execute(
-                "UPDATE sync_piece SET ino = ?3 WHERE ws = ?1 AND ino = ?2",
+                "INSERT INTO sync_piece SELECT ws, hash, ?3, at, len, page FROM sync_piece WHERE ws = ?1 AND ino = ?2",
                 params![ws, from as i64, to as i64],
             )?;
             Ok(())

@@ -123,7 +123,7 @@ impl Site {
         for (content, ino) in placed {
             if let Some(staged) = stock.files.get(&content) {
                 self.objects.placed(staged, ino)?;
-                self.store.put_content_id(self.ws, ino, revision, &content.into())?;
+                self.store.put_contents(self.ws, &[(ino, revision, content.into())], &[])?;
             }
         }
         Ok(Carried::Done(revision))

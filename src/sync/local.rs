@@ -72,10 +72,12 @@ impl<'a> LocalTree<'a> {
         for ino in found.stale {
             store.drop_pieces(ws, ino)?;
         }
-        for (ino, revision, id) in found.contents {
-            store.put_content_id(ws, ino, revision, &id.into())?;
+        let contents: Vec<_> =
+            found.contents.into_iter().map(|(ino, revision, id)| (ino, revision, id.into())).collect();
+        if contents.is_empty() && found.pieces.is_empty() {
+            return Ok(());
         }
-        if found.pieces.is_empty() { Ok(()) } else { Ok(store.put_pieces(ws, &found.pieces)?) }
+        Ok(store.put_contents(ws, &contents, &found.pieces)?)
     }
 
     /// Who a node is.
@@ -153,7 +155,7 @@ impl<'a> LocalTree<'a> {
         let mut found = self.found.borrow_mut();
         found.pieces.extend(pieces);
         if found.pieces.len() >= NOTE_AT && self.store.location().path().is_some() {
-            self.store.put_pieces(self.store.workspace(), &std::mem::take(&mut found.pieces))?;
+            self.store.put_contents(self.store.workspace(), &[], &std::mem::take(&mut found.pieces))?;
         }
         Ok(Vec::new())
     }

@@ -86,9 +86,9 @@ impl Objects {
         self.vfs.write(Caller::DAEMON, staged.ino, at, bytes, false)
     }
 
-    /// The bytes and notes of a staged file are now those of a file in the tree.
+    /// The bytes and notes of a staged file are now those of a file in the tree, which may be one of several.
     pub fn placed(&self, staged: &Staged, ino: Ino) -> FsResult<()> {
-        Ok(self.store.move_pieces(self.ws, staged.ino, ino)?)
+        Ok(self.store.copy_pieces(self.ws, staged.ino, ino)?)
     }
 }
 
@@ -127,7 +127,7 @@ impl Pile {
         }
         objects.write(&self.staged, self.end, &bytes)?;
         self.end += bytes.len() as u64;
-        Ok(objects.store.put_pieces(objects.ws, &pieces)?)
+        Ok(objects.store.put_contents(objects.ws, &[], &pieces)?)
     }
 }
 
@@ -286,7 +286,7 @@ impl Assembly {
 
     fn note(&mut self) -> FsResult<()> {
         let pieces = std::mem::take(&mut self.pieces);
-        Ok(self.objects.store.put_pieces(self.objects.ws, &pieces)?)
+        Ok(self.objects.store.put_contents(self.objects.ws, &[], &pieces)?)
     }
 
     fn finish(&mut self) -> FsResult<()> {

@@ -208,3 +208,43 @@ fn a_graft_removes_a_tree_whatever_its_order() {
     site.vfs.sync().unwrap();
     assert_eq!(site.store.check(true).unwrap(), []);
 }
+
+/// A daemon that was killed between noting the one and the other never pushed the file: its pages were looked for where they are not.
+#[test]
+fn a_content_whose_objects_are_not_known_is_found_out_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = Location::File(dir.path().join("s.db"));
+    let first = site(&location);
+    let ino = file(&first, "f", &noise(1, 100_000));
+    let content = content_of(&first, ino);
+    assert!(content.depth > 0 && first.objects.has(&content.hash).unwrap());
+    // What was noted of a file that is not there, which is nothing, is what is noted of this one.
+    first.store.copy_pieces(first.store.workspace(), 999, ino).unwrap();
+    assert!(!first.objects.has(&content.hash).unwrap());
+    first.vfs.shutdown().unwrap();
+    drop(first);
+    let second = site(&location);
+    assert_eq!(content_of(&second, ino), content);
+    assert!(second.objects.has(&content.hash).unwrap());
+}
+
+#[test]
+fn two_files_of_one_content_both_know_its_objects() {
+    let (here, there) = (site(&Location::Memory), site(&Location::Memory));
+    let content = content_of(&here, file(&here, "f", &noise(2, 100_000)));
+    let mut assembly = Assembly::new(&there.objects, content).unwrap();
+    loop {
+        let wanted = assembly.advance().unwrap();
+        if wanted.is_empty() {
+            break;
+        }
+        assembly.take(here.fetch(&wanted).unwrap().1).unwrap();
+    }
+    let staged = assembly.done();
+    let [one, other] = ["one", "other"].map(|name| file(&there, name, b""));
+    there.objects.placed(&staged, one).unwrap();
+    there.objects.placed(&staged, other).unwrap();
+    there.store.drop_pieces(there.store.workspace(), one).unwrap();
+    drop(staged);
+    assert!(there.objects.has(&content.hash).unwrap());
+}
