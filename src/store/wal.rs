@@ -231,20 +231,12 @@ unsafe extern "C" fn read(
     length: c_int,
     at: sqlite3_int64,
 ) -> c_int {
-    // SAFETY: SQLite's file, and its room for `length` bytes.
+    // SAFETY: SQLite's file and arguments.
     unsafe {
-        let this = of(file);
-        let flushed = this.flush();
-        if flushed != SQLITE_OK {
-            return flushed;
-        }
-        if !this.is_wal {
+        if !of(file).is_wal {
             passed::note(at as u64);
         }
-        match (*(*this.below).pMethods).xRead {
-            Some(read) => read(this.below, into, length, at),
-            None => SQLITE_IOERR,
-        }
+        read_below(file, into, length, at)
     }
 }
 
@@ -337,6 +329,7 @@ macro_rules! below {
 }
 
 below! {
+    read_below = xRead(into: *mut c_void, length: c_int, at: sqlite3_int64) flushed;
     truncate = xTruncate(size: sqlite3_int64) flushed;
     sync = xSync(flags: c_int) flushed;
     file_size = xFileSize(size: *mut sqlite3_int64) flushed;
