@@ -17,7 +17,7 @@ mod files;
 use super::error::{StoreError, StoreResult};
 use super::write::Writer;
 use super::{Checkpoint, Store, wal};
-pub(super) use files::Files;
+pub(super) use files::{Files, PIECE};
 use rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 use std::sync::Arc;

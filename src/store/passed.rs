@@ -8,7 +8,7 @@
 //! And it is told which ones will be needed, where it cannot guess that: it reads ahead of who reads forward, but SQLite moves pages from the
 //! end of the file to free ones so that a chunk's often lie backward. Figures: `docs/decisions/0018-read-once.md`.
 
-use super::durable::Files;
+use super::durable::{Files, PIECE};
 use super::open::PAGE_SIZE;
 use super::{Doubt, Store};
 use parking_lot::Mutex;
@@ -16,9 +16,6 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Bytes that are forgotten at a time: the kernel has large pages, which it forgets wholly or not at all.
-pub(super) const PIECE: u64 = 4 << 20;
 
 /// A piece of which so much has been passed on is of no use any more, bytes.
 const MOST: u64 = PIECE / 4 * 3;
@@ -167,7 +164,7 @@ impl Passing {
         for piece in spent {
             self.asked.lock().retain(|window| window - window % PIECE != piece);
             // Without it there is only less memory.
-            let _ = self.files.forget(piece, PIECE);
+            let _ = self.files.forget(piece);
         }
     }
 }

@@ -8,7 +8,6 @@
 use crate::store::READERS;
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::frames::Frames;
-use crate::store::passed::PIECE;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::{Advice, fadvise};
 use std::fs::File;
@@ -17,6 +16,10 @@ use std::num::NonZero;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+
+/// Bytes that the kernel forgets at a time: whole pages of any kernel's, and of the large ones that it keeps files in, which it
+/// forgets wholly or not at all.
+pub(in crate::store) const PIECE: u64 = 4 << 20;
 
 /// How often the same is written before the disk is taken to be failing still.
 const TRIES: usize = 3;
@@ -58,10 +61,10 @@ impl Files {
         Ok(self.open.get_or_init(|| [database, wal]))
     }
 
-    /// Has the kernel forget pages of the file that it need not write.
-    pub(in crate::store) fn forget(&self, at: u64, length: u64) -> Result<()> {
+    /// Has the kernel forget a piece of the file, except for what it has still to write.
+    pub(in crate::store) fn forget(&self, piece: u64) -> Result<()> {
         let [database, _] = self.open()?;
-        forget(database, at, Some(length))
+        forget(database, piece, Some(PIECE))
     }
 
     /// Has the kernel fetch pages of the file, without waiting for them.
