@@ -119,7 +119,8 @@ struct Hello {
   empty @3 :Bool;
   # There is nothing in it but its root, and never was anything that came from the hub.
   merge @4 :Bool;
-  # Somebody has said that it is to merge with a workspace that is not related.
+  # Somebody has said that it is to merge with a workspace that is not related, or it has been meant for an upstream since
+  # there was nothing in it, and has not met one yet.
   cursor @5 :Cursor;
   # The last of the hub's that it has applied; null: none.
   lives @6 :List(Life);

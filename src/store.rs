@@ -17,6 +17,7 @@ pub mod blocks;
 pub mod buf;
 pub mod check;
 mod chunks;
+pub mod contents;
 mod durable;
 pub mod error;
 pub mod execs;

@@ -34,6 +34,10 @@ impl Workspace {
         let store = Arc::new(Store::open(&config.store, &config.mount_point)?);
         let options = Options { cache_bytes: config.cache_bytes, max_bytes: config.max_bytes };
         let vfs = Vfs::open(Arc::clone(&store), options)?;
+        // Somebody may write before the upstream answers. A directory that is taken over is not new.
+        if config.sync.upstream.is_some() && !config.shim.adopt {
+            store.await_upstream(store.workspace())?;
+        }
         let shim = ShimSettings {
             poll: config.shim.poll,
             events: config.shim.events,

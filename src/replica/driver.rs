@@ -142,7 +142,7 @@ impl Shared {
             label: self.settings.label.clone(),
             workspace: site.workspace()?,
             empty: site.is_fresh()?,
-            merge: self.merge.load(Ordering::Relaxed),
+            merge: self.merge.load(Ordering::Relaxed) || site.awaits_upstream()?,
             cursor,
             heard: site.state()?.heard.map(|(life, revision)| Cursor {
                 life: crate::sync::Author(life),

@@ -414,6 +414,23 @@ async fn strangers_are_refused_until_somebody_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_who_was_new_awaits_an_upstream_and_only_until_it_has_met_one() {
+    let hubs = [site(&Location::Memory), site(&Location::Memory)];
+    hubs.iter().for_each(|hub| Tree(hub).write("hub", b"x"));
+    let a = site(&Location::Memory);
+    a.store.await_upstream(a.ws).unwrap();
+    Tree(&a).write("mine", b"x");
+    a.vfs.commit_now().unwrap();
+    a.store.await_upstream(a.ws).unwrap();
+    let ra = replica(&a, &Way::to(&hubs[0]));
+    in_step(&[&a, &hubs[0]], &[&ra.control()]).await;
+    assert!(Tree(&hubs[0]).has("mine") && Tree(&a).has("hub"));
+    ra.stop(Duration::from_secs(5)).await;
+    let ra = replica(&a, &Way::to(&hubs[1]));
+    assert!(ra.control().now().await.unwrap_err().to_string().contains("neither is empty"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cuts_at_any_call_are_made_good() {
     let hub = site(&Location::Memory);
     let (a, b) = (site(&Location::Memory), site(&Location::Memory));

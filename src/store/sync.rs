@@ -1,4 +1,4 @@
-//! What sync remembers: who nodes are elsewhere, what was agreed on, where the bytes of objects are.
+//! What sync remembers: who nodes are elsewhere, what was agreed on, with whom. (`contents`: where the bytes of objects are.)
 //!
 //! What must be true together with the tree (what a node is known as, what was agreed on, up to where) is written in the
 //! group that it belongs to ([`SyncChange`]). The rest is a cache, or a note, and has transactions of its own.
@@ -16,6 +16,10 @@ pub type HashBytes = [u8; 32];
 
 /// Number of a life in this store. 0 is none: the node was made here.
 pub type LifeId = i64;
+
+/// The upstream of a workspace that has been meant to have one since it was new, and has not met it yet: the first one that it
+/// meets it joins.
+pub const AWAITED: [u8; 16] = [0; 16];
 
 /// A life of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,26 +82,6 @@ pub struct SyncState {
     pub pushed: Revision,
     pub floor: Revision,
     pub conflicts: u64,
-}
-
-/// The id of a file's content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "as in the table")]
-pub struct ContentRow {
-    pub size: u64,
-    pub hash: HashBytes,
-    pub depth: u8,
-}
-
-/// Where the bytes of an object are: in a file, or, of a page, here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "as in the table")]
-pub struct PieceRow {
-    pub hash: HashBytes,
-    pub ino: Ino,
-    pub at: u64,
-    pub len: u64,
-    pub page: Option<Vec<u8>>,
 }
 
 impl SyncChange {
@@ -267,18 +251,6 @@ impl Snapshot<'_> {
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
-
-    /// The id of a file's content as of a revision of its content, if it has been found out.
-    pub fn content_id(&self, ino: Ino, revision: Revision) -> StoreResult<Option<ContentRow>> {
-        let sql = "SELECT size, hash, depth FROM sync_content WHERE ws = ?1 AND ino = ?2 AND revision = ?3";
-        let found = self.reader()?.prepare_cached(sql)?.query_row(
-            params![self.ws(), ino as i64, revision as i64],
-            |row| {
-                Ok(ContentRow { size: row.get::<_, i64>(0)? as u64, hash: row.get(1)?, depth: row.get(2)? })
-            },
-        );
-        Ok(found.optional()?)
-    }
 }
 
 impl Store {
@@ -338,6 +310,18 @@ impl Store {
         self.noting(|tx| {
             tx.execute("UPDATE workspace SET uuid = ?2 WHERE id = ?1", params![ws, uuid])?;
             tx.execute("UPDATE sync SET upstream = ?2 WHERE ws = ?1", params![ws, upstream])?;
+            Ok(())
+        })
+    }
+
+    /// If this workspace has nothing in it, and nothing was agreed on with anybody, its upstream is [`AWAITED`], whatever is
+    /// written to it from now on.
+    pub fn await_upstream(&self, ws: WorkspaceId) -> StoreResult<()> {
+        self.noting(|tx| {
+            let sql = "UPDATE sync SET upstream = ?2 WHERE ws = ?1 AND upstream IS NULL
+                AND NOT EXISTS (SELECT 1 FROM dirent WHERE ws = ?1 AND dead = 0)
+                AND NOT EXISTS (SELECT 1 FROM sync_node WHERE ws = ?1 AND base IS NOT NULL)";
+            tx.execute(sql, params![ws, AWAITED])?;
             Ok(())
         })
     }
@@ -422,75 +406,6 @@ impl Store {
                     WHERE ws = ?1 AND rev > ?2 AND s.base IS NOT NULL)";
             let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64));
             Ok(reader.query_row(sql, params![ws, after as i64], row)?)
-        })
-    }
-
-    /// Notes where objects are, and the ids of files' contents, each as of a revision of it, in place of what was noted of the file
-    /// before. All at once: who has an id does not look for the objects again.
-    pub fn put_contents(
-        &self,
-        ws: WorkspaceId,
-        contents: &[(Ino, Revision, ContentRow)],
-        pieces: &[PieceRow],
-    ) -> StoreResult<()> {
-        self.noting(|tx| {
-            let mut insert =
-                tx.prepare_cached("INSERT OR REPLACE INTO sync_piece VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-            for PieceRow { hash, ino, at, len, page } in pieces {
-                insert.execute(params![ws, hash, *ino as i64, *at as i64, *len as i64, page])?;
-            }
-            let mut insert =
-                tx.prepare_cached("INSERT OR REPLACE INTO sync_content VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-            for (ino, revision, id) in contents {
-                insert.execute(params![
-                    ws,
-                    *ino as i64,
-                    *revision as i64,
-                    id.size as i64,
-                    id.hash,
-                    id.depth
-                ])?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Where an object may be. Files may have changed since.
-    pub fn pieces(&self, ws: WorkspaceId, hash: &HashBytes) -> StoreResult<Vec<PieceRow>> {
-        self.with_reader(|reader| {
-            let sql = "SELECT hash, ino, at, len, page FROM sync_piece WHERE ws = ?1 AND hash = ?2 LIMIT 16";
-            let mut statement = reader.prepare_cached(sql)?;
-            let rows = statement.query_map(params![ws, hash], |row| {
-                Ok(PieceRow {
-                    hash: row.get(0)?,
-                    ino: row.get::<_, i64>(1)? as Ino,
-                    at: row.get::<_, i64>(2)? as u64,
-                    len: row.get::<_, i64>(3)? as u64,
-                    page: row.get(4)?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
-
-    /// What was noted of the objects in a file is no longer so.
-    pub fn drop_pieces(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<()> {
-        self.noting(|tx| {
-            tx.execute("DELETE FROM sync_piece WHERE ws = ?1 AND ino = ?2", params![ws, ino as i64])?;
-            tx.execute("DELETE FROM sync_content WHERE ws = ?1 AND ino = ?2", params![ws, ino as i64])?;
-            Ok(())
-        })
-    }
-
-    /// The bytes of one file have become another one's, and maybe those of more: what was noted of them goes for it as well.
-    pub fn copy_pieces(&self, ws: WorkspaceId, from: Ino, to: Ino) -> StoreResult<()> {
-        self.noting(|tx| {
-            tx.execute("DELETE FROM sync_piece WHERE ws = ?1 AND ino = ?2", params![ws, to as i64])?;
-            tx.execute(
-                "INSERT INTO sync_piece SELECT ws, hash, ?3, at, len, page FROM sync_piece WHERE ws = ?1 AND ino = ?2",
-                params![ws, from as i64, to as i64],
-            )?;
-            Ok(())
         })
     }
 }

@@ -10,9 +10,9 @@
 
 use super::entry::{ContentId, Hash};
 use crate::error::{FsError, FsResult};
+use crate::store::contents::{ContentRow, PieceRow};
 use crate::store::rows::{CHUNK, ChunkId, Ino, InodeRow, Kind, Storage};
 use crate::store::snapshot::Snapshot;
-use crate::store::sync::{ContentRow, PieceRow};
 use fastcdc::v2020::StreamCDC;
 use std::io::{self, Read};
 

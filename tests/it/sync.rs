@@ -341,3 +341,31 @@ fn a_hub_that_is_down_holds_nobody_up_and_a_stop_says_what_is_left() {
     daemon.stop();
     assert!(house.log().contains("not all changes could be pushed"), "{}", house.log());
 }
+
+/// Who begins to work before the hub answers, and is killed before it does, has not made a workspace of its own by that.
+#[test]
+fn a_workspace_that_was_made_as_a_replica_joins_whatever_was_written_before_it_met_its_hub() {
+    if !can_run() {
+        return;
+    }
+    let places = [Place::new(), Place::new(), Place::new()];
+    let nowhere = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for (place, upstream) in [(&places[1], Some(nowhere)), (&places[2], None)] {
+        let early = upstream.map_or_else(|| place.serve(), |port| replica(place, port));
+        sh(
+            &early.path(""),
+            "echo early > mine; mkdir both; echo early > both/early; sync mine both both/early .",
+        );
+        early.kill();
+    }
+    let hub = places[0].serve();
+    sh(&hub.path(""), "echo hub > theirs; mkdir both; echo hub > both/hub");
+    let (joins, own) = (replica(&places[1], hub.port), replica(&places[2], hub.port));
+    eventually("it is refused", || wsd(&own, &["sync", "status"]).contains("and neither is empty"));
+    same(&[&hub, &joins]);
+    assert_eq!(sh(&hub.path(""), "cat mine theirs both/*"), "early\nhub\nearly\nhub\n");
+    for daemon in [joins, own, hub] {
+        daemon.stop();
+    }
+    places.iter().for_each(Place::check);
+}
