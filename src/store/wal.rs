@@ -48,6 +48,9 @@ pub(super) fn vfs() -> Option<&'static CStr> {
 }
 
 fn register() -> Option<Below> {
+    // SAFETY: it takes one number more. If SQLite is in use already it says so, and goes on counting what it has in memory, which
+    // every allocation of every connection waits for.
+    unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0 as c_int) };
     // SAFETY: `sqlite3_vfs_find` with no name gives the default VFS, which is never freed, or nothing.
     let below = unsafe { ffi::sqlite3_vfs_find(ptr::null()) };
     // SAFETY: it is one, if it is not null.

@@ -31,6 +31,22 @@ fn a_large_transaction_takes_few_writes() {
     assert!(gathered < 50, "{gathered} writes, {plain} without");
 }
 
+/// It would take a lock for each allocation, which all connections share.
+#[test]
+fn memory_is_not_counted() {
+    if std::env::var_os("NEXTEST").is_none() {
+        eprintln!(
+            "SKIPPED: another test of this process may have used SQLite before; cargo nextest gives each its own"
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let connection = open::writer(Some(&dir.path().join("ours.db"))).unwrap();
+    connection.execute("CREATE TABLE large (data BLOB)", []).unwrap();
+    // SAFETY: it may be asked at any time.
+    assert_eq!(unsafe { rusqlite::ffi::sqlite3_memory_used() }, 0);
+}
+
 /// A disk that fails may not take what is in it, and the kernel then forgets that when it needs the memory.
 #[test]
 fn the_index_of_the_wal_stays_in_memory() {
