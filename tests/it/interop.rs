@@ -4,16 +4,20 @@ use crate::support::{Place, has, has_fuse, skip, text};
 use std::path::Path;
 use std::process::Command;
 
-/// The interpreter that has what the strangers' programs need: that of `WSD_TEST_PYTHON`, else the one on the path.
+/// The interpreter that has what the strangers' programs need.
 pub(crate) fn python() -> Option<String> {
+    python_with("blake3, capnp, websockets, zstandard")
+}
+
+/// The interpreter that has these modules: that of `WSD_TEST_PYTHON`, else the one on the path.
+pub(crate) fn python_with(modules: &str) -> Option<String> {
     let python = std::env::var("WSD_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     if !has(&python) {
         return None;
     }
-    let found =
-        Command::new(&python).args(["-c", "import blake3, capnp, websockets, zstandard"]).output().unwrap();
+    let found = Command::new(&python).args(["-c", &format!("import {modules}")]).output().unwrap();
     if !found.status.success() {
-        skip("pycapnp, websockets, blake3 and zstandard are not installed for python3");
+        skip(&format!("not all of {modules} is installed for {python}"));
         return None;
     }
     Some(python)

@@ -1,7 +1,9 @@
 //! Real programs that live in a mount.
 
-use crate::support::{Daemon, Place, has, has_fuse, sh, sh_output, text};
+use crate::interop::python_with;
+use crate::support::{Daemon, Place, eventually, has, has_fuse, sh, sh_output, text};
 use std::ffi::OsStr;
+use std::process::{Command, Stdio};
 
 /// Runs a test in a mount if the programs are there; then checks the store.
 fn with(programs: &[&str], test: impl FnOnce(&Place, &Daemon)) {
@@ -82,6 +84,22 @@ node -e 'require("semver")'"#;
     });
 }
 
+/// Has a program commit transactions in the mount, kills the daemon in their middle, and returns how many of them the program was
+/// told to be committed: it writes their number to the file `DONE`, which is not in the mount.
+fn acknowledged_until_killed(place: &Place, daemon: Daemon, mut writer: Command) -> u32 {
+    let done = place.dir.path().join("done");
+    writer.current_dir(daemon.path("")).env("DONE", &done).stderr(Stdio::null());
+    let mut writer = writer.spawn().unwrap();
+    let count =
+        || std::fs::read_to_string(&done).ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(0);
+    eventually("some transactions", || count() >= 10);
+    daemon.kill();
+    let committed = count();
+    let _ = writer.kill();
+    let _ = writer.wait();
+    committed
+}
+
 #[test]
 fn sqlite_keeps_its_promises_when_the_daemon_is_killed() {
     if !(has_fuse() && has("sqlite3")) {
@@ -95,21 +113,9 @@ for i in $(seq 1 40); do
   sqlite3 db "PRAGMA synchronous=FULL; INSERT INTO t SELECT NULL, hex(randomblob(400)) FROM generate_series(1,20);" || exit
   echo $i > "$DONE"
 done"#;
-    let done = place.dir.path().join("done");
-    let mut writer = std::process::Command::new("bash");
-    writer
-        .args(["-c", script])
-        .current_dir(daemon.path(""))
-        .env("DONE", &done)
-        .stderr(std::process::Stdio::null());
-    let mut writer = writer.spawn().unwrap();
-    let count =
-        || std::fs::read_to_string(&done).ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(0);
-    crate::support::eventually("some transactions", || count() >= 10);
-    daemon.kill();
-    let committed = count();
-    let _ = writer.kill();
-    let _ = writer.wait();
+    let mut writer = Command::new("bash");
+    writer.args(["-c", script]);
+    let committed = acknowledged_until_killed(&place, daemon, writer);
     let daemon = place.serve();
     let shown = sh(&daemon.path(""), "sqlite3 db 'PRAGMA integrity_check; SELECT count(*) FROM t;'");
     let mut lines = shown.lines();
@@ -118,6 +124,41 @@ done"#;
     assert!(rows >= committed * 20, "{committed} transactions were acknowledged, {rows} rows are there");
     daemon.stop();
     place.check();
+}
+
+/// It writes by `pwrite` and `fdatasync`, or to a mapping of the file and `msync`.
+#[test]
+fn lmdb_keeps_its_promises_when_the_daemon_is_killed() {
+    let Some(python) = python_with("lmdb").filter(|_| has_fuse()) else { return };
+    let write = r#"
+import lmdb, os, sys
+db = lmdb.open("db", map_size=1 << 26, writemap=sys.argv[1] == "mapped", map_async=False)
+done = os.open(os.environ["DONE"], os.O_CREAT | os.O_WRONLY)
+for number in range(1, 1 << 30):
+    with db.begin(write=True) as transaction:
+        for key in range(number, number + 20):
+            transaction.put(b"%d" % (key % 500), b"%d " % number * 300)
+        transaction.put(b"last", b"%d" % number)
+    os.pwrite(done, b"%09d" % number, 0)"#;
+    let read = r#"
+import lmdb
+with lmdb.open("db", map_size=1 << 26).begin() as transaction:
+    for key, value in transaction.cursor():
+        assert len(set(value.split())) == 1, (key, value)
+    print(int(transaction.get(b"last")))"#;
+    for how in ["written", "mapped"] {
+        let place = Place::new();
+        let mut writer = Command::new(&python);
+        writer.args(["-c", write, how]);
+        let committed = acknowledged_until_killed(&place, place.serve(), writer);
+        let daemon = place.serve();
+        let reader = Command::new(&python).args(["-c", read]).current_dir(daemon.path("")).output().unwrap();
+        let last = text(&reader.stdout).trim().parse::<u32>();
+        let last = last.unwrap_or_else(|_| panic!("{how}: {}", text(&reader.stderr)));
+        assert!(last >= committed, "{how}: {committed} were acknowledged, {last} is the last that is there");
+        daemon.stop();
+        place.check();
+    }
 }
 
 #[test]
