@@ -6,7 +6,7 @@ use crate::error::FsResult;
 use crate::store::rows::{Ino, Revision};
 use crate::sync::contents::hash;
 use crate::sync::engine::{Call, Effect, Engine, Event};
-use crate::sync::entry::{ContentId, Cursor, Entry, NodeId, Offer};
+use crate::sync::entry::{ContentId, Cursor, Entry, NodeId, Offer, ReplicaId};
 use crate::sync::link::{Hello, LinkError, Told, Upstream};
 use crate::sync::objects::Assembly;
 use crate::sync::site::Site;
@@ -137,14 +137,15 @@ impl Shared {
     fn hello(&self, cursor: Option<Cursor>) -> FsResult<Hello> {
         let site = &self.site;
         let lives = site.lives(LIVES);
+        let state = site.state()?;
         Ok(Hello {
-            replica: site.replica()?,
+            replica: ReplicaId(state.replica),
             label: self.settings.label.clone(),
             workspace: site.workspace()?,
             empty: site.is_fresh()?,
-            merge: self.merge.load(Ordering::Relaxed) || site.awaits_upstream()?,
+            merge: self.merge.load(Ordering::Relaxed) || state.awaits_upstream(),
             cursor,
-            heard: site.state()?.heard.map(|(life, revision)| Cursor {
+            heard: state.heard.map(|(life, revision)| Cursor {
                 life: crate::sync::Author(life),
                 revision,
                 listed: 0,

@@ -17,9 +17,8 @@ pub type HashBytes = [u8; 32];
 /// Number of a life in this store. 0 is none: the node was made here.
 pub type LifeId = i64;
 
-/// The upstream of a workspace that has been meant to have one since it was new, and has not met it yet: the first one that it
-/// meets it joins.
-pub const AWAITED: [u8; 16] = [0; 16];
+/// The upstream of a workspace that has not met it yet ([`Store::await_upstream`]).
+const AWAITED: [u8; 16] = [0; 16];
 
 /// A life of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +81,13 @@ pub struct SyncState {
     pub pushed: Revision,
     pub floor: Revision,
     pub conflicts: u64,
+}
+
+impl SyncState {
+    /// Whether the workspace has been meant to have an upstream since it was new, and has not met one yet.
+    pub fn awaits_upstream(&self) -> bool {
+        self.upstream == Some(AWAITED)
+    }
 }
 
 impl SyncChange {
@@ -314,8 +320,8 @@ impl Store {
         })
     }
 
-    /// If this workspace has nothing in it, and nothing was agreed on with anybody, its upstream is [`AWAITED`], whatever is
-    /// written to it from now on.
+    /// If this workspace has nothing in it, has no upstream, and nothing was agreed on with anybody, it is meant to have one from
+    /// now on, whatever is written to it: it joins the first that it meets.
     pub fn await_upstream(&self, ws: WorkspaceId) -> StoreResult<()> {
         self.noting(|tx| {
             let sql = "UPDATE sync SET upstream = ?2 WHERE ws = ?1 AND upstream IS NULL

@@ -11,7 +11,7 @@ use crate::error::{FsError, FsResult};
 use crate::store::Store;
 use crate::store::replicas::ConflictRow;
 use crate::store::rows::{Ino, ROOT, Revision, WorkspaceId};
-use crate::store::sync::{AWAITED, LifeId, SyncChange, SyncNode, SyncState};
+use crate::store::sync::{LifeId, SyncChange, SyncNode, SyncState};
 use crate::vfs::Vfs;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -93,11 +93,6 @@ impl Site {
     pub fn is_empty(&self) -> FsResult<bool> {
         self.vfs.commit_now()?;
         Ok(self.store.snapshot(self.ws)?.dirents(ROOT)?.is_empty())
-    }
-
-    /// Whether this workspace has been meant to have an upstream since it was new, and has not met one yet.
-    pub fn awaits_upstream(&self) -> FsResult<bool> {
-        Ok(self.state()?.upstream == Some(AWAITED))
     }
 
     /// This is that workspace, and has that upstream, from now on.
