@@ -5,8 +5,8 @@
 //! SQLite's own except that it keeps what is appended to the WAL until a transaction ends, something else is done with the
 //! file, or [`MOST`] bytes are there. Nobody can tell: frames are read by others only once SQLite has published their
 //! transaction, and before the call that hands over the last byte of one returns, all of it is in the file, or that call
-//! fails. The WAL's index is kept in memory by the way, and where a reader reads is noted (`passed`). Figures:
-//! `docs/decisions/0013-wal.md`. Sources: <https://sqlite.org/vfs.html>, <https://sqlite.org/fileformat2.html#walformat>.
+//! fails. The WAL's index is kept in memory by the way, where a reader reads is noted (`passed`), and SQLite does not count its
+//! memory. Figures: `docs/decisions/0013-wal.md`. Sources: <https://sqlite.org/vfs.html>, <https://sqlite.org/fileformat2.html#walformat>.
 
 #![allow(unsafe_code)]
 
@@ -48,8 +48,9 @@ pub(super) fn vfs() -> Option<&'static CStr> {
 }
 
 fn register() -> Option<Below> {
-    // SAFETY: it takes one number more. If SQLite is in use already it says so, and goes on counting what it has in memory, which
-    // every allocation of every connection waits for.
+    // Not to count what it has in memory, which would take a lock for each allocation that all connections share.
+    // SAFETY: it takes one number more. The first store that is opened has this done before it has a connection. If SQLite is in use
+    // all the same, by another one, it refuses, and goes on counting.
     unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0 as c_int) };
     // SAFETY: `sqlite3_vfs_find` with no name gives the default VFS, which is never freed, or nothing.
     let below = unsafe { ffi::sqlite3_vfs_find(ptr::null()) };

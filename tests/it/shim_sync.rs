@@ -142,6 +142,26 @@ fn what_both_changed_is_kept_twice_at_both() {
     places.iter().for_each(Place::check);
 }
 
+/// What is written to a new one before it has met its hub is another matter (`sync`).
+#[test]
+fn a_directory_that_is_taken_over_does_not_join_a_hub_by_itself() {
+    let places = [Place::new(), Place::new()];
+    let hub = hub(&places[0]);
+    fs::write(hub.path("theirs"), "hub").unwrap();
+    fs::create_dir_all(&places[1].point).unwrap();
+    fs::write(places[1].point.join("mine"), "host").unwrap();
+    let a = replica(&places[1], hub.port, &[("SHIM_ADOPT", "1")]);
+    eventually("it is refused", || wsd(&a, &["sync", "status"]).contains("and neither is empty"));
+    assert!(!hub.path("mine").exists() && !a.path("theirs").exists());
+    wsd(&a, &["sync", "join", "--merge"]);
+    same(&[&hub, &a]);
+    assert_eq!(sh(&hub.path(""), "cat mine theirs"), "hosthub");
+    for daemon in [a, hub] {
+        daemon.stop();
+    }
+    places.iter().for_each(Place::check);
+}
+
 #[test]
 fn a_kill_in_the_middle_of_both_ways_loses_nothing() {
     let places = [Place::new(), Place::new()];
