@@ -1,0 +1,189 @@
+#!/usr/bin/env bash
+# The tests that other programs bring along, run in a mount. If some fail, they are run on the disk as well, and what fails in the
+# mount alone is a failure, unless it is known below, with its reason. Needs Debian 12, root, the network and about an hour;
+# it installs what the builds need, and keeps the sources in target/programs.
+#
+#   scripts/programs.sh [SUITE...]      WSD: the binary; without it a release is built
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+suites=(acl attr rsync tar coreutils e2fsprogs util-linux go python sqlite git)
+[ $# = 0 ] || suites=("$@")
+skip() {
+    echo "SKIPPED programs: $1"
+    exit 0
+}
+[ "$(id -u)" = 0 ] || skip "it needs root"
+[ -w /dev/fuse ] || skip "/dev/fuse cannot be opened"
+grep -q '^VERSION_ID="12"' /etc/os-release || skip "the sources are those of Debian 12"
+if [ -z "${WSD:-}" ]; then
+    cargo build --release --locked
+    WSD="${CARGO_TARGET_DIR:-target}/release/wsd"
+fi
+WSD=$(realpath "$WSD")
+
+# Tests that fail in the mount for a reason that is no flaw of it, and the reason.
+known() {
+    case $1 in
+    tests/tail-2/inotify-dir-recreate* | tests/tail-2/inotify-rotate-resources*)
+        echo "tail never uses inotify on FUSE" ;;
+    TestNonpollableDeadline | test_register_file)
+        echo "the kernel lets epoll have any file of FUSE" ;;
+    m_assume_storage_prezeroed)
+        echo "it wants zeros to take room, which they do not in a workspace" ;;
+    *) return 1 ;;
+    esac
+}
+
+mkdir -p target/programs
+sources=$(realpath target/programs)
+work=$(mktemp -d)
+mkdir "$work/mount" "$work/disk"
+# Some tests are other users'.
+chmod 755 "$work"
+daemon=
+finish() {
+    local status=$?
+    [ -z "$daemon" ] || kill "$daemon"
+    wait
+    rm -rf "$work"
+    exit "$status"
+}
+trap finish EXIT
+
+debian=(-o Dir::Etc::SourceList="$sources/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
+    -o Dir::State::Lists="$sources/apt/lists" -o APT::Sandbox::User=root -q)
+prepare() {
+    mkdir -p "$sources/apt/lists/partial"
+    printf '%s http://deb.debian.org/debian bookworm main\n' deb deb-src > "$sources/apt/sources.list"
+    apt-get "${debian[@]}" update
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends acl attr autoconf automake autopoint bc dpkg-dev \
+        gawk gettext golang-go libacl1-dev libattr1-dev libcap2-bin \
+        libpython3.11-testsuite libtool make perl pkg-config python3.11 strace tcl-dev uuid-dev zlib1g-dev
+}
+
+# The sources of a package.
+fetch() {
+    (cd "$sources" && [ -d "$1" ] || {
+        apt-get "${debian[@]}" source --download-only "$1"
+        dpkg-source --no-check -x "$1"_*.dsc "$1"
+    })
+}
+# The sources in the current directory, configured and built.
+build() {
+    fetch "$1"
+    cp -a "$sources/$1/." .
+    shift
+    FORCE_UNSAFE_CONFIGURE=1 ./configure --disable-nls "$@"
+    make -j"${jobs:-2}"
+}
+
+# Each runs the tests of a program in the current directory, on the disk or in the mount.
+run_acl() { build acl && make -k check; }
+run_attr() { build attr && make -k check; }
+run_coreutils() { build coreutils && make -k -j2 check; }
+run_tar() { build tar && make -k check; }
+run_rsync() {
+    # Two of its rules make the same file.
+    jobs=1 build rsync --disable-openssl --disable-xxhash --disable-zstd --disable-lz4 && make check
+}
+run_e2fsprogs() { build e2fsprogs && TMPDIR=$PWD make -k -j2 check; }
+run_util-linux() {
+    build util-linux --without-python && make -j2 check-programs
+    tests/run.sh --parallel=2 fincore hardlink rename isosize findmnt libmount losetup misc wipefs fdisk minix md5 sha1 swapon cramfs
+}
+run_go() {
+    TMPDIR=$PWD GOFLAGS=-count=1 GOCACHE=$sources/go go test os os/exec io/fs io/ioutil path/filepath syscall archive/tar archive/zip \
+        internal/poll mime/multipart go/build cmd/go/internal/lockedfile/... cmd/go/internal/cache
+}
+run_python() {
+    # Not those of the network, of threads and of processes, which wait for what a container has not.
+    TMPDIR=$PWD PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m test -W -j2 --timeout 600 --tempdir "$PWD" \
+        test_os test_posix test_pathlib test_shutil test_tempfile test_mmap test_fcntl test_ioctl test_io test_file test_fileio \
+        test_largefile test_mailbox test_dbm test_dbm_gnu test_dbm_dumb test_shelve test_glob test_zipfile test_tarfile test_gzip \
+        test_bz2 test_lzma test_filecmp test_stat test_import test_importlib test_compileall test_py_compile test_zipimport \
+        test_subprocess test_logging test_fileinput test_genericpath test_unicode_file test_unicode_file_functions test_selectors \
+        test_epoll test_venv test_runpy test_pkgutil test_linecache
+}
+run_sqlite() {
+    build sqlite3 && make -j2 testfixture
+    # Root may do what it expects to be refused.
+    chown -R nobody .
+    setpriv --reuid=nobody --clear-groups env HOME="$PWD" ./testfixture test/veryquick.test
+}
+run_git() {
+    fetch git
+    make -C "$sources/git" -j2 NO_CURL=1 NO_OPENSSL=1 NO_EXPAT=1 NO_GETTEXT=1 NO_TCLTK=1
+    local root=$PWD
+    cd "$sources/git/t" && GIT_TEST_CHAIN_LINT=0 prove -j3 ./t[0-7][0-9][0-9][0-9]-*.sh :: --root="$root" -q
+}
+
+# The names of the tests that failed, from what a suite has said.
+failures() {
+    sed -nE -e 's/^(FAIL|ERROR):? +([^ 0-9][^ ]*).*/\2/p' -e 's/^ *[0-9]+: (.*[^ ]) +FAILED \(.*/\1/p' \
+        -e 's/^([a-z]_[a-z0-9_]+): .*: failed$/\1/p' -e 's/.* \.\.\. FAILED \((.*)\)/\1/p' -e 's/^ *--- FAIL: ([^ ]+).*/\1/p' \
+        -e 's/^!Failures on these tests: (.*)/\1/p' -e 's/^(\.\/t[^ ]+\.sh) .*Failed.*/\1/p' -e 's/^test (test_[a-z_]+) crashed.*/\1/p' "$1" |
+        sort -u
+}
+# How much a suite has run, in its own words.
+amount() {
+    grep -hE '^# (TOTAL|PASS|SKIP): |^Files=|tests succeeded|^All [0-9]+ tests|^(ERROR: )?[0-9]+ tests (behaved|were)|^ +[0-9]+ (passed|skipped)$|^(All )?[0-9]+ tests OK|All [0-9]+ tests (of|PASSED)|errors out of|^Total tests|^ok ' "$1" |
+        sed -E 's/^ok .*/ok/' | sort | uniq -c | sed -E 's/^ +1 //; s/^ +//' | paste -sd';' | sed 's/;/; /g' || true
+}
+# Runs a suite at a place, below `work`; its output is beside it.
+run() {
+    local log=$work/$2.$1.log
+    mkdir "$work/$2/$1"
+    (cd "$work/$2/$1" && "run_$1") > "$log" 2>&1 || true
+    rm -rf "${work:?}/$2/$1"
+    failures "$log" > "$work/$2.$1.failed"
+}
+
+prepare > "$work/prepare.log" 2>&1 || { tail -n 20 "$work/prepare.log"; exit 1; }
+PORT=0 WSD_DB="$work/store.db" MOUNT_POINT="$work/mount" WSD_LOG=warn "$WSD" serve > "$work/stdout" 2> "$work/log" &
+daemon=$!
+for _ in $(seq 200); do
+    if grep -q listens "$work/stdout"; then break; fi
+    sleep 0.05
+done
+mountpoint -q "$work/mount"
+
+failed=0
+for suite in "${suites[@]}"; do
+    started=$SECONDS
+    run "$suite" mount
+    : > "$work/disk.$suite.failed"
+    : > "$work/alone"
+    while read -r name; do known "$name" > /dev/null || echo "$name" >> "$work/alone"; done < "$work/mount.$suite.failed"
+    said=$(amount "$work/mount.$suite.log")
+    if [ -s "$work/alone" ] || [ -z "$said" ]; then run "$suite" disk; fi
+    echo "$suite ($((SECONDS - started)) s): ${said:-nothing was run}"
+    if [ -z "$said" ]; then
+        tail -n 20 "$work/mount.$suite.log"
+        failed=$((failed + 1))
+    fi
+    while read -r name; do
+        if grep -qxF "$name" "$work/disk.$suite.failed"; then
+            echo "    fails on the disk too: $name"
+        elif why=$(known "$name"); then
+            echo "    known: $name ($why)"
+        else
+            echo "    FAILED in the mount alone: $name"
+            failed=$((failed + 1))
+            mkdir -p "$sources/failed"
+            cp "$work/mount.$suite.log" "$sources/failed/"
+        fi
+    done < "$work/mount.$suite.failed"
+done
+
+ended=$daemon
+daemon=
+kill "$ended"
+wait "$ended"
+"$WSD" check --db "$work/store.db"
+if [ -s "$work/log" ]; then
+    echo "the daemon's log:"
+    tail -n 20 "$work/log"
+fi
+echo "programs: ${#suites[@]} suites, $failed failures in the mount alone"
+[ "$failed" = 0 ]
