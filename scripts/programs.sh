@@ -128,7 +128,7 @@ failures() {
 # How much a suite has run, in its own words.
 amount() {
     grep -hE '^# (TOTAL|PASS|SKIP): |^Files=|tests succeeded|^All [0-9]+ tests|^(ERROR: )?[0-9]+ tests (behaved|were)|^ +[0-9]+ (passed|skipped)$|^(All )?[0-9]+ tests OK|All [0-9]+ tests (of|PASSED)|errors out of|^Total tests|^ok ' "$1" |
-        sed -E 's/^ok .*/ok/' | sort | uniq -c | sed -E 's/^ +1 //; s/^ +//' | paste -sd';' | sed 's/;/; /g' || true
+        sed -E 's/^ok .*/packages ok/' | sort | uniq -c | sed -E 's/^ +(1 |[0-9]+ (#))/\2/; s/^ +//' | paste -sd';' | sed 's/;/; /g' || true
 }
 # Runs a suite at a place, below `work`; its output is beside it.
 run() {
