@@ -130,16 +130,21 @@ failures() {
         -e 's/^!Failures on these tests: (.*)/\1/p' -e 's/^(\.\/t[^ ]+\.sh) .*Failed.*/\1/p' -e 's/^test (test_[a-z_]+) crashed.*/\1/p' "$1" |
         sort -u
 }
-# How much a suite has run, in its own words.
+# How much a suite has run, in its own words; nothing if it says nothing.
 amount() {
-    grep -hE '^# (TOTAL|PASS|SKIP): |^Files=|tests succeeded|^All [0-9]+ tests|^(ERROR: )?[0-9]+ tests (behaved|were)|^ +[0-9]+ (passed|skipped)$|^(All )?[0-9]+ tests OK|All [0-9]+ tests (of|PASSED)|errors out of|^Total tests|^ok ' "$1" |
-        sed -E 's/^ok .*/packages ok/' | sort | uniq -c | sed -E 's/^ +(1 |[0-9]+ (#))/\2/; s/^ +//' | paste -sd';' | sed 's/;/; /g' || true
+    sed -nE -e 's/^ok .*/packages ok/p' -e '/^# (TOTAL|PASS|SKIP): |^Files=|tests succeeded|^(All |ERROR: )?[0-9]+ tests |errors out of/p' \
+        -e '/^ +[0-9]+ (passed|skipped)$|All [0-9]+ tests PASSED/p' "$1" |
+        sort | uniq -c | sed -E 's/^ +(1 |[0-9]+ (#))/\2/; s/^ +//' | paste -sd';' | sed 's/;/; /g'
 }
-# Runs a suite at a place, below `work`; its output is beside it.
+# Runs a suite at a place, below `work`; its output is beside it, and the status with which it ended is in `ended`.
 run() {
     local log=$work/$2.$1.log
     mkdir "$work/$2/$1"
-    (cd "$work/$2/$1" && "run_$1") > "$log" 2>&1 || true
+    # Not as a part of a condition, where an error in the middle would not end it.
+    set +e
+    (set -e; cd "$work/$2/$1"; "run_$1") > "$log" 2>&1
+    ended=$?
+    set -e
     rm -rf "${work:?}/$2/$1"
     failures "$log" > "$work/$2.$1.failed"
 }
@@ -161,9 +166,16 @@ for suite in "${suites[@]}"; do
     : > "$work/alone"
     while read -r name; do known "$name" > /dev/null || echo "$name" >> "$work/alone"; done < "$work/mount.$suite.failed"
     said=$(amount "$work/mount.$suite.log")
-    if [ -s "$work/alone" ] || [ -z "$said" ]; then run "$suite" disk; fi
-    echo "$suite ($((SECONDS - started)) s): ${said:-nothing was run}"
+    why=
     if [ -z "$said" ]; then
+        why="it has run nothing"
+    elif [ "$ended" != 0 ] && [ ! -s "$work/mount.$suite.failed" ]; then
+        why="it ended with $ended, and names no test that failed"
+    fi
+    if [ -s "$work/alone" ]; then run "$suite" disk; fi
+    echo "$suite ($((SECONDS - started)) s): $said"
+    if [ -n "$why" ]; then
+        echo "    FAILED: $why"
         tail -n 20 "$work/mount.$suite.log"
         failed=$((failed + 1))
     fi
@@ -181,10 +193,9 @@ for suite in "${suites[@]}"; do
     done < "$work/mount.$suite.failed"
 done
 
-ended=$daemon
+kill "$daemon"
+wait "$daemon"
 daemon=
-kill "$ended"
-wait "$ended"
 "$WSD" check --db "$work/store.db"
 if [ -s "$work/log" ]; then
     echo "the daemon's log:"
