@@ -132,8 +132,8 @@ failures() {
 }
 # How much a suite has run, in its own words; nothing if it says nothing.
 amount() {
-    sed -nE -e 's/^ok .*/packages ok/p' -e '/^# (TOTAL|PASS|SKIP): |^Files=|tests succeeded|^(All |ERROR: )?[0-9]+ tests |errors out of/p' \
-        -e '/^ +[0-9]+ (passed|skipped)$|All [0-9]+ tests PASSED/p' "$1" |
+    sed -nE -e 's/^ok .*/packages ok/p' -e '/^# (TOTAL|PASS|SKIP): |^Files=|tests succeeded|^ *(All |ERROR: )?[0-9]+ tests |errors out of/p' \
+        -e '/^ +[0-9]+ (passed|skipped)$/p' "$1" |
         sort | uniq -c | sed -E 's/^ +(1 |[0-9]+ (#))/\2/; s/^ +//' | paste -sd';' | sed 's/;/; /g'
 }
 # Runs a suite at a place, below `work`; its output is beside it, and the status with which it ended is in `ended`.
