@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 # What is killed in the midst of work needs a machine that gets some done in between.
-tests="mount:: coherence:: edges:: posix:: newer:: privileges:: listings:: overlay:: user:: power:: semantics:: twin:: crash::a_"
+tests="mount:: limits:: coherence:: edges:: posix:: newer:: privileges:: listings:: overlay:: user:: power:: semantics:: twin:: crash::a_"
 conformance=
 if [ "${1:-}" = --conformance ]; then
     conformance=1
@@ -89,7 +89,7 @@ INIT
 
 # What all of them run: Debian, this tree, and its tests.
 userland() {
-    local packages=git,rsync,acl,attr,fuse3,python3,sqlite3,e2fsprogs,procps,iproute2,kmod,perl
+    local packages=git,rsync,acl,attr,fuse3,python3,openssl,sqlite3,e2fsprogs,procps,iproute2,kmod,perl
     if [ ! -e "$cache/debian/done" ]; then
         rm -rf "$cache/debian"
         debootstrap --variant=minbase --include="$packages" bookworm "$cache/debian" "$mirror" > "$cache/debootstrap.log" \

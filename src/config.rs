@@ -58,7 +58,7 @@ pub struct Flags {
     /// Names that requests may call this host by, separated by commas [env: WSD_ALLOWED_HOSTS] [default: loopback names]
     #[arg(long, visible_alias = "wsd-allowed-hosts", value_name = "NAMES")]
     pub allowed_hosts: Option<String>,
-    /// Bound on cached and dirty data in memory; bytes, or with K, M, G [env: WSD_CACHE_BYTES] [default: 256M]
+    /// Bound on cached and dirty data in memory; bytes, or with K, M, G [env: WSD_CACHE_BYTES] [default: 256M; less where memory is short]
     #[arg(long, visible_alias = "wsd-cache-bytes", value_name = "BYTES")]
     pub cache_bytes: Option<String>,
     /// Quota of the workspace; bytes, or with K, M, G [env: WSD_MAX_BYTES]
@@ -92,7 +92,8 @@ pub struct Config {
     pub store: Location,
     pub token: Option<String>,
     pub allowed_hosts: Vec<String>,
-    pub cache_bytes: u64,
+    /// `None`: as memory allows.
+    pub cache_bytes: Option<u64>,
     pub max_bytes: Option<u64>,
     pub log: LogConfig,
     /// Bytes of output that are kept of each command.
@@ -178,8 +179,11 @@ const LEGACY: [(&str, &str); 3] = [
 const EXEC_LOG: usize = 1 << 20;
 const LEAST_EXEC_LOG: u64 = 64 << 10;
 
+/// What the caches have, bytes, if nothing is said and memory allows.
+pub const DEFAULT_CACHE: u64 = 256 << 20;
+
 /// Least memory that the caches can work with.
-const LEAST_CACHE: u64 = 16 << 20;
+pub const LEAST_CACHE: u64 = 16 << 20;
 
 impl Config {
     /// From the flags and the process's environment.
@@ -227,7 +231,9 @@ impl Config {
             store,
             token,
             allowed_hosts: allowed_hosts(get(&flags.allowed_hosts, "WSD_ALLOWED_HOSTS"))?,
-            cache_bytes: parse_cache(get(&flags.cache_bytes, "WSD_CACHE_BYTES"))?,
+            cache_bytes: get(&flags.cache_bytes, "WSD_CACHE_BYTES")
+                .map(|value| parse_bytes("WSD_CACHE_BYTES", &value, LEAST_CACHE))
+                .transpose()?,
             max_bytes: get(&flags.max_bytes, "WSD_MAX_BYTES")
                 .map(|value| parse_bytes("WSD_MAX_BYTES", &value, 1))
                 .transpose()?,
@@ -392,10 +398,6 @@ fn allowed_hosts(value: Option<String>) -> Parsed<Vec<String>> {
         names.push(name.to_ascii_lowercase());
     }
     Ok(names)
-}
-
-fn parse_cache(value: Option<String>) -> Parsed<u64> {
-    value.map_or(Ok(256 << 20), |value| parse_bytes("WSD_CACHE_BYTES", &value, LEAST_CACHE))
 }
 
 fn parse_bytes(variable: &'static str, value: &str, least: u64) -> Parsed<u64> {

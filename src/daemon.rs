@@ -2,6 +2,7 @@
 
 mod around;
 mod descriptors;
+mod memory;
 mod signals;
 
 use crate::config::Config;
@@ -84,6 +85,7 @@ impl Daemon {
             let variables = config.ignored.join(", ");
             tracing::warn!(variables, "set, but without effect: UPSTREAM_URL is not");
         }
+        let cache_bytes = memory::share_out(config.cache_bytes);
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().build().map_err(DaemonError::Threads)?;
         // From here on a signal is answered, if only once everything has started.
@@ -108,7 +110,7 @@ impl Daemon {
         let http = runtime.spawn(http::serve(listener, Arc::clone(&state), descriptors.connections, async {
             let _ = stopped.await;
         }));
-        let opened = Workspace::open(&state.config)?;
+        let opened = Workspace::open(&state.config, cache_bytes)?;
         let backend = opened.mount_backend();
         let (backend, reason) = backend.map_or((Backend::None, String::new()), |found| found);
         tracing::info!(

@@ -10,7 +10,7 @@
 //!                store (one SQLite file)
 //! ```
 //!
-//! - [`error`], [`clock`]: what everything is told in: errors, times.
+//! - [`error`], [`clock`]: what everything is told in: errors, times. [`cgroup`], [`memory`]: what this process may have.
 //! - [`store`]: the workspace on disk. The only user of SQLite.
 //! - [`vfs`]: the workspace in memory: a POSIX tree, live, written behind to the store.
 //! - [`mount`]: the tree as a directory. The only user of FUSE, and of `wsd_shim`, which keeps a plain one in step.
@@ -27,12 +27,13 @@
 //! - [`config`], [`telemetry`], [`daemon`], [`cli`]: settings, the log, the life of the process, the commands.
 //!
 //! Dependencies point one way, from the bottom of this list of rooms to its top:
-//! `error, clock <- store <- vfs <- mount <- config <- workspace <- http <- daemon <- cli` and
+//! `error, clock, memory <- store <- vfs <- mount <- config <- workspace <- http <- daemon <- cli` and
 //! `sync <- parcel, wire <- client <- upstream, cli`. A test reads the imports.
 
 /// The commit this was built from; `unknown` where that cannot be told.
 pub const COMMIT: &str = env!("WSD_COMMIT");
 
+pub mod cgroup;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -41,6 +42,7 @@ pub mod daemon;
 pub mod error;
 pub mod exec;
 pub mod http;
+pub mod memory;
 pub mod metrics;
 pub mod mount;
 pub mod outbound;

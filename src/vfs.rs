@@ -20,7 +20,6 @@ mod disk;
 mod feed;
 mod folding;
 pub mod graft;
-mod heap;
 mod invalidate;
 mod io;
 mod journal;
@@ -169,7 +168,7 @@ impl Vfs {
             feed: Feed::new(revision),
             space: Space::new(allocated, nodes, options.max_bytes),
             disk: Disk::new(),
-            folding: Folding::new(),
+            folding: Folding::new(options.cache_bytes),
             shown: Shown::default(),
             memory: Memory::new(quarter as usize),
             upkeep: Mutex::default(),
@@ -186,6 +185,11 @@ impl Vfs {
         });
         vfs.start_upkeep()?;
         Ok(vfs)
+    }
+
+    /// Bound on cached and dirty data, bytes.
+    pub fn cache_bytes(&self) -> u64 {
+        self.budget
     }
 
     /// From now on the kernel is told of what does not come through it; `None`: no longer.

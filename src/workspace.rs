@@ -29,10 +29,10 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Opens the store and mounts it.
-    pub fn open(config: &Config) -> Result<Self, WorkspaceError> {
+    /// Opens the store and mounts it, with a cache of so many bytes.
+    pub fn open(config: &Config, cache_bytes: u64) -> Result<Self, WorkspaceError> {
         let store = Arc::new(Store::open(&config.store, &config.mount_point)?);
-        let options = Options { cache_bytes: config.cache_bytes, max_bytes: config.max_bytes };
+        let options = Options { cache_bytes, max_bytes: config.max_bytes };
         let vfs = Vfs::open(Arc::clone(&store), options)?;
         // Somebody may write before the upstream answers. A directory that is taken over is not new.
         if config.sync.upstream.is_some() && !config.shim.adopt {

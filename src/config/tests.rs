@@ -18,7 +18,7 @@ fn everything_has_a_default() {
     assert_eq!((config.port, config.host.to_string().as_str()), (45_678, "127.0.0.1"));
     assert_eq!(config.mount_point, Path::new("/workspace"));
     assert_eq!(config.mount, Choice::Auto);
-    assert_eq!(config.cache_bytes, 256 << 20);
+    assert_eq!(config.cache_bytes, None);
     assert_eq!(config.max_bytes, None);
     let Location::File(store) = config.store else { panic!("{:?}", config.store) };
     assert!(store.ends_with("wsd/workspace.db"), "{store:?}");
@@ -100,7 +100,7 @@ fn no_two_mount_points_share_a_store() {
 #[test]
 fn sizes_have_units() {
     let config = load(&[("HOME", "/h"), ("WSD_CACHE_BYTES", "64M"), ("WSD_MAX_BYTES", "2G")]).unwrap();
-    assert_eq!((config.cache_bytes, config.max_bytes), (64 << 20, Some(2 << 30)));
+    assert_eq!((config.cache_bytes, config.max_bytes), (Some(64 << 20), Some(2 << 30)));
 }
 
 #[test]

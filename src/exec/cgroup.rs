@@ -3,6 +3,7 @@
 //! Needs cgroup v2 (cgroups(7)) mounted, and the right to make a group below the daemon's own. No controller is used:
 //! a group is only the kernel's list of a command's processes. Without it they are found by session, parent and mark.
 
+use crate::cgroup;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ pub(super) struct Groups {
 impl Groups {
     /// Makes it, if that can be done here; removes what daemons that were killed have left.
     pub(super) fn open() -> Option<Self> {
-        let own = own_group()?;
+        let own = cgroup::own()?;
         for entry in fs::read_dir(&own).ok()?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_dead = |pid: &str| !Path::new("/proc").join(pid).exists();
@@ -90,16 +91,4 @@ fn remove(group: &Path) {
         }
     }
     let _ = fs::remove_dir(group);
-}
-
-/// The daemon's own group: where cgroup v2 is mounted, and the path below it.
-fn own_group() -> Option<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let point = table.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4))?
-    })?;
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(Path::new(point).join(path))
 }

@@ -75,6 +75,7 @@ pub(super) async fn info(state: Shared) -> Response {
             "port": state.port,
             "store": workspace.store.location().to_string(),
             "workspace": workspace.store.uuid(workspace.store.workspace())?,
+            "cacheBytes": workspace.vfs.cache_bytes(),
             "features": FEATURES,
             "upstream": state.config.sync.upstream,
         }))

@@ -6,6 +6,7 @@ use super::device::{Greeting, Threads};
 use super::point::{self, MountInfo};
 use super::reflect::{Kernel, Reflected};
 use super::seeker::Seeker;
+use crate::memory;
 use crate::vfs::Vfs;
 use fuser::{Config, MountOption, SessionACL};
 use std::mem::ManuallyDrop;
@@ -21,11 +22,12 @@ const THREADS: usize = 4;
 /// Bytes that the kernel reads ahead, KiB: enough to have all threads at work. A file of 256 MiB that is in no cache takes a
 /// third less time than with 2 MiB. Twice as much gains little more, and what a mapped file is read around each fault too
 /// (6.5 ms for the first page instead of 4 to 5, and 12 to 16).
-const READ_AHEAD_KIB: u32 = 8192;
+const READ_AHEAD_KIB: u64 = 8192;
 
 /// Bytes of dirty pages that the kernel may hold for the mount; it slows writers from three quarters of that on. With more it would send
-/// them later, and whoever reads would stand behind more of them; see `docs/decisions/0018-read-once.md`.
-const KERNEL_DIRTY: u32 = 128 << 20;
+/// them later, and whoever reads would stand behind more of them; see `docs/decisions/0018-read-once.md`. Where the cache is small it
+/// is half of that: the daemon could not get memory while it is full of pages that only the daemon can take.
+const KERNEL_DIRTY: u64 = 128 << 20;
 
 /// How long the threads that answer the kernel may take to see that the mount is gone.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -82,7 +84,7 @@ impl Session {
         };
         let _ = notifier.set(fuse.notifier());
         vfs.set_invalidator(Some(Arc::new(Kernel::new(vfs, fuse.notifier(), at.to_path_buf(), reflected))));
-        tune(&ours.device);
+        tune(&ours.device, KERNEL_DIRTY.min(vfs.cache_bytes() / 2));
         let vfs = Arc::clone(vfs);
         let (threads, seeker) = (Some(threads), Some(seeker));
         Ok(Self { _fuse: fuse, threads, seeker, vfs, point: at.to_path_buf(), ours })
@@ -171,20 +173,40 @@ fn options() -> Config {
     config
 }
 
-/// Lets the kernel treat the mount as it treats a disk: read further ahead, and hold dirty pages, not only up to a hundredth of
-/// what all filesystems may. But not up to all of that, which may be gigabytes: the kernel queues the requests for them, and
-/// whoever reads stands behind them (13 s while 2 GiB were written). Needs root.
-fn tune(device: &str) {
-    let settings = [
-        ("read_ahead_kb", READ_AHEAD_KIB),
-        ("strict_limit", 1),
-        ("max_ratio", 100),
-        ("max_bytes", KERNEL_DIRTY),
-    ];
-    for (setting, value) in settings {
+/// Lets the kernel treat the mount as it treats a disk: read further ahead, and hold so many bytes of dirty pages, not a hundredth of
+/// what all filesystems may have, and not all of that, which may be gigabytes: the kernel queues the requests for them, and whoever reads
+/// stands behind them (13 s while 2 GiB were written). Needs root.
+fn tune(device: &str, dirty: u64) {
+    let set = |setting: &str, value: u64| {
         let path = format!("/sys/class/bdi/{device}/{setting}");
-        if let Err(error) = std::fs::write(path, value.to_string()) {
+        let done = std::fs::write(path, value.to_string());
+        if let Err(error) = &done {
             tracing::debug!(setting, %error, "a setting of the kernel for this mount stays as it is");
         }
+        done.is_ok()
+    };
+    set("read_ahead_kb", READ_AHEAD_KIB);
+    set("strict_limit", 1);
+    if !set("max_bytes", dirty) {
+        // Before Linux 6.2 there are hundredths alone.
+        set("max_ratio", hundredths(dirty, memory::of_the_machine()));
+    }
+}
+
+/// What `dirty` bytes are of what all filesystems may have dirty, which is a fifth of memory unless somebody has said otherwise.
+fn hundredths(dirty: u64, memory: u64) -> u64 {
+    (dirty.saturating_mul(100) / (memory / 5).max(1)).clamp(1, 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_are_told_a_share_of_memory() {
+        assert_eq!(hundredths(128 << 20, 4 << 30), 15);
+        assert_eq!(hundredths(128 << 20, 256 << 30), 1);
+        assert_eq!(hundredths(128 << 20, 128 << 20), 100);
+        assert_eq!(hundredths(128 << 20, 0), 100);
     }
 }

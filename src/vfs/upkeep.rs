@@ -2,8 +2,9 @@
 //!
 //! The committer writes groups. The housekeeper has the WAL folded, and collects garbage a little at a time.
 
-use super::{Vfs, heap};
+use super::Vfs;
 use crate::error::{FsError, FsResult};
+use crate::memory;
 use crate::store::Checkpoint;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -135,7 +136,7 @@ impl Vfs {
             }
             quiet_rounds = if quiet { quiet_rounds + 1 } else { 0 };
             if quiet_rounds == ROUNDS_UNTIL_TRIM {
-                heap::trim();
+                memory::trim();
             }
             if let Err(error) = self.keep_house(quiet)
                 && self.journal.failure().is_none()

@@ -20,6 +20,7 @@ mod http;
 mod imports;
 mod interop;
 mod kept_once;
+mod limits;
 mod link;
 mod listings;
 mod live;

@@ -76,7 +76,17 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::of(tempfile::tempdir().unwrap())
+    }
+
+    /// One that is not in memory, as the directory for what is temporary may be.
+    pub(crate) fn on_disk() -> Self {
+        let above = env!("CARGO_TARGET_TMPDIR");
+        fs::create_dir_all(above).unwrap();
+        Self::of(tempfile::tempdir_in(above).unwrap())
+    }
+
+    fn of(dir: TempDir) -> Self {
         let root = dir.path().canonicalize().unwrap();
         Self { store: root.join("store.db"), point: root.join("mnt"), dir }
     }
