@@ -4,9 +4,8 @@
 //! it: 386 MiB of a daemon that has 64 MiB in use. Taking each chunk from the system by itself would leave nothing behind, but
 //! writing takes twice as long (0.66 s instead of 0.39 s for 256 MiB).
 //!
-//! glibc has several heaps, so that threads need not wait for each other, and what one thread has taken and another one given back is
-//! not there for a third. With a cache of 32 MiB and 60,000 random writes the process had 162 MiB, and with one heap 75 MiB; but creating
-//! files from four processes takes a twelfth longer.
+//! glibc has a heap for each thread, so that they need not wait for each other, and what one thread has taken and another one given back is
+//! not there for a third; see `docs/decisions/0019-little-memory.md`.
 
 #![allow(unsafe_code)]
 
@@ -33,13 +32,14 @@ pub fn trim() {
     }
 }
 
-/// From now on no thread gets a heap of its own. For who is short of memory; before there are
-/// other threads, which keep what they have.
-pub fn share_heap() {
+/// From now on threads share so many heaps. To be said before there are other threads, which keep what they have.
+pub fn limit_heaps(heaps: u8) {
+    #[cfg(not(target_env = "gnu"))]
+    let _ = heaps;
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes the allocator's own locks, and changes a number that is looked at when a thread takes memory for the first time.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_ARENA_MAX, heaps.into());
     }
 }
 

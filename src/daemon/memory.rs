@@ -14,9 +14,7 @@ const BESIDES: u64 = 64 << 20;
 pub(super) fn share_out(asked: Option<u64>) -> u64 {
     let available = memory::available();
     let cache_bytes = asked.unwrap_or_else(|| fitting(available));
-    if cache_bytes < DEFAULT_CACHE {
-        memory::share_heap();
-    }
+    memory::limit_heaps(if cache_bytes < DEFAULT_CACHE { 1 } else { 2 });
     if cache_bytes.saturating_add(BESIDES) > available {
         tracing::warn!(
             cache_bytes,
