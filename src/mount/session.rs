@@ -187,9 +187,17 @@ fn tune(device: &str, dirty: u64) {
     };
     set("read_ahead_kb", READ_AHEAD_KIB);
     set("strict_limit", 1);
-    if !set("max_bytes", dirty) {
-        // Before Linux 6.2 there are hundredths alone.
-        set("max_ratio", hundredths(dirty, memory::of_the_machine()));
+    // Before Linux 6.2 there are hundredths alone.
+    if !set("max_bytes", dirty) && !set("max_ratio", hundredths(dirty, memory::of_the_machine())) {
+        let (most, available) = (memory::of_the_machine() / 5 / 100, memory::available());
+        if most > available / 8 {
+            tracing::warn!(
+                most,
+                available,
+                "memory is short for what the kernel may hold of this mount, which cannot be set because /sys cannot be written: \
+                 programs that share the memory with the daemon may have to wait long"
+            );
+        }
     }
 }
 

@@ -39,8 +39,13 @@ impl Group {
 
     /// Serves a place in the group.
     fn serve(&self, place: &Place, more: &[(&str, &str)]) -> Daemon {
+        self.serve_by(place, WSD, more)
+    }
+
+    /// The same, by a command that runs wsd.
+    fn serve_by(&self, place: &Place, wsd: &str, more: &[(&str, &str)]) -> Daemon {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("{}exec {WSD} serve", self.enter())]);
+        command.args(["-c", &format!("{}exec {wsd} serve", self.enter())]);
         let settings = place.command();
         command.env_clear();
         command.envs(settings.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -90,7 +95,7 @@ os.fsync(file)
 ";
     sh(&daemon.path(""), &format!("{}{write}\npython3 -c \"{change}\"", group.enter()));
     assert_eq!(group.killed(), 0, "{}", place.log());
-    assert!(!place.log().contains("memory is short"), "{}", place.log());
+    assert!(!place.log().contains("memory is short: "), "{}", place.log());
     daemon.stop();
     place.check();
 }
@@ -107,6 +112,26 @@ fn a_cache_that_does_not_fit_is_told() {
     let info: Value = serde_json::from_str(&daemon.ask("GET /__wsd/info", "").2).unwrap();
     assert_eq!(info["cacheBytes"], 150 << 20, "{info}");
     let log = place.log();
-    assert!(log.contains("memory is short") && log.contains("available=209715200"), "{log}");
+    assert!(log.contains("memory is short: ") && log.contains("available=209715200"), "{log}");
     daemon.stop();
+}
+
+/// As in a container that is not privileged: the kernel's own bound holds, which follows the memory of the host.
+#[test]
+fn that_the_kernel_cannot_be_told_is_told() {
+    if !(has_fuse() && is_root() && has("unshare")) {
+        return;
+    }
+    let machine = fs::read_to_string("/proc/meminfo").unwrap();
+    let machine: u64 = machine.split_whitespace().nth(1).unwrap().parse().unwrap();
+    for limit in [128 << 20, 4 << 30] {
+        let Some(group) = Group::limited_to(limit) else { return };
+        let place = Place::on_disk();
+        let wsd = format!("unshare -m sh -c 'mount -o remount,bind,ro /sys && exec {WSD} \"$@\"' wsd");
+        let daemon = group.serve_by(&place, &wsd, &[]);
+        let log = place.log();
+        let is_short = (machine << 10) / 500 > limit.min(machine << 10) / 8;
+        assert_eq!(log.contains("memory is short for what the kernel may hold"), is_short, "{limit}: {log}");
+        daemon.stop();
+    }
 }
