@@ -168,7 +168,7 @@ impl Vfs {
             feed: Feed::new(revision),
             space: Space::new(allocated, nodes, options.max_bytes),
             disk: Disk::new(),
-            folding: Folding::new(options.cache_bytes),
+            folding: Folding::new(),
             shown: Shown::default(),
             memory: Memory::new(quarter as usize),
             upkeep: Mutex::default(),

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Bytes of WAL at which it is folded while nobody writes.
 const QUIET: u64 = 4 << 20;
 
-/// Bytes of WAL at which it is folded, whoever writes; less where the cache is smaller.
+/// Bytes of WAL at which it is folded, whoever writes.
 const MUCH: u64 = 256 << 20;
 
 /// Bytes of WAL, and of what is dirty, at which whoever writes is slowed down. Several hundred megabytes at once, and then as many
@@ -52,8 +52,6 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// What is known of the WAL.
 #[derive(Debug)]
 pub(super) struct Folding {
-    /// Bytes of WAL at which it is folded, whoever writes. What is folded are dirty pages of the kernel's until the disk has them.
-    much: u64,
     is_under_way: AtomicBool,
     /// Bytes of WAL after the last group.
     wal: AtomicU64,
@@ -62,15 +60,8 @@ pub(super) struct Folding {
 }
 
 impl Folding {
-    /// For a cache of so many bytes.
-    pub(super) fn new(cache: u64) -> Self {
-        let much = MUCH.min(cache);
-        Self {
-            much,
-            is_under_way: AtomicBool::new(false),
-            wal: AtomicU64::new(0),
-            rate: AtomicU64::new(RATE),
-        }
+    pub(super) fn new() -> Self {
+        Self { is_under_way: AtomicBool::new(false), wal: AtomicU64::new(0), rate: AtomicU64::new(RATE) }
     }
 
     /// Whether writers are slowed down, where so many bytes wait for the next group.
@@ -96,7 +87,7 @@ impl Vfs {
         }
         if quiet && wal > KEPT {
             self.store.checkpoint(Checkpoint::Truncate)?;
-        } else if wal > self.folding.much {
+        } else if wal > MUCH {
             self.fold_beside_writers(wal)?;
         } else if small || quiet && wal > QUIET {
             self.store.checkpoint(Checkpoint::Passive)?;
@@ -181,7 +172,7 @@ mod tests {
 
     #[test]
     fn who_writes_much_is_slowed_down_only_while_folding_is_behind() {
-        let folding = Folding::new(MUCH);
+        let folding = Folding::new();
         folding.wal.store(TOO_MUCH, Ordering::Relaxed);
         assert!(!folding.slows_down(1));
         folding.is_under_way.store(true, Ordering::Relaxed);

@@ -75,7 +75,7 @@ impl Drop for Group {
 /// with 256 MiB for both it was killed if it was alone, and else did not end.
 #[test]
 fn a_daemon_and_programs_share_what_memory_a_container_has() {
-    if !(has_fuse() && is_root() && has("python3")) {
+    if !(has_fuse() && is_root() && has("python3") && has("openssl")) {
         return;
     }
     let Some(group) = Group::limited_to(256 << 20) else { return };
