@@ -336,7 +336,8 @@ async fn write<S: Socket>(
     loop {
         let mut next = tokio::select! {
             biased;
-            bytes = queue.recv() => bytes.map(Message::Binary),
+            // None any more: there may be a farewell all the same.
+            Some(bytes) = queue.recv() => Some(Message::Binary(bytes)),
             command = commands.recv() => match command {
                 Some(command) => Some(command),
                 None => return Ok(()),
@@ -357,9 +358,6 @@ async fn write<S: Socket>(
         match tokio::time::timeout(SILENCE, sending).await {
             Ok(sent) => sent.map_err(why)?,
             Err(_) => return Err("the peer takes nothing".to_owned()),
-        }
-        if queue.is_closed() && commands.is_closed() {
-            return Ok(());
         }
     }
 }

@@ -25,12 +25,16 @@ const FIRST_SEGMENT: u32 = 64;
 /// Frames from the peer; an error ends the connection.
 type Frames = futures::stream::LocalBoxStream<'static, Result<Bytes, Error>>;
 
+/// Why the vat wants no more of the connection, if it does.
+type Fault = Rc<RefCell<Option<Error>>>;
+
 /// The network of one connection.
 ///
 /// It ends when the frames do, or when the vat drops its connection.
 pub struct Network {
     inner: Option<Link>,
     ended: Option<oneshot::Receiver<()>>,
+    fault: Fault,
     side: Side,
 }
 
@@ -45,6 +49,7 @@ struct Shared {
     outgoing: mpsc::UnboundedSender<Bytes>,
     ledger: Rc<Ledger>,
     side: Side,
+    fault: Fault,
     _ended: oneshot::Sender<()>,
 }
 
@@ -59,8 +64,9 @@ impl Network {
     ) -> Self {
         let (_ended, ended) = oneshot::channel();
         let frames = Rc::new(RefCell::new(Some(frames.boxed_local())));
-        let shared = Rc::new(Shared { frames, outgoing, ledger, side, _ended });
-        Self { inner: Some(Link { shared }), ended: Some(ended), side }
+        let fault = Fault::default();
+        let shared = Shared { frames, outgoing, ledger, side, fault: Rc::clone(&fault), _ended };
+        Self { inner: Some(Link { shared: Rc::new(shared) }), ended: Some(ended), fault, side }
     }
 }
 
@@ -84,7 +90,10 @@ impl VatNetwork<Side> for Network {
 
     fn drive_until_shutdown(&mut self) -> Promise<(), Error> {
         match self.ended.take() {
-            Some(ended) => Promise::from_future(ended.map(|_| Ok(()))),
+            Some(ended) => {
+                let fault = Rc::clone(&self.fault);
+                Promise::from_future(ended.map(move |_| fault.take().map_or(Ok(()), Err)))
+            }
             None => Promise::from_future(futures::future::pending()),
         }
     }
@@ -108,7 +117,8 @@ impl Connection<Side> for Link {
         Promise::from_future(async move { shared.receive().await })
     }
 
-    fn shutdown(&mut self, _: capnp::Result<()>) -> Promise<(), Error> {
+    fn shutdown(&mut self, result: capnp::Result<()>) -> Promise<(), Error> {
+        *self.shared.fault.borrow_mut() = result.err();
         // What was sent is in the queue of the connection, which sees to it. No more comes in.
         self.shared.frames.borrow_mut().take();
         Promise::ok(())

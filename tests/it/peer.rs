@@ -188,6 +188,17 @@ impl Peer {
         }
     }
 
+    /// The code with which the daemon closes the session.
+    pub(crate) fn close_code(&mut self) -> Option<u16> {
+        loop {
+            match self.web.read() {
+                Ok(Message::Close(close)) => return close.map(|close| close.code.into()),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// The next so many returns.
     pub(crate) fn answers(&mut self, count: usize) -> Vec<Received> {
         let mut answers = Vec::with_capacity(count);

@@ -5,7 +5,7 @@ use crate::peer::{
     caps, code, deep, finish, finish_keeping, frame, look, stat, watch_next,
 };
 use crate::siege::Siege;
-use crate::support::noise;
+use crate::support::{Place, noise};
 use capnp_rpc::rpc_capnp::{cap_descriptor, message};
 use wsd_schema::fs_capnp::fs;
 
@@ -45,6 +45,24 @@ fn frames_that_are_none_end_their_session_only() {
     peer.send_text("{\"jsonrpc\": \"2.0\"}");
     peer.drained();
     siege.end();
+}
+
+/// It was only cut off, and whoever had dialled it dialled again.
+#[test]
+fn a_session_that_makes_no_sense_is_closed_with_a_code() {
+    let place = Place::new();
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    for bytes in [vec![0], header(&[64]), header(&[0, 1 << 20])] {
+        let mut peer = Peer::silent(&daemon);
+        peer.send(bytes);
+        assert_eq!(peer.close_code(), Some(1008));
+    }
+    let mut peer = Peer::silent(&daemon);
+    peer.send_text("{}");
+    assert_eq!(peer.close_code(), Some(1008));
+    let mut peer = Peer::connect(&daemon);
+    daemon.stop();
+    assert_eq!(peer.close_code(), Some(1001));
 }
 
 #[test]
