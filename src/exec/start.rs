@@ -170,12 +170,13 @@ impl Attributes {
             Self(space.assume_init())
         };
         let mut signals = MaybeUninit::uninit();
-        // SAFETY: `sigemptyset` initialises all of the set that it is given and cannot fail with a valid pointer; the
-        // attributes are initialised, and all three functions copy what they are given.
+        // SAFETY: `sigemptyset` and `sigfillset` initialise all of the set that they are given and cannot fail with a valid
+        // pointer; the attributes are initialised, and all three functions copy what they are given.
         unsafe {
             libc::sigemptyset(signals.as_mut_ptr());
             done(libc::posix_spawnattr_setsigmask(&mut this.0, signals.as_ptr()))?;
-            libc::sigaddset(signals.as_mut_ptr(), libc::SIGPIPE);
+            // All of them: what the daemon was started to ignore, as by nohup(1), ends its commands as ever.
+            libc::sigfillset(signals.as_mut_ptr());
             done(libc::posix_spawnattr_setsigdefault(&mut this.0, signals.as_ptr()))?;
             let flags = libc::POSIX_SPAWN_SETSIGMASK as c_short
                 | libc::POSIX_SPAWN_SETSIGDEF as c_short
@@ -293,5 +294,15 @@ mod tests {
             assert_eq!(child.wait().await.unwrap().code(), Some(7));
             assert!(!is_awaited(pid.as_raw_nonzero().get() as u32));
         });
+    }
+
+    /// A daemon that nohup(1) had started, or a shell in the background, had commands that a hangup or a quit did not reach.
+    #[test]
+    fn what_we_ignore_a_program_does_not() {
+        // SAFETY: it is ignored, so nothing is run when it comes; nobody else has anything to do with it.
+        unsafe { libc::signal(libc::SIGPWR, libc::SIG_IGN) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let status = runtime.block_on(async { shell("kill -PWR $$; exit 7").wait().await.unwrap() });
+        assert_eq!(status.signal(), Some(libc::SIGPWR));
     }
 }
