@@ -20,6 +20,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::ptr;
+use std::sync::LazyLock;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -53,6 +54,19 @@ static AWAITED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 pub(super) fn is_awaited(pid: u32) -> bool {
     AWAITED.lock().contains(&pid)
 }
+
+/// Descriptors that whoever started the daemon left open in it. Those that it has opened itself are closed by the kernel.
+static INHERITED: LazyLock<Vec<c_int>> = LazyLock::new(|| {
+    let open = std::fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
+    let inherited = open.filter_map(|entry| {
+        let file = entry.file_name().to_str()?.parse().ok()?;
+        let info = std::fs::read_to_string(entry.path()).ok()?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+        let flags = c_int::from_str_radix(flags.trim(), 8).ok()?;
+        (file > libc::STDERR_FILENO && flags & libc::O_CLOEXEC == 0).then_some(file)
+    });
+    inherited.collect()
+});
 
 /// A process that was started and leads a session.
 pub(super) struct Child {
@@ -123,6 +137,9 @@ impl Start<'_> {
                 actions.duplicate(0, 1)?;
                 actions.duplicate(0, 2)?;
             }
+        }
+        for file in &*INHERITED {
+            actions.close(*file)?;
         }
         let pid = match spawn(&program, &argv, &env, &actions, &attributes) {
             Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
@@ -215,6 +232,11 @@ impl Actions {
     fn duplicate(&mut self, file: c_int, target: c_int) -> io::Result<()> {
         // SAFETY: the actions are initialised; descriptors are plain numbers, which are looked up in the child.
         done(unsafe { libc::posix_spawn_file_actions_adddup2(&mut self.0, file, target) })
+    }
+
+    fn close(&mut self, file: c_int) -> io::Result<()> {
+        // SAFETY: the actions are initialised; one that is not open in the child is passed over.
+        done(unsafe { libc::posix_spawn_file_actions_addclose(&mut self.0, file) })
     }
 
     fn open(&mut self, target: c_int, path: &CStr, flags: c_int) -> io::Result<()> {

@@ -128,6 +128,22 @@ fn a_command_is_left_followed_listed_and_ended() {
     assert!(!served.says(&["ps"], 0).contains("sleeper"));
 }
 
+/// Whatever the daemon was started with: a lock on the file would have been held by its commands too.
+#[test]
+fn commands_have_no_files_of_who_started_the_daemon() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 7</dev/zero 8</dev/zero; exec \"$0\"", WSD]).env("PORT", "0");
+    command.env("WSD_DB", &place.store).env("MOUNT_POINT", &place.point);
+    let daemon = place.start(command);
+    let served = Served { port: daemon.port, place, daemon: Some(daemon) };
+    let open = served.says(&["exec", "--", "ls", "-l", "/proc/self/fd"], 0);
+    assert!(open.contains(" 0 -> ") && !open.contains("zero"), "{open}");
+}
+
 #[test]
 fn a_daemon_that_is_killed_loses_its_commands_and_says_so() {
     let Some(mut served) = Served::new() else { return };
