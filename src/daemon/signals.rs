@@ -15,6 +15,8 @@ pub(super) struct Signals {
     int: Signal,
     /// `None`: whoever started this wants it to outlive the terminal, as nohup(1) does.
     hangup: Option<Signal>,
+    /// Whoever started this may ignore the end of its children; ours are waited for.
+    _child: Signal,
     /// A file beyond `ulimit -f` is an error to who writes it (EFBIG), and not the end of the daemon.
     _too_large: Signal,
 }
@@ -24,6 +26,7 @@ impl Signals {
         let hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
         let too_large = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
         Ok(Self {
+            _child: signal(SignalKind::child())?,
             _too_large: too_large,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,

@@ -250,6 +250,20 @@ fn run_tells_what_cannot_be_run_from_what_is_not_there() {
     }
 }
 
+/// Some supervisors ignore SIGCHLD, and whoever they start does too: nobody knew how the command had ended.
+#[test]
+fn run_knows_how_its_command_ended_whatever_was_ignored_before() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let mut command = Command::new("env");
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.args(["--ignore-signal=CHLD", WSD, "run", "--mount-point"]).arg(&place.point);
+    let output = command.arg("--db").arg(&place.store).args(["--", "sh", "-c", "exit 3"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+}
+
 #[test]
 fn the_address_that_is_printed_is_one() {
     let place = Place::new();
