@@ -410,22 +410,29 @@ impl Drop for Reader {
 impl Reader {
     /// The next events, and whether the last of them is the exit. Waits at most `wait` for one.
     pub async fn next(&mut self, limit: usize, wait: Duration) -> Result<(Vec<Event>, bool), Truncated> {
-        let deadline = Instant::now() + wait;
-        let command = Arc::clone(&self.command);
+        self.wait(wait).await;
+        self.take(limit)
+    }
+
+    /// Returns when there is something to take; after `limit` all the same.
+    pub async fn wait(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
         loop {
-            let changed = command.changed.notified();
+            let changed = self.command.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(found) = self.take(limit)? {
-                return Ok(found);
-            }
-            if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Ok((Vec::new(), false));
+            let has_news = {
+                let state = self.command.state.lock();
+                state.log.last() > self.at || state.log.exit().is_some()
+            };
+            if has_news || tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return;
             }
         }
     }
 
-    fn take(&mut self, limit: usize) -> Result<Option<(Vec<Event>, bool)>, Truncated> {
+    /// The events that are there, and whether the last of them is the exit.
+    pub fn take(&mut self, limit: usize) -> Result<(Vec<Event>, bool), Truncated> {
         let mut state = self.command.state.lock();
         let events = state.log.after(self.at, limit, EVENT_BYTES)?;
         let has_exit = |event: &Event| matches!(event.said, Said::Exit(_));
@@ -435,13 +442,12 @@ impl Reader {
                 has_exit(last)
             }
             // Whoever has read the exit is told again.
-            None if state.log.exit().is_some() => true,
-            None => return Ok(None),
+            None => state.log.exit().is_some(),
         };
         state.readers.insert(self.key, self.at);
         state.trim();
         drop(state);
         self.command.changed.notify_waiters();
-        Ok(Some((events, end)))
+        Ok((events, end))
     }
 }

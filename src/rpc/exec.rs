@@ -319,7 +319,6 @@ impl events::Server for EventsObject {
         let turn = self.queue.turn();
         async move {
             let (limit, wait) = (params.get()?.get_limit() as usize, params.get()?.get_wait_ms());
-            let _room = self.session.ledger.reserve(PORTION).await;
             let mut now = match turn.come().await {
                 Ok(now) => now,
                 Err(failure) => {
@@ -327,7 +326,10 @@ impl events::Server for EventsObject {
                     return Ok(());
                 }
             };
-            match now.state.next(limit, Duration::from_millis(wait.into()).min(MAX_WAIT)).await {
+            now.state.wait(Duration::from_millis(wait.into()).min(MAX_WAIT)).await;
+            // Not before: those who only wait would leave no room for anybody else.
+            let _room = self.session.ledger.reserve(PORTION).await;
+            match now.state.take(limit) {
                 Ok((found, end)) => {
                     results.get().set_end(end);
                     let mut list = results.get().init_events(count(&found));

@@ -292,6 +292,27 @@ fn a_command_is_followed_over_cut_connections() {
     daemon.stop();
 }
 
+/// Room for what each of them may say was held while they said nothing; none was left for anybody else.
+#[test]
+fn whoever_waits_for_commands_can_read_meanwhile() {
+    if !crate::support::has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    run(async {
+        let client = connect(&daemon).await;
+        write_file(&client, "file", &noise(1, 4 << 20)).await;
+        let mut commands = Vec::new();
+        for _ in 0..40 {
+            commands.push(client.exec(Command::shell("sleep 60")).await.unwrap());
+        }
+        let read = tokio::time::timeout(Duration::from_secs(10), client.read("file", 0, 4 << 20)).await;
+        assert_eq!(read.unwrap().unwrap().0.len(), 4 << 20);
+    });
+    daemon.stop();
+}
+
 #[test]
 fn a_watch_goes_on_over_cut_connections_and_a_new_daemon() {
     let place = Place::new();
