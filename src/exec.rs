@@ -5,11 +5,12 @@
 //!
 //! - `spec`: what is to be run. `spawn`: its first process; `limit`: with limits. `process`, `cgroup`: all of its
 //!   processes. `lineage`: whose a process is.
-//! - `log`: what it said. `command`: its life, and its readers. `keeper`: all commands. `storing`: what is
+//! - `log`: what it said. `input`: what it is given. `command`: its life, and its readers. `keeper`: all commands. `storing`: what is
 //!   kept of them.
 
 mod cgroup;
 mod command;
+mod input;
 mod keeper;
 #[cfg(test)]
 mod kept_tests;

@@ -161,7 +161,8 @@ async fn follow(
             _ = terminate.recv() => drop(client.kill(id, "TERM", Some(GRACE)).await?),
             _ = resize.recv(), if has_terminal => {
                 if let Some((rows, columns)) = size() {
-                    client.resize(id, rows, columns).await?;
+                    // It may be over; its exit says more.
+                    let _ = client.resize(id, rows, columns).await;
                 }
             }
         }

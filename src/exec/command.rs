@@ -4,10 +4,11 @@
 //! hold it open have said nothing for the grace period; and nothing that it left behind runs any more, unless it was
 //! to be left alone. Output is taken from the pipe only as fast as the slowest reader takes it from us.
 
+use super::input::{Input, Window};
 use super::keeper::Surroundings;
 use super::log::{Event, Exit, How, Log, Said, Truncated};
 use super::process::Family;
-use super::spawn::{Input, Spawned, Stream};
+use super::spawn::{Spawned, Stream};
 use super::spec::Spec;
 use crate::clock::Timestamp;
 use bytes::Bytes;
@@ -56,6 +57,7 @@ pub struct Running {
     /// The workspace's revision then.
     pub start_revision: u64,
     pub(super) input: tokio::sync::Mutex<Input>,
+    pub(super) window: Mutex<Window>,
     pub(super) state: Mutex<State>,
     changed: Notify,
     /// Its time is over.
@@ -92,7 +94,7 @@ impl Running {
         id: String,
         spec: &Spec,
         cwd: PathBuf,
-        (family, input): (Family, Input),
+        (family, input): (Family, (Input, Window)),
         log: Log,
         start_revision: u64,
     ) -> Arc<Self> {
@@ -107,7 +109,7 @@ impl Running {
     pub(super) fn with(
         (id, shown, cwd): (String, Vec<u8>, PathBuf),
         (family, started, start_revision): (Family, Timestamp, u64),
-        input: Input,
+        (input, window): (Input, Window),
         state: State,
     ) -> Self {
         Self {
@@ -119,6 +121,7 @@ impl Running {
             started,
             start_revision,
             input: tokio::sync::Mutex::new(input),
+            window: Mutex::new(window),
             state: Mutex::new(state),
             changed: Notify::new(),
             timed_out: AtomicBool::new(false),
@@ -275,6 +278,9 @@ impl Running {
             not_upstream = self.push(&*around, revision, spec.sync_timeout).await.err();
         }
         self.finish(status, (cut, not_upstream), revision);
+        if !spec.detach {
+            self.let_go_of_input().await;
+        }
     }
 
     /// Returns when the workspace is upstream up to this revision, or why that was not waited for any longer.
@@ -385,8 +391,9 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Takes a started command apart.
-    pub(super) fn of(spawned: Spawned) -> (Self, u32, Input) {
-        (Self { ended: spawned.ended, outputs: spawned.outputs }, spawned.pid, spawned.input)
+    pub(super) fn of(spawned: Spawned) -> (Self, u32, (Input, Window)) {
+        let Spawned { pid, ended, outputs, input, window } = spawned;
+        (Self { ended, outputs }, pid, (input, window))
     }
 }
 

@@ -5,7 +5,7 @@ use super::command::{Parts, Reader, Running};
 use super::lineage::Lineage;
 use super::log::Log;
 use super::process::Family;
-use super::spawn::{self, Input};
+use super::spawn;
 use super::spec::{Spec, Stdin};
 use super::{ExecError, Settings, process};
 use crate::clock::Timestamp;
@@ -18,7 +18,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -307,42 +306,6 @@ impl Execs {
 }
 
 impl Running {
-    /// Writes to its standard input; false when nobody reads it any more.
-    pub async fn feed(&self, bytes: &[u8]) -> bool {
-        let mut input = self.input.lock().await;
-        match &mut *input {
-            Input::Pipe(None) => false,
-            Input::Pipe(Some(pipe)) => {
-                let written =
-                    async { pipe.write_all(bytes).await.is_ok() && pipe.flush().await.is_ok() }.await;
-                if !written {
-                    *input = Input::Pipe(None);
-                }
-                written
-            }
-            Input::Terminal(terminal) => terminal.write_all(bytes).await.is_ok(),
-        }
-    }
-
-    /// Ends its standard input. A terminal is sent its end-of-file character.
-    pub async fn close_input(&self) -> bool {
-        let mut input = self.input.lock().await;
-        match &mut *input {
-            Input::Pipe(pipe) => pipe.take().is_some(),
-            Input::Terminal(terminal) => terminal.write_all(&[4]).await.is_ok(),
-        }
-    }
-
-    /// Sets the size of its terminal.
-    pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), ExecError> {
-        match &*self.input.lock().await {
-            Input::Terminal(terminal) => terminal
-                .resize(pty_process::Size::new(rows, columns))
-                .map_err(|error| ExecError::Spec(format!("the size cannot be set: {error}"))),
-            Input::Pipe(_) => Err(ExecError::NoTerminal(self.id.clone())),
-        }
-    }
-
     /// When it ended, and the revision then.
     pub fn ended(&self) -> Option<(Timestamp, u64)> {
         let state = self.state.lock();

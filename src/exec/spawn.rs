@@ -1,5 +1,6 @@
 //! Starting the first process of a command.
 
+use super::input::{Input, Window};
 use super::limit::LIMIT;
 use super::process::MARK;
 use super::spec::{Spec, Stdin};
@@ -7,7 +8,7 @@ use super::start::{Child, Standard, Start};
 use super::{ExecError, Settings};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use pty_process::{OwnedWritePty, Size};
+use pty_process::Size;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -37,12 +38,7 @@ pub(super) struct Spawned {
     pub(super) ended: BoxFuture<'static, io::Result<ExitStatus>>,
     pub(super) outputs: Vec<(Stream, Reader)>,
     pub(super) input: Input,
-}
-
-/// Its standard input.
-pub(super) enum Input {
-    Pipe(Option<Writer>),
-    Terminal(OwnedWritePty),
+    pub(super) window: Window,
 }
 
 /// The directory that a command is to run in.
@@ -122,7 +118,8 @@ fn with_pipes(start: impl FnOnce(Standard<'_>) -> io::Result<Child>, stdin: &Std
     };
     let ((its_stdout, stdout), (its_stderr, stderr)) = (output()?, output()?);
     let child = start(Standard::Files([its_input.as_fd(), its_stdout.as_fd(), its_stderr.as_fd()]))?;
-    Ok(spawned(child, vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)], Input::Pipe(input)))
+    let outputs = vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
+    Ok(spawned(child, outputs, (Input::Pipe(input), Window::None)))
 }
 
 fn in_terminal(
@@ -133,13 +130,16 @@ fn in_terminal(
     let (pty, _pts) = pty_process::open().map_err(io::Error::other)?;
     pty.resize(Size::new(rows, columns)).map_err(io::Error::other)?;
     let path = rustix::pty::ptsname(&pty, Vec::new())?;
+    let window = Window::Open(pty.as_fd().try_clone_to_owned()?);
     let child = start(Standard::Terminal(&path))?;
     let (output, input) = pty.into_split();
-    Ok(spawned(child, vec![(Stream::Stdout, Box::new(output))], Input::Terminal(input)))
+    let outputs: Vec<(Stream, Reader)> = vec![(Stream::Stdout, Box::new(output))];
+    Ok(spawned(child, outputs, (Input::Terminal(input), window)))
 }
 
-fn spawned(child: Child, outputs: Vec<(Stream, Reader)>, input: Input) -> Spawned {
-    Spawned { pid: child.pid.as_raw_nonzero().get() as u32, ended: child.wait().boxed(), outputs, input }
+fn spawned(child: Child, outputs: Vec<(Stream, Reader)>, (input, window): (Input, Window)) -> Spawned {
+    let pid = child.pid.as_raw_nonzero().get() as u32;
+    Spawned { pid, ended: child.wait().boxed(), outputs, input, window }
 }
 
 /// What the daemon lets through, what the caller gives, and the mark.

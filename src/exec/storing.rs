@@ -4,10 +4,10 @@
 //! would come back.
 
 use super::command::{Running, State};
+use super::input::{Input, Window};
 use super::keeper::Execs;
 use super::log::{Event, Exit, How, Log, Said};
 use super::process::Family;
-use super::spawn::Input;
 use crate::clock::Timestamp;
 use crate::store::error::StoreResult;
 use crate::store::execs::{ExecEventRow, ExecRow};
@@ -49,7 +49,7 @@ impl Execs {
         Ok(Running::with(
             (row.id, row.command, cwd),
             (family, Timestamp(row.started), row.start_revision),
-            Input::Pipe(None),
+            (Input::Pipe(None), Window::None),
             state,
         ))
     }

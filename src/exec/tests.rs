@@ -386,7 +386,7 @@ fn a_terminal_is_one() {
         expect(&mut reader, &mut seen, "33 101").await;
         assert!(seen.contains("/dev/pts/"), "{seen}");
         expect(&mut reader, &mut seen, "mine").await;
-        command.resize(40, 120).await.unwrap();
+        command.resize(40, 120).unwrap();
         assert!(command.feed(b"hello\n").await);
         expect(&mut reader, &mut seen, "got hello").await;
         expect(&mut reader, &mut seen, "40 120").await;
@@ -395,7 +395,7 @@ fn a_terminal_is_one() {
     });
     let refused = place.runtime.block_on(async {
         let (command, _reader) = place.execs.run(sh("sleep 1")).await.unwrap();
-        command.resize(1, 1).await.unwrap_err()
+        command.resize(1, 1).unwrap_err()
     });
     assert!(matches!(refused, ExecError::NoTerminal(_)));
 }

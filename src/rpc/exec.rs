@@ -187,7 +187,7 @@ impl exec::Server for ExecObject {
         };
         let begun = self.session.begin("exec.resize");
         let outcome = begun.end(match self.execs().and_then(|execs| execs.get(&id).map_err(failure)) {
-            Ok(command) => command.resize(rows, columns).await.map_err(failure),
+            Ok(command) => command.resize(rows, columns).map_err(failure),
             Err(failure) => Err(failure),
         });
         answer!(results, outcome, |()| {});
