@@ -183,10 +183,14 @@ impl Running {
     async fn pump(&self, stream: Stream, mut output: Box<dyn AsyncRead + Send + Unpin>) {
         let mut buffer = vec![0; PORTION];
         loop {
-            self.room().await;
+            if self.exit().is_none() {
+                self.room().await;
+            }
             match output.read(&mut buffer).await {
                 // A pseudo-terminal that nobody has open any more reads as an error.
                 Ok(0) | Err(_) => return,
+                // Said by what was left running, to nobody.
+                Ok(_) if self.exit().is_some() => {}
                 Ok(count) => {
                     let bytes = Bytes::copy_from_slice(&buffer[..count]);
                     self.say(match stream {
@@ -207,6 +211,21 @@ impl Running {
     /// Ends all its processes: politely, and after `grace` not so.
     pub(super) async fn end(&self, grace: Duration) {
         self.signal(Signal::TERM).await;
+        self.see_off(grace).await;
+    }
+
+    /// Ends it when its time is over, if there is an end to that.
+    async fn end_after(&self, time: Option<Duration>) {
+        match time {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+        self.timed_out.store(true, Ordering::Relaxed);
+        self.end(GRACE).await;
+    }
+
+    /// Returns when none of its processes are left; after `grace` they are killed.
+    pub(super) async fn see_off(&self, grace: Duration) {
         let deadline = Instant::now() + grace;
         let mut pause = Duration::from_millis(2);
         while self.any_left().await {
@@ -223,20 +242,18 @@ impl Running {
         tokio::task::spawn_blocking(move || family.any()).await.unwrap_or(false)
     }
 
-    /// Sees the command through to its exit event.
-    pub(super) async fn drive(self: Arc<Self>, spec: Spec, spawned: Parts, around: Arc<dyn Surroundings>) {
+    /// Sees the command through to its exit event, and tells `over`; then as long as what it has left running says something.
+    pub(super) async fn drive(
+        self: Arc<Self>,
+        spec: Spec,
+        spawned: Parts,
+        around: Arc<dyn Surroundings>,
+        over: impl FnOnce(),
+    ) {
         let Parts { mut ended, outputs } = spawned;
         let pumps = join_all(outputs.into_iter().map(|(stream, output)| self.pump(stream, output)));
         tokio::pin!(pumps);
-        let deadline = spec.timeout.map(|timeout| Instant::now() + timeout);
-        let time_is_over = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-            self.timed_out.store(true, Ordering::Relaxed);
-            self.end(GRACE).await;
-        };
+        let time_is_over = self.end_after(spec.timeout);
         tokio::pin!(time_is_over);
         let (mut pumps_run, mut has_time) = (true, true);
         let status = loop {
@@ -259,28 +276,37 @@ impl Running {
                 }
             }
         }
-        if !spec.detach && self.any_left().await {
+        let leaves = spec.detach && !self.timed_out.load(Ordering::Relaxed);
+        if !leaves && self.any_left().await {
             self.end(GRACE).await;
             self.see_whether_over().await;
         }
-        if cut && !spec.detach {
+        if cut && !leaves {
             // What was in the pipe when its last holder ended.
             let _ = tokio::time::timeout(DRAIN, &mut pumps).await;
         }
-        let inside = Arc::clone(&around);
-        let revision = tokio::task::spawn_blocking(move || {
-            inside.settle_in();
-            inside.revision()
-        });
-        let revision = revision.await.unwrap_or(self.start_revision);
+        let revision = self.settle(Arc::clone(&around)).await;
         let mut not_upstream = None;
         if spec.push {
             not_upstream = self.push(&*around, revision, spec.sync_timeout).await.err();
         }
         self.finish(status, (cut, not_upstream), revision);
-        if !spec.detach {
+        over();
+        if !leaves {
             self.let_go_of_input().await;
+        } else if pumps_run {
+            // Whoever writes to a pipe that nobody reads is ended by that.
+            pumps.await;
         }
+    }
+
+    /// Has the workspace have all that the command did; the revision that it has then.
+    async fn settle(&self, around: Arc<dyn Surroundings>) -> u64 {
+        let settled = tokio::task::spawn_blocking(move || {
+            around.settle_in();
+            around.revision()
+        });
+        settled.await.unwrap_or(self.start_revision)
     }
 
     /// Returns when the workspace is upstream up to this revision, or why that was not waited for any longer.

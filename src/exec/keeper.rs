@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// How often children that nobody waits for are looked for.
 const BURIAL: Duration = Duration::from_secs(1);
@@ -172,9 +172,11 @@ impl Execs {
         }
         let (driven, around, execs) = (Arc::clone(&command), Arc::clone(&self.around), Arc::clone(self));
         self.runtime.spawn(async move {
-            driven.drive(spec, parts, around).await;
-            drop(watched);
-            execs.news.notify_one();
+            let over = move || {
+                drop(watched);
+                execs.news.notify_one();
+            };
+            driven.drive(spec, parts, around, over).await;
         });
         if self.closing.load(Ordering::Relaxed) {
             // The daemon began to stop meanwhile, and may not have seen this one.
@@ -234,14 +236,16 @@ impl Execs {
             return Ok(false);
         }
         command.give_up();
-        command.signal(signal).await;
-        if let Some(grace) = grace {
-            self.runtime.spawn(async move {
-                if tokio::time::timeout(grace, command.wait()).await.is_err() {
-                    command.end(Duration::ZERO).await;
-                }
-            });
-        }
+        let (sent, signalled) = oneshot::channel();
+        // Who leaves meanwhile has it ended all the same.
+        self.runtime.spawn(async move {
+            command.signal(signal).await;
+            let _ = sent.send(());
+            if let Some(grace) = grace {
+                command.see_off(grace).await;
+            }
+        });
+        let _ = signalled.await;
         Ok(true)
     }
 

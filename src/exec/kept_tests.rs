@@ -155,3 +155,35 @@ fn who_cannot_pull_does_not_run_and_who_cannot_push_is_told() {
     let exit = again.unwrap().get("waits").unwrap().exit().unwrap();
     assert!(exit.how == How::Code(4) && exit.not_upstream.unwrap().contains("was ended"), "it is kept");
 }
+
+/// It was ended by the first thing that it said, because nobody read that.
+#[test]
+fn what_is_left_running_may_say_something_but_not_outlive_its_time() {
+    let house = House::new(REMEMBERED, AGE);
+    let place = house.dir.path().join("ws");
+    let detached = |line: &str| Spec { detach: true, output_grace: Duration::from_millis(200), ..sh(line) };
+    house.runtime.block_on(async {
+        let line = "(until [ -e go ]; do sleep 0.1; done; head -c 200000 /dev/zero; touch said) & echo left";
+        let exit = hear(&mut house.execs.run(detached(line)).await.unwrap().1).await.exit.unwrap();
+        assert!(exit.output_cut);
+        std::fs::write(place.join("go"), "").unwrap();
+        // What does not hear and holds no output open.
+        let line = "(trap '' TERM; exec >/dev/null 2>&1; echo $$ >deaf; sleep 600) & sleep 600";
+        for timeout in [Some(Duration::from_millis(500)), None] {
+            let spec = Spec { timeout, id: "deaf".to_owned(), ..detached(line) };
+            let (_, mut reader) = house.execs.run(spec).await.unwrap();
+            while !place.join("deaf").exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            if timeout.is_none() {
+                house.execs.kill("deaf", Signal::TERM, Some(Duration::from_millis(500))).await.unwrap();
+            }
+            assert_eq!(hear(&mut reader).await.exit.unwrap().how, How::Signal(15));
+            let command = house.execs.get("deaf").unwrap();
+            tokio::time::timeout(Duration::from_secs(5), command.see_off(AGE)).await.unwrap();
+            house.execs.dispose("deaf").await.unwrap();
+            std::fs::remove_file(place.join("deaf")).unwrap();
+        }
+    });
+    house.eventually("all of it was said", || place.join("said").exists());
+}
