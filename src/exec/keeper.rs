@@ -66,8 +66,8 @@ pub struct Execs {
 }
 
 /// An id that is taken for a command that is being started.
-struct Starting<'a> {
-    execs: &'a Execs,
+struct Starting {
+    execs: Arc<Execs>,
     id: String,
 }
 
@@ -90,7 +90,7 @@ impl Drop for Watched {
     }
 }
 
-impl Drop for Starting<'_> {
+impl Drop for Starting {
     fn drop(&mut self) {
         self.execs.starting.lock().remove(&self.id);
     }
@@ -137,12 +137,24 @@ impl Execs {
             return Err(ExecError::Closing);
         }
         let id = if spec.id.is_empty() { self.new_id() } else { spec.id.clone() };
-        let _starting = self.reserve(&id)?;
+        let starting = self.reserve(&id)?;
         if spec.pull {
             self.around.pull(spec.sync_timeout).await.map_err(ExecError::Behind)?;
         }
+        // Who leaves now does not call it off halfway: its process would be no command's.
+        let execs = Arc::clone(self);
+        let started = self.runtime.spawn(async move { execs.start(spec, &starting).await });
+        started.await.map_err(|_| ExecError::Closing)?
+    }
+
+    async fn start(
+        self: Arc<Self>,
+        spec: Spec,
+        starting: &Starting,
+    ) -> Result<(Arc<Running>, Reader), ExecError> {
+        let id = starting.id.clone();
         let watched = Watched::begin(&self.lineage, &id);
-        let (execs, wanted, its_id) = (Arc::clone(self), spec.clone(), id.clone());
+        let (execs, wanted, its_id) = (Arc::clone(&self), spec.clone(), id.clone());
         let spawned = tokio::task::spawn_blocking(move || {
             if !execs.around.is_there() {
                 return Err(ExecError::Unmounted(execs.settings.mount_point.clone()));
@@ -170,7 +182,7 @@ impl Execs {
                 command.close_input().await;
             });
         }
-        let (driven, around, execs) = (Arc::clone(&command), Arc::clone(&self.around), Arc::clone(self));
+        let (driven, around, execs) = (Arc::clone(&command), Arc::clone(&self.around), Arc::clone(&self));
         self.runtime.spawn(async move {
             let over = move || {
                 drop(watched);
@@ -189,12 +201,12 @@ impl Execs {
     }
 
     /// Takes an id, before a process is marked with it: its processes are told from others' by nothing else.
-    fn reserve(&self, id: &str) -> Result<Starting<'_>, ExecError> {
+    fn reserve(self: &Arc<Self>, id: &str) -> Result<Starting, ExecError> {
         let taken = || ExecError::Taken(id.to_owned());
         if !self.starting.lock().insert(id.to_owned()) {
             return Err(taken());
         }
-        let starting = Starting { execs: self, id: id.to_owned() };
+        let starting = Starting { execs: Arc::clone(self), id: id.to_owned() };
         if self.commands.lock().contains_key(id) { Err(taken()) } else { Ok(starting) }
     }
 

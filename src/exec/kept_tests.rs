@@ -3,6 +3,7 @@
 use super::tests::{Still, hear, settings, sh, store};
 use super::*;
 use crate::store::Store;
+use futures::FutureExt;
 use rustix::process::Signal;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -154,6 +155,30 @@ fn who_cannot_pull_does_not_run_and_who_cannot_push_is_told() {
     );
     let exit = again.unwrap().get("waits").unwrap().exit().unwrap();
     assert!(exit.how == How::Code(4) && exit.not_upstream.unwrap().contains("was ended"), "it is kept");
+}
+
+/// A process that was being started for somebody who left was no command's: it was not listed, and `kill` did not reach it.
+#[test]
+fn who_leaves_while_a_command_starts_or_is_killed_leaves_nothing_half_done() {
+    let house = House::new(REMEMBERED, AGE);
+    house.runtime.block_on(async {
+        for round in 0..20 {
+            let spec =
+                Spec { id: format!("left{round:02}"), ..sh("trap '' TERM; touch $WSD_EXEC_ID; sleep 60") };
+            assert!(house.execs.run(spec).now_or_never().is_none());
+        }
+    });
+    let ran = |id: &String| house.dir.path().join("ws").join(id).exists();
+    house.eventually("all are commands and run", || {
+        house.known().len() == 20 && house.known().iter().all(ran)
+    });
+    house.runtime.block_on(async {
+        for id in house.known() {
+            let grace = Some(Duration::from_millis(100));
+            assert!(house.execs.kill(&id, Signal::TERM, grace).now_or_never().is_none());
+        }
+    });
+    house.eventually("all are ended", || house.execs.count() == (20, 0));
 }
 
 /// It was ended by the first thing that it said, because nobody read that.
