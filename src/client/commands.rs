@@ -9,11 +9,10 @@ use super::link::Link;
 use super::vat::{Effect, TRIES, Vat};
 use super::{Change, Client, ClientError, Command, CommandExit, CommandInfo, Failure, Stdin, Words};
 use bytes::Bytes;
-use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 use wsd_schema::exec_capnp::{self as wire, command, event, events, exec, stdin};
 
 /// Most events at a time.
@@ -220,6 +219,15 @@ struct Open {
     last: u64,
 }
 
+/// The input, and the connection that it dies with.
+type Inlet = (stdin::Client, Rc<Link>);
+
+impl Open {
+    fn inlet(&self) -> Inlet {
+        (self.stdin.clone(), Rc::clone(&self.link))
+    }
+}
+
 impl Following {
     /// Starts the command. When the answer is lost, the command is looked for by its id.
     async fn start(&self, command: &Command) -> Result<Open, ClientError> {
@@ -261,15 +269,21 @@ impl Following {
     fn follow(self, open: Open, has_input: bool, client: Client) -> Attached {
         let (send, events) = mpsc::channel(4);
         let (input, bytes) = mpsc::channel(4);
-        let id = self.id.clone();
-        let stdin = Rc::new(RefCell::new(open.stdin.clone()));
+        let (vat, id) = (Rc::clone(&self.vat), self.id.clone());
+        let (renew, inlet) = watch::channel(open.inlet());
+        let (report, failed) = oneshot::channel();
         if has_input {
-            tokio::task::spawn_local(feed(Rc::clone(&stdin), bytes));
+            tokio::task::spawn_local(async move {
+                if let Err(error) = feed(&vat, inlet, bytes).await {
+                    let _ = report.send(error);
+                }
+            });
         }
         tokio::task::spawn_local(async move {
             let mut following = self;
             let ended = tokio::select! {
-                ended = following.run(open, &stdin, &send) => ended,
+                ended = following.run(open, renew, &send) => ended,
+                Ok(error) = failed => Err(error),
                 () = send.closed() => Ok(()),
             };
             if let Err(error) = ended {
@@ -282,7 +296,7 @@ impl Following {
     async fn run(
         &mut self,
         mut open: Open,
-        stdin: &RefCell<stdin::Client>,
+        renew: watch::Sender<Inlet>,
         send: &mpsc::Sender<Result<CommandEvent, ClientError>>,
     ) -> Result<(), ClientError> {
         let mut losses = 0;
@@ -306,12 +320,13 @@ impl Following {
                         return Ok(());
                     }
                     open = self.attach().await?;
+                    renew.send_replace(open.inlet());
                 }
                 Err(failure) => match self.vat.judge(&open.link, failure, Effect::Reads) {
                     ClientError::Lost { .. } if losses < TRIES => {
                         losses += 1;
                         open = self.attach().await?;
-                        *stdin.borrow_mut() = open.stdin.clone();
+                        renew.send_replace(open.inlet());
                     }
                     error => return Err(error),
                 },
@@ -320,19 +335,44 @@ impl Following {
     }
 }
 
-/// Writes what comes to a command, and closes its input at the end.
-async fn feed(stdin: Rc<RefCell<stdin::Client>>, mut bytes: mpsc::Receiver<Bytes>) {
+/// Writes what comes to a command, and closes its input at the end, over as many connections as that takes. Bytes whose
+/// answer was lost are not sent again: nobody can tell whether the command has them, so that is the end of it.
+async fn feed(
+    vat: &Vat,
+    mut inlet: watch::Receiver<Inlet>,
+    mut bytes: mpsc::Receiver<Bytes>,
+) -> Result<(), ClientError> {
     while let Some(portion) = bytes.recv().await {
         for part in portion.chunks(INPUT) {
-            let mut request = stdin.borrow().write_request();
+            let Some((stdin, link)) = live(&mut inlet).await else { return Ok(()) };
+            let mut request = stdin.write_request();
             request.get().set_bytes(part);
-            if request.send().await.is_err() {
-                return;
+            // One by one, so that it is known of each whether it came.
+            if let Err(error) = request.hook.send().promise.await {
+                return Err(vat.judge(&link, error.into(), Effect::Changes));
             }
         }
     }
-    let close = stdin.borrow().close_request().send().promise;
-    let _ = close.await;
+    while let Some((stdin, link)) = live(&mut inlet).await {
+        // Closed twice is closed.
+        let closed = stdin.close_request().send().promise.await;
+        let failure = closed.err().map(|error| vat.judge(&link, error.into(), Effect::Reads));
+        if !matches!(failure, Some(ClientError::Lost { .. })) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The input over a connection that is there; none when there will not be another.
+async fn live(inlet: &mut watch::Receiver<Inlet>) -> Option<Inlet> {
+    loop {
+        let (stdin, link) = inlet.borrow_and_update().clone();
+        if link.loss().is_none() {
+            return Some((stdin, link));
+        }
+        inlet.changed().await.ok()?;
+    }
 }
 
 enum Portion {

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wsd::client::{
-    Applied, ChangeKind, Client, ClientError, ClientOptions, Command, CommandEvent, FindOptions, GrepOptions,
-    IfExists, Kind, RenameMode, SetTime, WriteOptions, XattrMode,
+    Applied, AttachedEvents, ChangeKind, Client, ClientError, ClientOptions, Command, CommandEvent,
+    FindOptions, GrepOptions, IfExists, Kind, RenameMode, SetTime, Stdin, WriteOptions, XattrMode,
 };
 
 const NO_MOUNT: &[(&str, &str)] = &[("FUSE_MOUNT", "none")];
@@ -288,6 +288,43 @@ fn a_command_is_followed_over_cut_connections() {
             assert_eq!((&end[..], &exits[..]), (&b"end\n"[..], &[Some(5)][..]));
             assert!(proxy.left.load(Ordering::SeqCst) > u64::MAX / 2, "it was cut");
         }
+    });
+    daemon.stop();
+}
+
+/// Input that came while there was no connection was lost, its end too, and the command waited for it for ever.
+#[test]
+fn the_input_of_a_command_goes_on_over_cut_connections_or_is_told_to_be_lost() {
+    if !crate::support::has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    let proxy = Proxy::new(daemon.port);
+    let soon = async |events: &mut AttachedEvents| {
+        tokio::time::timeout(Duration::from_secs(20), events.next()).await.unwrap().unwrap()
+    };
+    run(async {
+        let client = proxy.client().await;
+        let counts = Command { stdin: Stdin::Stream, ..Command::shell("wc -c") };
+        let (input, mut events) = client.exec(counts).await.unwrap().split();
+        for _ in 0..5 {
+            assert!(input.write(Bytes::from_static(b"12345")).await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            proxy.cut();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        drop(input);
+        assert_eq!(soon(&mut events).await.unwrap(), CommandEvent::Stdout(Bytes::from_static(b"25\n")));
+        assert!(matches!(soon(&mut events).await, Ok(CommandEvent::Exit(exit)) if exit.code == Some(0)));
+        // More than it takes while it sleeps.
+        let sleeps = Command { stdin: Stdin::Stream, ..Command::shell("sleep 60") };
+        let (input, mut events) = client.exec(sleeps).await.unwrap().split();
+        assert!(input.write(Bytes::from(noise(1, 1 << 20))).await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        proxy.cut();
+        let error = soon(&mut events).await.unwrap_err();
+        assert_eq!((error.code(), error.applied()), ("ECONNRESET", Applied::Unknown), "{error}");
     });
     daemon.stop();
 }
