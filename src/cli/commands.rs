@@ -2,7 +2,7 @@
 
 use super::exec::{code, show};
 use super::out::{Out, put_bytes};
-use super::talk::{Done, Failure};
+use super::talk::{Done, Failure, went_well};
 use crate::client::{Applied, Client, ClientError, CommandEvent, CommandInfo};
 use crate::config::ClientFlags;
 use clap::Args;
@@ -150,12 +150,17 @@ async fn last_of(client: &Client, id: &str) -> Result<u64, Failure> {
 pub(super) async fn kill(client: &Client, args: &KillArgs) -> Done {
     let grace = args.grace.map(Duration::try_from_secs_f64).transpose();
     let grace = grace.map_err(|error| Failure::Usage(format!("--grace: {error}")))?;
+    let mut is_good = true;
     for id in &args.ids {
-        if args.dispose {
-            client.dispose(id).await?;
-        } else if !client.kill(id, &args.signal, grace).await? {
+        let done = if args.dispose {
+            client.dispose(id).await.map(|()| true)
+        } else {
+            client.kill(id, &args.signal, grace).await
+        };
+        if let Ok(false) = done {
             eprintln!("wsd: {id}: it has ended already");
         }
+        is_good &= went_well(done.map(drop).map_err(Failure::from))?;
     }
-    Ok(true)
+    Ok(is_good)
 }

@@ -42,7 +42,7 @@ pub(super) struct ExecArgs {
     /// Give it a pseudo-terminal, and let it have this one
     #[arg(short, long)]
     tty: bool,
-    /// End it after so many seconds
+    /// End it after so many seconds; 0: never
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
     /// Its id; one is chosen if none is given
@@ -101,7 +101,7 @@ impl ExecArgs {
             cwd: self.cwd.as_bytes().to_vec(),
             env,
             stdin: if takes_input { Stdin::Stream } else { Stdin::None },
-            timeout,
+            timeout: timeout.filter(|timeout| !timeout.is_zero()),
             terminal: self.tty.then(|| size().unwrap_or((24, 80))),
             id: self.id.clone(),
             limits: CommandLimits {

@@ -125,7 +125,7 @@ impl Client {
             let mut params = request.get();
             params.set_id(id.as_str());
             params.set_signal(signal.as_str());
-            params.set_grace_ms(grace.map_or(0, |grace| grace.as_millis().try_into().unwrap_or(u32::MAX)));
+            params.set_grace_ms(millis(grace).try_into().unwrap_or(u32::MAX));
             let asked = request.send().promise;
             async move {
                 let answer = asked.await?;
@@ -404,6 +404,11 @@ async fn next(events: &events::Client) -> Result<Portion, Failure> {
     Ok(Portion::Events(said, answer.get_end()))
 }
 
+/// As the wire has it, where 0 is none: what is shorter than a millisecond is one.
+fn millis(time: Option<Duration>) -> u64 {
+    time.map_or(0, |time| time.as_millis().clamp(1, u64::MAX.into()) as u64)
+}
+
 fn set_command(mut to: command::Builder<'_>, command: &Command) {
     match &command.words {
         Words::Shell(line) => to.set_shell(line),
@@ -426,9 +431,7 @@ fn set_command(mut to: command::Builder<'_>, command: &Command) {
         Stdin::Bytes(bytes) => to.reborrow().get_stdin().set_bytes(bytes),
         Stdin::Stream => to.reborrow().get_stdin().set_stream(()),
     }
-    to.set_timeout_ms(
-        command.timeout.map_or(0, |timeout| timeout.as_millis().try_into().unwrap_or(u64::MAX)),
-    );
+    to.set_timeout_ms(millis(command.timeout));
     if let Some((rows, columns)) = command.terminal {
         let mut terminal = to.reborrow().init_terminal();
         terminal.set_rows(rows);
@@ -438,9 +441,7 @@ fn set_command(mut to: command::Builder<'_>, command: &Command) {
     to.set_detach(command.detach);
     to.set_pull(command.pull);
     to.set_push(command.push);
-    to.set_sync_timeout_ms(
-        command.sync_timeout.map_or(0, |limit| limit.as_millis().try_into().unwrap_or(u64::MAX)),
-    );
+    to.set_sync_timeout_ms(millis(command.sync_timeout));
     to.set_output_grace_ms(command.output_grace.as_millis().try_into().unwrap_or(u32::MAX));
     let mut limits: wire::limits::Builder<'_> = to.init_limits();
     limits.set_cpu_seconds(command.limits.cpu_seconds);

@@ -145,6 +145,17 @@ fn commands_have_no_files_of_who_started_the_daemon() {
 }
 
 #[test]
+fn one_that_is_not_there_is_no_reason_to_spare_the_others() {
+    let Some(served) = Served::new() else { return };
+    let line = "trap '' TERM; echo ready; while :; do sleep 1; done";
+    served.says(&["exec", "-d", "--id", "stubborn", "-c", "--", line], 0);
+    eventually("it is at it", || served.says(&["logs", "stubborn"], 0) == "ready\n");
+    let killed = served.wsd(&["kill", "--grace", "0", "nobody", "stubborn"]);
+    assert_eq!((killed.status.code(), text(&killed.stderr).matches("ENOENT").count()), (Some(1), 1));
+    served.says(&["logs", "-f", "stubborn"], 137);
+}
+
+#[test]
 fn a_daemon_that_is_killed_loses_its_commands_and_says_so() {
     let Some(mut served) = Served::new() else { return };
     let done = served.says(&["exec", "--detach", "--", "echo", "kept"], 0);
