@@ -132,6 +132,10 @@ pub(super) async fn exec(client: &Client, out: &mut Out, args: &ExecArgs) -> Res
     tokio::spawn(send_input(input));
     let exit = follow(client, &id, out, &mut events, args.tty).await;
     drop(raw);
+    if let Err(Failure::Out(_)) = &exit {
+        // It writes to nobody: as a pipe tells a program here.
+        let _ = client.kill(&id, "PIPE", Some(GRACE)).await;
+    }
     exit.map(code)
 }
 

@@ -144,6 +144,18 @@ fn commands_have_no_files_of_who_started_the_daemon() {
     assert!(open.contains(" 0 -> ") && !open.contains("zero"), "{open}");
 }
 
+/// It went on for ever, as fast as it could, with nobody who read it.
+#[test]
+fn who_writes_to_nobody_is_ended() {
+    let Some(served) = Served::new() else { return };
+    let mut child = served.start(&["exec", "--id", "endless", "--", "yes"]);
+    let mut stdout = child.stdout.take().unwrap();
+    std::io::Read::read_exact(&mut stdout, &mut [0; 1000]).unwrap();
+    drop(stdout);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    eventually("it has ended", || served.says(&["ps"], 0).contains("SIGPIPE"));
+}
+
 #[test]
 fn one_that_is_not_there_is_no_reason_to_spare_the_others() {
     let Some(served) = Served::new() else { return };
