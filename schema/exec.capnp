@@ -167,7 +167,7 @@ enum State {
 struct Info {
   id @0 :Text;
   command @1 :Data;
-  # As the caller gave it; the words of an `argv` with blanks between.
+  # As the caller gave it, at most 2 KiB of it; the words of an `argv` with blanks between.
   cwd @2 :Data;
   pid @3 :UInt32;
   state @4 :State;

@@ -9,6 +9,10 @@ const MAX_ID: usize = 128;
 /// Most bytes of arguments and environment together; the kernel's own limit is near.
 const MAX_WORDS: usize = 1 << 20;
 
+/// Most bytes of a command that are shown, and what stands for the rest.
+const MAX_SHOWN: usize = 2048;
+const CUT: &[u8] = "\u{2026}".as_bytes();
+
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Words {
@@ -101,10 +105,10 @@ impl Spec {
 
     /// The command as a person reads it.
     pub(super) fn shown(&self) -> Vec<u8> {
-        match &self.words {
+        shortened(match &self.words {
             Words::Shell(line) => line.clone(),
             Words::Argv(argv) => argv.join(&b' '),
-        }
+        })
     }
 
     /// Fails when it makes no sense.
@@ -135,9 +139,34 @@ impl Spec {
     }
 }
 
+/// As much of a command as is shown: all that are remembered are told in one answer.
+pub(super) fn shortened(mut command: Vec<u8>) -> Vec<u8> {
+    if command.len() > MAX_SHOWN {
+        let most = MAX_SHOWN - CUT.len();
+        // Not within a character.
+        let end = (0..=most).rev().take(4).find(|at| command[*at] & 0xc0 != 0x80);
+        command.truncate(end.unwrap_or(most));
+        command.extend_from_slice(CUT);
+    }
+    command
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_long_command_the_beginning_is_shown() {
+        let shown = |line: &[u8]| Spec::new(Words::Shell(line.to_vec())).shown();
+        assert_eq!(shown(b"short"), b"short");
+        assert_eq!(shown(&[b'x'; MAX_SHOWN]), [b'x'; MAX_SHOWN]);
+        for character in ["x", "\u{e9}", "\u{20ac}", "\u{1f600}"] {
+            let text = String::from_utf8(shown(character.repeat(2 * MAX_SHOWN).as_bytes())).unwrap();
+            assert!(text.len() <= MAX_SHOWN && text.len() > MAX_SHOWN - 4, "{}", text.len());
+            assert!(text.ends_with('\u{2026}') && text.starts_with(character));
+        }
+        assert!(shown(&[0x80; 2 * MAX_SHOWN]).len() <= MAX_SHOWN);
+    }
 
     #[test]
     fn nonsense_is_refused_with_the_reason() {

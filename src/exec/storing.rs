@@ -8,6 +8,7 @@ use super::input::{Input, Window};
 use super::keeper::Execs;
 use super::log::{Event, Exit, How, Log, Said};
 use super::process::Family;
+use super::spec::shortened;
 use crate::clock::Timestamp;
 use crate::store::error::StoreResult;
 use crate::store::execs::{ExecEventRow, ExecRow};
@@ -47,7 +48,7 @@ impl Execs {
         let cwd = PathBuf::from(std::ffi::OsString::from_vec(row.cwd));
         let family = Family { leader: row.pid, id: row.id.clone(), group: None };
         Ok(Running::with(
-            (row.id, row.command, cwd),
+            (row.id, shortened(row.command), cwd),
             (family, Timestamp(row.started), row.start_revision),
             (Input::Pipe(None), Window::None),
             state,

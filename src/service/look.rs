@@ -19,6 +19,9 @@ const ENTRIES: usize = 500;
 /// Bytes of one portion of output.
 const OUTPUT: usize = 64 << 10;
 
+/// Characters of a command that are shown in the list of all.
+const BRIEF: usize = 256;
+
 /// Bytes that a link has escaped.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
 
@@ -170,8 +173,8 @@ pub fn output(execs: &Execs, id: &str, after: u64) -> Outcome<Output> {
 fn row_of(command: &Running) -> CommandRow {
     CommandRow {
         id: command.id.clone(),
-        command: text(&command.shown),
-        cwd: text(command.cwd.as_os_str().as_bytes()),
+        command: brief(&command.shown),
+        cwd: brief(command.cwd.as_os_str().as_bytes()),
         started_ms: command.started.0.div_euclid(1_000_000),
         ended_ms: command.ended().map(|(ended, _)| ended.0.div_euclid(1_000_000)),
         exit: words(command),
@@ -196,6 +199,15 @@ fn words(command: &Running) -> Option<String> {
         words.push_str(reason);
     }
     Some(words)
+}
+
+/// All commands are shown at once, each with the beginning of what it is.
+fn brief(bytes: &[u8]) -> String {
+    let whole = text(bytes);
+    match whole.char_indices().nth(BRIEF) {
+        Some((end, _)) => format!("{}\u{2026}", &whole[..end]),
+        None => whole,
+    }
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -13,6 +13,10 @@ use std::sync::Arc;
 /// Changes that are kept of one command.
 const MAX_CHANGES: usize = 10_000;
 
+/// Bytes of them, so that they fit one answer; and what one has beside its paths there.
+const MAX_BYTES: usize = 4 << 20;
+const BESIDES: usize = 64;
+
 /// Changes that are taken from the feed at a time.
 const PORTION: usize = 1000;
 
@@ -62,9 +66,17 @@ impl Tracker {
             Author::Unknown => touched.get(&change.ino).copied().unwrap_or(true),
             by => by == own,
         });
-        let all = complete && changes.len() <= MAX_CHANGES;
-        changes.truncate(MAX_CHANGES);
-        (changes.into_iter().map(|change| self.row(change)).collect(), all)
+        let all = changes.len();
+        let mut bytes = 0;
+        let rows = changes.into_iter().take(MAX_CHANGES).map(|change| self.row(change));
+        let rows: Vec<Changed> = rows
+            .take_while(|row| {
+                bytes += BESIDES + row.path.len() + row.from.as_ref().map_or(0, Vec::len);
+                bytes <= MAX_BYTES
+            })
+            .collect();
+        let complete = complete && rows.len() == all;
+        (rows, complete)
     }
 
     fn between(&self, after: u64, up_to: u64, wanted: &dyn Fn(&Change) -> bool) -> (Vec<Change>, bool) {

@@ -167,6 +167,26 @@ fn one_that_is_not_there_is_no_reason_to_spare_the_others() {
     served.says(&["logs", "-f", "stubborn"], 137);
 }
 
+/// Once they were larger together than a message may be, none was listed any more.
+#[test]
+fn long_commands_and_long_paths_can_be_told() {
+    let Some(served) = Served::new() else { return };
+    let line = format!(": {}", "x".repeat(120_000));
+    for _ in 0..80 {
+        served.says(&["exec", "-c", "--", &line], 0);
+    }
+    let listed = served.says(&["ps"], 0);
+    assert!(listed.lines().count() == 80 && listed.len() < 80 * 2200, "{}", listed.len());
+    let (_, _, page) = served.daemon.as_ref().unwrap().ask("GET /__wsd/ui/commands", "");
+    assert!(page.contains(": xxx") && page.len() < 80 * 500, "{}", page.len());
+    let line = "for i in 1 2 3 4 5 6 7 8 9 0; do d=$(printf \"$i%.0s\" $(seq 120)); mkdir $d; cd $d; done; \
+                seq -f 'f%g' 1 4500 | xargs touch";
+    served.says(&["exec", "--id", "deep", "-c", "--", line], 0);
+    let told = served.wsd(&["ps", "--changes", "deep"]);
+    assert!(told.status.success() && told.stdout.len() > 1 << 20, "{}", text(&told.stderr));
+    assert!(text(&told.stderr).contains("there were more changes"), "{}", text(&told.stderr));
+}
+
 #[test]
 fn a_daemon_that_is_killed_loses_its_commands_and_says_so() {
     let Some(mut served) = Served::new() else { return };
