@@ -16,9 +16,10 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Args)]
 pub(super) struct GetArgs {
@@ -59,7 +60,18 @@ pub(super) async fn get(client: &Client, out: &mut Out, args: &GetArgs) -> Done 
     if !args.recursive {
         return Err(Failure::is_directory(remote));
     }
-    Download { client, progress: Progress::new(None) }.tree(remote, &local).await
+    let remote = behind_links(client, remote).await?;
+    Download { client, progress: Progress::new(None) }.tree(&remote, &local).await
+}
+
+/// The path of what a path leads to: a search follows no symlink.
+async fn behind_links(client: &Client, path: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut path = PathBuf::from(OsStr::from_bytes(path));
+    while client.lstat(path.as_os_str().as_bytes()).await?.kind == Kind::Symlink {
+        let target = client.readlink(path.as_os_str().as_bytes()).await?;
+        path = path.parent().unwrap_or(Path::new("")).join(OsStr::from_bytes(&target));
+    }
+    Ok(path.into_os_string().into_vec())
 }
 
 struct Download<'a> {
@@ -75,7 +87,7 @@ impl Download<'_> {
         let (mut file, beside) = if is_special {
             (File::options().write(true).open(&local).map_err(&failed)?, None)
         } else {
-            let beside = Beside(beside(&local));
+            let beside = Beside::of(&local);
             let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside.0);
             (file.map_err(&failed)?, Some(beside))
         };
@@ -167,16 +179,17 @@ fn below<'a>(root: &[u8], path: &'a [u8]) -> Option<&'a Path> {
     rest.components().all(|part| matches!(part, Component::Normal(_))).then_some(rest)
 }
 
-/// Where a file is while it is incomplete.
-fn beside(local: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(local.file_name().unwrap_or_default());
-    name.push(format!(".wsd-{}", std::process::id()));
-    local.with_file_name(name)
-}
-
 /// An incomplete file, removed if it stays one.
 struct Beside(PathBuf);
+
+impl Beside {
+    /// Its own name is not in it: that may be as long as a name can be.
+    fn of(local: &Path) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(local.with_file_name(format!(".wsd-get-{}-{next}", std::process::id())))
+    }
+}
 
 impl Drop for Beside {
     fn drop(&mut self) {

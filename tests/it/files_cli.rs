@@ -352,3 +352,25 @@ fn a_reader_that_leaves_ends_it_quietly() {
     }
     daemon.stop();
 }
+
+/// A file is beside its place until it is whole, and the name that it has there must fit too.
+#[test]
+fn names_of_every_length_and_directories_behind_links_are_got() {
+    let place = Place::new();
+    let daemon = place.serve_with(NO_MOUNT);
+    ok(&daemon, &["mkdir", "-p", "a/b"]);
+    let longest = format!("a/b/{}", "x".repeat(255));
+    feed(&daemon, &["put", "-", &longest], b"long\n");
+    let local = tempfile::tempdir().unwrap();
+    let at = |name: &str| local.path().join(name).to_str().unwrap().to_owned();
+    ok(&daemon, &["get", &longest, local.path().to_str().unwrap()]);
+    assert_eq!(fs::read(at(&"x".repeat(255))).unwrap(), b"long\n");
+    ok(&daemon, &["ln", "-s", "b", "a/near"]);
+    ok(&daemon, &["ln", "-s", place.point.join("a/near").to_str().unwrap(), "far"]);
+    for (link, got) in [("a", "one"), ("a/near", "two"), ("far", "three"), ("far/", "four")] {
+        ok(&daemon, &["get", "-r", link, &at(got)]);
+        let file = if link == "a" { format!("{got}/b") } else { got.to_owned() };
+        assert_eq!(fs::read_dir(at(&file)).unwrap().count(), 1, "{link}");
+    }
+    daemon.stop();
+}
