@@ -178,8 +178,10 @@ impl Sink {
 
     /// All bytes are there: the file appears, or gets them.
     pub fn done(&mut self, sync: bool) -> Outcome<Attr> {
-        if let Some(failure) = self.failed.take() {
-            return Err(failure);
+        if let Some(failure) = &self.failed {
+            // Whoever asks again is told again: not all of the bytes are there.
+            self.staged = None;
+            return Err(failure.clone());
         }
         let staged = self.staged.take().ok_or_else(over).about(&self.path)?;
         let attr = self.appear(staged.ino)?;

@@ -130,6 +130,20 @@ fn a_file_appears_whole_or_not_at_all() {
     assert_eq!(files.vfs.statfs().unwrap().nodes, 3, "what was given up is gone");
 }
 
+/// The second `done` made a file of the bytes that had come, with a hole in the place of the others.
+#[test]
+fn a_stream_that_failed_stays_one_however_often_it_is_ended() {
+    let files = files();
+    let mut sink = files.write_file(&path("file"), WriteQuery::default()).unwrap();
+    sink.write(b"begin").unwrap();
+    assert_eq!(code(sink.write(&vec![1; MAX_DATA + 1])).0, "EPROTOCOL");
+    for _ in 0..2 {
+        assert_eq!(code(sink.done(false)), ("EPROTOCOL", Applied::No));
+        assert_eq!(code(sink.write(b"end")).0, "EPROTOCOL");
+    }
+    assert_eq!(code(files.stat(&path("file"))).0, "ENOENT");
+}
+
 #[test]
 fn bytes_come_in_portions_and_the_file_lives_meanwhile() {
     let files = files();
