@@ -144,6 +144,31 @@ fn a_stream_that_failed_stays_one_however_often_it_is_ended() {
     assert_eq!(code(files.stat(&path("file"))).0, "ENOENT");
 }
 
+/// It made a directory in each one that it had made, for as long as somebody waited.
+#[test]
+fn a_directory_is_not_copied_below_itself_whatever_way_leads_there() {
+    let files = files();
+    put(&files, "a/b/file", b"x");
+    files.symlink(b"a/b", &path("link")).unwrap();
+    for to in ["a/b/new", "a/b/../new", "link/new", "link/../new"] {
+        let copied = files.copy(&path("a"), &path(to), true, true, &|| false);
+        assert_eq!(code(copied), ("EINVAL", Applied::No), "{to}");
+    }
+    assert_eq!(code(files.copy(b".", &path("link/new"), true, true, &|| false)).0, "EINVAL");
+    assert_eq!(files.copy(&path("a/b"), &path("a/new"), true, true, &|| false).unwrap().files, 1);
+    // Moved there while it is being copied: the second look is at the directory that was made.
+    let looks = std::cell::Cell::new(0);
+    let moved = || {
+        looks.set(looks.get() + 1);
+        if looks.get() == 2 {
+            files.rename(&path("target"), &path("a/b/target"), RenameMode::Replace).unwrap();
+        }
+        looks.get() > 100
+    };
+    let copied = files.copy(&path("a"), &path("target"), true, true, &moved);
+    assert_eq!(code(copied), ("EINVAL", Applied::Yes));
+}
+
 #[test]
 fn bytes_come_in_portions_and_the_file_lives_meanwhile() {
     let files = files();

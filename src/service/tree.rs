@@ -23,6 +23,9 @@ pub struct Copied {
     pub bytes: u64,
 }
 
+/// Why a copy has no end.
+const BELOW_ITSELF: FsError = FsError::Invalid("a directory cannot be copied below itself");
+
 /// A name and what it leads to.
 pub(super) type Named = (Vec<u8>, Ino, Kind);
 
@@ -128,14 +131,12 @@ impl Files {
             return Err(FsError::IsDir).about(from);
         }
         let target = self.spot(to, Last::Keep)?;
-        let mut copied = Copied::default();
-        let (source_path, target_path) = (self.lexical(from)?, self.lexical(to)?);
-        let is_below = target_path.strip_prefix(&source_path[..]).is_some_and(|rest| rest.starts_with(b"/"));
-        if source.kind == Kind::Dir && (is_below || source_path.is_empty()) {
-            return Err(FsError::Invalid("a directory cannot be copied below itself")).about(to);
+        let (mut copied, mut changed) = (Copied::default(), false);
+        if source.kind == Kind::Dir && self.vfs.holds(source.ino, target.dir).about(to)? {
+            return Err(BELOW_ITSELF).about(to);
         }
-        self.copy_tree(&source, target, replace, &mut copied, stopped)
-            .map_err(|failure| if copied.files > 0 { failure.after(Applied::Yes) } else { failure })
+        self.copy_tree(&source, target, replace, (&mut copied, &mut changed), stopped)
+            .map_err(|failure| if changed { failure.after(Applied::Yes) } else { failure })
             .about(to)?;
         Ok(copied)
     }
@@ -145,10 +146,11 @@ impl Files {
         source: &Attr,
         target: Spot,
         replace: bool,
-        copied: &mut Copied,
+        (copied, changed): (&mut Copied, &mut bool),
         stopped: Stopped<'_>,
     ) -> Outcome<()> {
         let mut ahead: VecDeque<(Ino, Spot)> = VecDeque::from([(source.ino, target)]);
+        let mut top = None;
         while let Some((ino, target)) = ahead.pop_back() {
             if stopped() {
                 return Err(cancelled());
@@ -157,7 +159,13 @@ impl Files {
                 Err(FsError::Stale) => continue,
                 attr => attr?,
             };
+            // Somebody has moved it there: it would have no end.
+            if top == Some(ino) {
+                return Err(BELOW_ITSELF.into());
+            }
             let made = self.copy_node(&source, &target, replace)?;
+            top.get_or_insert(made);
+            *changed |= source.kind != Kind::Dir || target.node.is_none();
             if source.kind != Kind::Dir {
                 copied.files += 1;
                 copied.bytes += source.size;

@@ -272,6 +272,13 @@ impl Climb {
     }
 }
 
+impl Vfs {
+    /// Whether a directory holds another one, at whatever depth, or is it.
+    pub fn holds(&self, dir: Ino, other: Ino) -> FsResult<bool> {
+        is_ancestor(self, dir, other)
+    }
+}
+
 /// Whether a directory holds another one, at whatever depth, or is it.
 pub(super) fn is_ancestor(vfs: &Vfs, ancestor: Ino, mut of: Ino) -> FsResult<bool> {
     let mut climb = Climb::new(of);
