@@ -112,8 +112,8 @@ interface Fs {
   watch @28 (path :Data, recursive :Bool = true, after :UInt64 = 0xffffffffffffffff)
       -> (error :Error, revision :UInt64, watch :Watch);
   # What changes at `path`, in it and, with `recursive`, below it: every change after the revision `after`, once,
-  # in the order of revisions. The default of `after` is now; `revision` says what that is. To go on after a lost
-  # connection give the last `upTo` you have seen.
+  # in the order of revisions. Does not follow. The default of `after` is now; `revision` says what that is. To go
+  # on after a lost connection give the last `upTo` you have seen.
 }
 
 struct DirEntry {

@@ -99,7 +99,7 @@ impl Files {
     /// A portion of a directory, with its attributes.
     pub fn look(&self, path: &[u8], after: u64) -> Outcome<Listing> {
         let page = self.readdir(path, after, ENTRIES)?;
-        let below = self.lexical(path)?;
+        let below = self.asked(path)?;
         let entries = page.entries.into_iter().map(|entry| Row {
             link: link(&[&below[..], &entry.name].join(&b'/')),
             name: text(&entry.name),

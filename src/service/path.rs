@@ -71,8 +71,14 @@ impl Files {
         }
     }
 
+    /// A path below the root as it was asked for. What is after ".." is where the symlinks before it led.
+    pub(super) fn asked(&self, path: &[u8]) -> Outcome<Vec<u8>> {
+        let goes_up = path.split(|byte| *byte == b'/').any(|name| name == b"..");
+        if goes_up { self.real(path) } else { self.lexical(path) }
+    }
+
     /// A path below the root, by its letters alone: what it leads to need not exist.
-    pub(super) fn lexical(&self, path: &[u8]) -> Outcome<Vec<u8>> {
+    fn lexical(&self, path: &[u8]) -> Outcome<Vec<u8>> {
         let mut walk = Walk { files: self, dirs: vec![ROOT], ahead: VecDeque::new(), links: 0 };
         walk.prepend(path).about(path)?;
         let mut names: Vec<Vec<u8>> = Vec::new();
@@ -84,6 +90,21 @@ impl Files {
             }
         }
         Ok(names.join(&b'/'))
+    }
+
+    /// A path below the root without symlinks on the way, as changes are told of. Where nothing is, by its letters.
+    pub(super) fn real(&self, path: &[u8]) -> Outcome<Vec<u8>> {
+        let spot = match self.spot(path, Last::Keep) {
+            Err(failure) if matches!(failure.code, "ENOENT" | "ENOTDIR") => return self.lexical(path),
+            spot => spot?,
+        };
+        let dir = spot.node.as_ref().filter(|_| spot.name.is_empty()).map_or(spot.dir, |node| node.ino);
+        let Some(mut real) = self.vfs.path_of(dir).about(path)? else { return self.lexical(path) };
+        if !real.is_empty() && !spot.name.is_empty() {
+            real.push(b'/');
+        }
+        real.extend_from_slice(&spot.name);
+        Ok(real)
     }
 
     /// A path as it is on the wire, from one below the root.

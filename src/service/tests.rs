@@ -328,6 +328,20 @@ fn find_knows_what_is_wanted_and_where_not_to_look() {
     assert_eq!(code(find.next(10, &|| true)).0, "ECANCELED");
 }
 
+/// What was found there had the names of something else.
+#[test]
+fn find_goes_up_from_where_a_symlink_leads() {
+    let files = files();
+    put(&files, "a/b/file", b"x");
+    put(&files, "file", b"y");
+    files.symlink(b"a/b", &path("link")).unwrap();
+    let below = |way: &str| found(&files, FindQuery { path: path(way), ..FindQuery::default() });
+    assert_eq!(below("link/.."), ["/a", "/a/b", "/a/b/file"]);
+    assert_eq!(below("link/../b/file"), ["/a/b/file"]);
+    assert_eq!(below("a/../link/file"), ["/a/b/file"]);
+    assert_eq!(below("link/file"), ["/link/file"]);
+}
+
 fn grepped(files: &Files, query: GrepQuery) -> Vec<(String, u64, String, bool)> {
     let mut grep = files.grep(query).unwrap();
     let mut lines = Vec::new();
@@ -399,6 +413,32 @@ fn grep_goes_on_in_a_file_with_more_lines_than_fit() {
         }
     }
     assert_eq!(next, 120_001);
+}
+
+/// Through a symlink on the way nothing ever changed.
+#[test]
+fn a_watch_is_where_its_path_leads() {
+    let files = files();
+    put(&files, "real/sub/deep/file", b"x");
+    files.symlink(b"real/sub", &path("link")).unwrap();
+    files.symlink(format!("{POINT}/real").as_bytes(), &path("other")).unwrap();
+    let ways = ["link/deep", "link/../sub", "other/sub", "other/sub/deep/..", "real", "", "not/../real/sub"];
+    let watches = ways.map(|way| files.watch(&path(way), true, None).unwrap());
+    files.append(&path("real/sub/deep/file"), b"y", None).unwrap();
+    for (mut watch, way) in watches.into_iter().zip(ways) {
+        let told = watch.poll(9).changes;
+        let paths: Vec<_> = told.iter().map(|change| String::from_utf8_lossy(&change.path)).collect();
+        assert!(
+            !paths.is_empty() && paths.iter().all(|told| told == "/workspace/real/sub/deep/file"),
+            "{way}"
+        );
+    }
+    let mut new = files.watch(&path("link/new"), true, None).unwrap();
+    put(&files, "real/sub/new", b"z");
+    assert!(!new.poll(9).changes.is_empty());
+    let mut link = files.watch(&path("link"), true, None).unwrap();
+    files.rm(&path("link"), false, false, &|| false).unwrap();
+    assert_eq!(link.poll(9).changes.len(), 1, "the last one is not followed");
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub struct Watch {
 impl Files {
     /// Watches a path after a revision; `None`: from now on.
     pub fn watch(&self, path: &[u8], recursive: bool, after: Option<u64>) -> Outcome<Watch> {
-        let path = self.lexical(path)?;
+        let path = self.real(path)?;
         let cursor = after.unwrap_or_else(|| self.vfs.revision());
         Ok(Watch { files: self.clone(), view: View { path: path.into(), recursive }, cursor })
     }

@@ -83,7 +83,7 @@ impl Files {
     pub fn find(&self, query: FindQuery) -> Outcome<Find> {
         let start = self.node_at(&query.path, Last::Keep)?;
         let (wanted, excluded) = (Wanted::new(&query.globs)?, Excluded::of_query(&query.excludes)?);
-        let root = self.wire_path(&self.lexical(&query.path)?);
+        let root = self.wire_path(&self.asked(&query.path)?);
         Ok(Find {
             files: self.clone(),
             query,
