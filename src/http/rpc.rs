@@ -37,6 +37,14 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
         .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
 }
 
+/// Whether the body is said to be one. Media types are the same in any case (RFC 9110, 8.3.1).
+fn is_batch(headers: &HeaderMap) -> bool {
+    let name = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().split(|byte| *byte == b';').next());
+    name.is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(CONTENT_TYPE.as_bytes()))
+}
+
 /// Turns the connection into a WebSocket, and serves it.
 pub(super) async fn socket(state: Shared, mut request: Request) -> Response {
     let headers = request.headers();
@@ -87,10 +95,7 @@ fn taken_over(upgraded: Upgraded) -> io::Result<(TcpStream, Bytes)> {
 /// Answers a body of calls with a body of answers.
 pub(super) async fn batch(state: Shared, request: Request) -> Response {
     let headers = request.headers();
-    let is_rpc = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        value.as_bytes().split(|byte| *byte == b';').next() == Some(CONTENT_TYPE.as_bytes())
-    });
-    if !is_rpc {
+    if !is_batch(headers) {
         let line = format!("a batch has the content type {CONTENT_TYPE}\n");
         return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, line);
     }
@@ -148,5 +153,22 @@ fn status_of(error: &BatchError) -> StatusCode {
         BatchError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         BatchError::Deadline => StatusCode::GATEWAY_TIMEOUT,
         BatchError::TooMany | BatchError::Busy | BatchError::Closing => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_known_however_its_type_is_written() {
+        let of = |value: &str| HeaderMap::from_iter([(header::CONTENT_TYPE, value.parse().unwrap())]);
+        for good in [CONTENT_TYPE, "Application/X-Capnp-RPC", "application/x-capnp-rpc ; charset=binary"] {
+            assert!(is_batch(&of(good)), "{good}");
+        }
+        for bad in ["", "application/x-capnp-rpc2", "application/json", "a;application/x-capnp-rpc"] {
+            assert!(!is_batch(&of(bad)), "{bad}");
+        }
+        assert!(!is_batch(&HeaderMap::new()));
     }
 }
