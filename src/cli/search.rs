@@ -1,7 +1,7 @@
 //! `wsd find` and `wsd grep`.
 
 use super::out::{Out, entry, put_bytes};
-use super::talk::{Done, paths_or_root};
+use super::talk::{Done, Failure, paths_or_root, went_well};
 use crate::client::{Client, FindOptions, GrepOptions, Kind, Match};
 use crate::config::ClientFlags;
 use clap::{Args, ValueEnum};
@@ -96,24 +96,30 @@ pub(super) struct GrepArgs {
 }
 
 pub(super) async fn find(client: &Client, out: &mut Out, args: &FindArgs) -> Done {
+    let mut is_good = true;
     for path in paths_or_root(&args.paths) {
-        let mut cursor = client.find(find_options(args, path)).await?;
-        while let Some(found) = cursor.next().await {
-            let found = found?;
-            if args.json {
-                out.json(&Value::Object(entry(&found.path, &found.attr)))?;
-            } else if args.null {
-                out.raw(&found.path)?;
-                out.raw(b"\0")?;
-            } else {
-                out.line(&found.path)?;
-            }
-            if !cursor.has_more_now() {
-                out.flush()?;
-            }
+        is_good &= went_well(find_below(client, out, args, path).await)?;
+    }
+    Ok(is_good)
+}
+
+async fn find_below(client: &Client, out: &mut Out, args: &FindArgs, path: &[u8]) -> Result<(), Failure> {
+    let mut cursor = client.find(find_options(args, path)).await?;
+    while let Some(found) = cursor.next().await {
+        let found = found?;
+        if args.json {
+            out.json(&Value::Object(entry(&found.path, &found.attr)))?;
+        } else if args.null {
+            out.raw(&found.path)?;
+            out.raw(b"\0")?;
+        } else {
+            out.line(&found.path)?;
+        }
+        if !cursor.has_more_now() {
+            out.flush()?;
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 fn find_options(args: &FindArgs, path: &[u8]) -> FindOptions {
@@ -133,26 +139,14 @@ fn find_options(args: &FindArgs, path: &[u8]) -> FindOptions {
 }
 
 pub(super) async fn grep(client: &Client, out: &mut Out, args: &GrepArgs) -> Done {
-    let mut has_matched = false;
-    let mut printer = Printer { has_context: false, last: None };
+    let mut is_good = true;
+    let mut printer = Printer { as_json: args.json, has_matched: false, has_context: false, last: None };
     for path in paths_or_root(&args.paths) {
         let options = grep_options(args, path);
         printer.has_context |= options.before + options.after > 0;
-        let mut cursor = client.grep(options).await?;
-        while let Some(found) = cursor.next().await {
-            let found = found?;
-            has_matched |= !found.context;
-            if args.json {
-                out.json(&Value::Object(object(&found)))?;
-            } else {
-                printer.print(out, &found)?;
-            }
-            if !cursor.has_more_now() {
-                out.flush()?;
-            }
-        }
+        is_good &= went_well(printer.print_all(client, out, options).await)?;
     }
-    Ok(has_matched)
+    Ok(is_good && printer.has_matched)
 }
 
 fn grep_options(args: &GrepArgs, path: &[u8]) -> GrepOptions {
@@ -188,12 +182,36 @@ fn object(found: &Match) -> Map<String, Value> {
 
 /// `path:line:text`, `path-line-text` for lines of context, `--` where lines are missing between groups.
 struct Printer {
+    as_json: bool,
+    has_matched: bool,
     has_context: bool,
     last: Option<(Vec<u8>, u64)>,
 }
 
 impl Printer {
-    fn print(&mut self, out: &mut Out, found: &Match) -> Result<(), super::talk::Failure> {
+    async fn print_all(
+        &mut self,
+        client: &Client,
+        out: &mut Out,
+        options: GrepOptions,
+    ) -> Result<(), Failure> {
+        let mut cursor = client.grep(options).await?;
+        while let Some(found) = cursor.next().await {
+            let found = found?;
+            self.has_matched |= !found.context;
+            if self.as_json {
+                out.json(&Value::Object(object(&found)))?;
+            } else {
+                self.print(out, &found)?;
+            }
+            if !cursor.has_more_now() {
+                out.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, out: &mut Out, found: &Match) -> Result<(), Failure> {
         let follows = |(path, line): &(Vec<u8>, u64)| *path == found.path && line + 1 == found.line;
         if self.has_context && self.last.as_ref().is_some_and(|last| !follows(last)) {
             out.raw(b"--\n")?;

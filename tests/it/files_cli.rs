@@ -374,3 +374,20 @@ fn names_of_every_length_and_directories_behind_links_are_got() {
     }
     daemon.stop();
 }
+
+#[test]
+fn a_search_goes_on_where_one_of_its_paths_leads_to_nothing() {
+    let place = Place::new();
+    let daemon = place.serve_with(NO_MOUNT);
+    feed(&daemon, &["put", "-", "there"], b"needle\n");
+    let point = place.point.display().to_string();
+    for (args, found) in [
+        (&["find", "nowhere", "there"][..], format!("{point}/there\n")),
+        (&["grep", "needle", "nowhere", "there"], format!("{point}/there:1:needle\n")),
+    ] {
+        let output = run(&daemon, args);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), found));
+        assert!(text(&output.stderr).contains("nowhere"), "{args:?}");
+    }
+    daemon.stop();
+}
