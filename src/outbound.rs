@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -93,6 +94,8 @@ struct Kept {
 #[derive(Clone, Default)]
 pub struct Outbound {
     calls: Arc<Mutex<BTreeMap<u64, Kept>>>,
+    /// The last number. None comes twice: who ends one by it must not end another.
+    last: Arc<AtomicU64>,
     closing: CancellationToken,
 }
 
@@ -112,7 +115,7 @@ impl Outbound {
         if calls.len() >= MOST {
             calls.retain(|_, kept| kept.call.state != CallState::Refused);
         }
-        let id = calls.last_key_value().map_or(1, |(id, _)| id + 1);
+        let id = 1 + self.last.fetch_add(1, Ordering::Relaxed);
         let (url, stop) = (options.url.clone(), self.closing.child_token());
         let call = Call { id, url, state: CallState::Connecting, error: None, attempts: 0 };
         calls.insert(id, Kept { call: call.clone(), stop: stop.clone() });

@@ -122,5 +122,7 @@ fn nobody_is_dialled_without_sense_nor_without_end() {
     assert_eq!(ask(&daemon, "DELETE /connect?id=16", "", ""), (200, "{\"ended\":1}".to_owned()));
     assert_eq!(ask(&daemon, "DELETE /connect?id=16", "", "").0, 404);
     assert_eq!(ask(&daemon, "DELETE /connect?id=x", "", "").0, 400);
+    let (status, next) = ask(&daemon, "POST /connect", "", wish);
+    assert!(status == 200 && next.contains("\"id\":17,"), "a number is used once: {next}");
     daemon.stop();
 }
