@@ -9,6 +9,8 @@ use super::link::Link;
 use super::vat::{Effect, TRIES, Vat};
 use super::{Change, Client, ClientError, Command, CommandExit, CommandInfo, Failure, Stdin, Words};
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,6 +25,9 @@ const WAIT_MS: u32 = 30_000;
 
 /// Most bytes of one write to a command.
 const INPUT: usize = 64 << 10;
+
+/// Writes that may be under way at once.
+const AHEAD: usize = 16;
 
 /// What a command says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -342,16 +347,33 @@ async fn feed(
     mut inlet: watch::Receiver<Inlet>,
     mut bytes: mpsc::Receiver<Bytes>,
 ) -> Result<(), ClientError> {
-    while let Some(portion) = bytes.recv().await {
+    let mut last = Rc::clone(&inlet.borrow().1);
+    let mut sent = FuturesOrdered::new();
+    loop {
+        let portion = tokio::select! {
+            biased;
+            Some(answer) = sent.next() => { answer?; continue; }
+            portion = bytes.recv() => portion,
+        };
+        let Some(portion) = portion else { break };
         for part in portion.chunks(INPUT) {
             let Some((stdin, link)) = live(&mut inlet).await else { return Ok(()) };
+            let ahead = if Rc::ptr_eq(&link, &last) { AHEAD } else { 1 };
+            while sent.len() >= ahead {
+                sent.next().await.transpose()?;
+            }
+            last = Rc::clone(&link);
             let mut request = stdin.write_request();
             request.get().set_bytes(part);
-            // One by one, so that it is known of each whether it came.
-            if let Err(error) = request.hook.send().promise.await {
-                return Err(vat.judge(&link, error.into(), Effect::Changes));
-            }
+            // Not as a stream, so that it is known of each whether it came.
+            let answer = request.hook.send().promise;
+            sent.push_back(async move {
+                answer.await.map(drop).map_err(|error| vat.judge(&link, error.into(), Effect::Changes))
+            });
         }
+    }
+    while let Some(answer) = sent.next().await {
+        answer?;
     }
     while let Some((stdin, link)) = live(&mut inlet).await {
         // Closed twice is closed.
