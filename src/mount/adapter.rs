@@ -221,12 +221,13 @@ impl Adapter {
     }
 
     fn set(&self, request: &Request<'_>, set: &Set) -> FsResult<Attr> {
-        if self.reflected.is_ours(request.pid, request.node, Act::Reflect) {
-            return self.vfs.getattr(request.node);
-        }
         // The kernel writes back the times of a file in the name of whoever closes it, or in nobody's.
         let writes_back =
             set.ctime.is_some() && set.mtime.is_some() && set.atime.is_none() && set.size.is_none();
+        let is_ours = |act| self.reflected.is_ours(request.pid, request.node, act);
+        if is_ours(Act::Reflect) || !writes_back && is_ours(Act::Stamp) {
+            return self.vfs.getattr(request.node);
+        }
         let caller =
             if writes_back { caller(request, self.vfs.author(request.pid)) } else { self.caller(request) };
         self.vfs.setattr(caller, request.node, &set_attr(set))
@@ -254,6 +255,13 @@ impl Adapter {
             Operation::Fsync | Operation::FsyncDir => {
                 self.vfs.sync()?;
                 Answer::Done
+            }
+            Operation::Fallocate { offset, length, .. }
+                if self.reflected.is_ours(request.pid, node, Act::Reflect) =>
+            {
+                // It may have been cut meanwhile, and whoever did that has told the kernel, or will.
+                let is_so_long = self.vfs.getattr(node)?.size >= offset.saturating_add(length);
+                return if is_so_long { Ok(Answer::Done) } else { Err(Errno(libc::EAGAIN)) };
             }
             Operation::Fallocate { offset, length, mode } => {
                 let what = fallocate(mode).ok_or(Errno(libc::EOPNOTSUPP))?;

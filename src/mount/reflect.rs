@@ -5,13 +5,16 @@
 //! the file, and it will not take them from an answer. It does take them from a change of its own. So we make
 //! one: we open the file through the mount and set the size and times that it has already; the request that
 //! this causes is recognised and answered, and changes nothing.
+//!
+//! A program may be writing at that moment, and what it has written, the kernel may hold and wsd not know of. So the kernel
+//! is given no more than has changed: a size is set only if the file has other content, and only raised if it was written to.
 
 use crate::clock::Timestamp;
 use crate::store::rows::{Ino, Kind};
 use crate::vfs::{Attr, Invalidator, Seen, Vfs};
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -30,8 +33,24 @@ pub(super) struct Reflected {
 pub(super) enum Act {
     /// Setting size and times to what they are.
     Reflect,
+    /// Setting the time of access to what it is, for the kernel to take note of a change. It sends the times of what it has
+    /// written back with that, and these count.
+    Stamp,
     /// Having the kernel write back, which needs no more than that.
     Flush,
+}
+
+/// What the kernel does not know of a file yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum New {
+    /// Only that something has changed.
+    Change,
+    /// Its time of modification.
+    Times,
+    /// That, and bytes; it may be longer.
+    Bytes,
+    /// All of its content, and so its size.
+    Size,
 }
 
 impl Reflected {
@@ -87,8 +106,8 @@ impl Kernel {
         }
     }
 
-    /// Gives the kernel the size and times of a regular file it may know.
-    fn reflect(&self, ino: Ino) {
+    /// Gives the kernel what is new of a regular file it may know.
+    fn reflect(&self, ino: Ino, new: New) {
         let Some(vfs) = self.vfs.upgrade() else { return };
         if !vfs.is_known_to_kernel(ino) {
             return;
@@ -97,8 +116,8 @@ impl Kernel {
         if attr.kind != Kind::File {
             return;
         }
-        if let Err(error) = self.set_to_what_it_is(&attr) {
-            tracing::warn!(ino, %error, "the kernel could not be given the new size and times of a file");
+        if let Err(error) = self.set_to_what_it_is(&attr, new) {
+            tracing::warn!(ino, %error, "the kernel could not be given the new size or times of a file");
         }
     }
 
@@ -118,39 +137,64 @@ impl Kernel {
         Ok((stat.st_ino == ino).then_some((file, stat)))
     }
 
-    fn set_to_what_it_is(&self, attr: &Attr) -> std::io::Result<()> {
-        let Some((file, _)) = self.open(attr.ino, OFlags::PATH)? else { return Ok(()) };
-        let _ours = self.reflected.guard(attr.ino, Act::Reflect);
-        set_size(&file, attr.size)?;
+    fn set_to_what_it_is(&self, attr: &Attr, new: New) -> std::io::Result<()> {
+        let Some((file, stat)) = self.open(attr.ino, OFlags::PATH)? else { return Ok(()) };
+        let _ours =
+            self.reflected.guard(attr.ino, if new == New::Change { Act::Stamp } else { Act::Reflect });
+        match new {
+            New::Size => writable(&file)?.set_len(attr.size)?,
+            New::Bytes if attr.size > stat.st_size as u64 => raise_size(&writable(&file)?, attr.size)?,
+            New::Bytes | New::Times | New::Change => {}
+        }
+        let time = |time: Timestamp| Timespec { tv_sec: time.sec(), tv_nsec: time.nsec().into() };
+        let same = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let times = Timestamps {
-            last_access: Timespec { tv_sec: attr.atime.sec(), tv_nsec: attr.atime.nsec().into() },
-            last_modification: Timespec { tv_sec: attr.mtime.sec(), tv_nsec: attr.mtime.nsec().into() },
+            last_access: time(attr.atime),
+            last_modification: if new == New::Change { same } else { time(attr.mtime) },
         };
         rustix::fs::utimensat(&file, "", &times, AtFlags::EMPTY_PATH)?;
         Ok(())
     }
 }
 
-/// Sets the size through the path of the descriptor, which needs no permission to open the file for writing.
-fn set_size(file: &OwnedFd, size: u64) -> std::io::Result<()> {
+/// Makes the kernel's file so long, and never shorter, whatever a program has added meanwhile; nothing if wsd's is not so long
+/// any more.
+fn raise_size(file: &std::fs::File, size: u64) -> std::io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), size - 1, 1) {
+        Err(rustix::io::Errno::AGAIN) => Ok(()),
+        raised => Ok(raised?),
+    }
+}
+
+/// The same file through the path of its descriptor, to be changed.
+fn writable(file: &OwnedFd) -> std::io::Result<std::fs::File> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let file = std::fs::OpenOptions::new().write(true).open(path)?;
-    file.set_len(size)
+    std::fs::OpenOptions::new().write(true).open(path)
 }
 
 impl Invalidator for Kernel {
     fn attributes(&self, ino: Ino) {
         self.drop_cached(ino, -1);
-        self.reflect(ino);
+        self.reflect(ino, New::Change);
+    }
+
+    fn times(&self, ino: Ino) {
+        self.drop_cached(ino, -1);
+        self.reflect(ino, New::Times);
     }
 
     fn forget_attributes(&self, ino: Ino) {
         self.drop_cached(ino, -1);
     }
 
-    fn content(&self, ino: Ino, _size: u64) {
-        self.reflect(ino);
+    fn written(&self, ino: Ino) {
+        self.reflect(ino, New::Bytes);
+        self.drop_cached(ino, 0);
+    }
+
+    fn content(&self, ino: Ino) {
+        self.reflect(ino, New::Size);
         self.drop_cached(ino, 0);
     }
 

@@ -441,10 +441,10 @@ impl Vfs {
             for scion in scions.iter().filter(|scion| self.nodes.is_known(scion.ino)) {
                 match &scion.becomes {
                     Some(becomes) if !matches!(becomes.bytes, Bytes::Keep) && becomes.kind == Kind::File => {
-                        let size = ground.nodes.get(&scion.ino).map_or(0, |node| node.meta.read().row.size);
-                        kernel.content(scion.ino, size);
+                        kernel.content(scion.ino);
                     }
-                    _ => kernel.attributes(scion.ino),
+                    Some(_) => kernel.times(scion.ino),
+                    None => kernel.attributes(scion.ino),
                 }
             }
         });

@@ -7,13 +7,17 @@ use crate::store::rows::Ino;
 ///
 /// When a call returns, the next `stat`, `read`, `readdir` or access to an existing mapping sees the change.
 pub trait Invalidator: Send + Sync {
-    /// Attributes of the node changed, but neither its content nor its size.
+    /// Attributes of the node changed, but neither its content nor its size nor the time of modification.
     fn attributes(&self, ino: Ino);
+    /// The time of modification changed, and maybe other attributes, but neither content nor size.
+    fn times(&self, ino: Ino);
     /// A write took setuid or setgid from the node, or more is allocated to it. The kernel may be the one who wrote, and its
     /// threads may say this: it only forgets the attributes.
     fn forget_attributes(&self, ino: Ino);
-    /// Content, size or times of the node changed; `size` is the new size of a file.
-    fn content(&self, ino: Ino, size: u64);
+    /// Bytes of the file were written: it may be longer, and is no shorter.
+    fn written(&self, ino: Ino);
+    /// The file has other content, and the size of that.
+    fn content(&self, ino: Ino);
     /// The name in this directory means something else now, or nothing, and the directory's attributes moved.
     fn entry(&self, parent: Ino, name: &[u8]);
     /// What the kernel keeps of the directory's names is not all of them. Said by who answers the kernel.

@@ -197,8 +197,8 @@ impl Vfs {
         let node = self.node(ino)?;
         check_file(&node)?;
         self.pull_for(caller, ino);
-        let size = self.write_content(caller, &node, offset, data, unprivileged)?;
-        self.tell(caller, |kernel| kernel.content(ino, size));
+        self.write_content(caller, &node, offset, data, unprivileged)?;
+        self.tell(caller, |kernel| kernel.written(ino));
         Ok(())
     }
 
@@ -208,8 +208,7 @@ impl Vfs {
         let node = self.node(ino)?;
         check_file(&node)?;
         let nobody = Caller { by: Author::Unknown, ..Caller::DAEMON };
-        self.write_at(nobody, &node, At::Cached(offset), data, unprivileged)?;
-        Ok(())
+        self.write_at(nobody, &node, At::Cached(offset), data, unprivileged)
     }
 
     /// Writes all of `data` at the end of the file, wherever that is by then; returns its attributes.
@@ -217,8 +216,8 @@ impl Vfs {
         let node = self.node(ino)?;
         check_file(&node)?;
         self.pull_for(caller, ino);
-        let size = self.write_at(caller, &node, At::End, data, caller.uid != 0)?;
-        self.tell(caller, |kernel| kernel.content(ino, size));
+        self.write_at(caller, &node, At::End, data, caller.uid != 0)?;
+        self.tell(caller, |kernel| kernel.written(ino));
         self.getattr(ino)
     }
 
@@ -229,11 +228,10 @@ impl Vfs {
         offset: u64,
         data: &[u8],
         unprivileged: bool,
-    ) -> FsResult<u64> {
+    ) -> FsResult<()> {
         self.write_at(caller, node, At::Offset(offset), data, unprivileged)
     }
 
-    /// Returns the size of the file after the write.
     fn write_at(
         &self,
         caller: Caller,
@@ -241,7 +239,7 @@ impl Vfs {
         at: At,
         data: &[u8],
         unprivileged: bool,
-    ) -> FsResult<u64> {
+    ) -> FsResult<()> {
         self.admit()?;
         self.load_content(node)?;
         self.load_xattrs(node)?;
@@ -278,13 +276,12 @@ impl Vfs {
                 self.has_grown_unseen(node.ino, meta.row.allocated);
             }
             self.bytes_written.fetch_add(data.len() as u64, Ordering::Relaxed);
-            let size = meta.row.size;
             drop(meta);
             drop(op);
             if lost {
                 self.tell_of_privileges(node);
             }
-            return Ok(size);
+            return Ok(());
         }
     }
 

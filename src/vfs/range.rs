@@ -39,7 +39,7 @@ impl Vfs {
         self.load_content(&node)?;
         self.load_xattrs(&node)?;
         let taken = self.taken(&node, caller, None);
-        let (size, lost) = loop {
+        let lost = loop {
             let fetched = self.fetch_for_hole(&node, what, &range)?;
             let op = self.begin(caller.by);
             let mut meta = node.meta.write();
@@ -69,12 +69,12 @@ impl Vfs {
             let lost = take(&mut meta, taken);
             op.changed(&node, &mut meta);
             op.note(ChangeKind::Modified, &node);
-            break (meta.row.size, lost);
+            break lost;
         };
         if lost {
             self.tell_of_privileges(&node);
         }
-        self.tell(caller, |kernel| kernel.content(ino, size));
+        self.tell(caller, |kernel| kernel.written(ino));
         Ok(())
     }
 
@@ -132,8 +132,7 @@ impl Vfs {
             return Err(FsError::Invalid("the ranges overlap"));
         }
         let copied = self.copy_some(caller, &source, from.1, &target, to.1, len)?;
-        let size = target.meta.read().row.size;
-        self.tell(caller, |kernel| kernel.content(to.0, size));
+        self.tell(caller, |kernel| kernel.written(to.0));
         Ok(copied)
     }
 

@@ -51,7 +51,7 @@ impl Vfs {
         let Some(attr) = self.replace_slots(caller.by, &node, &source, expected, set)? else {
             return Ok(None);
         };
-        self.tell(caller, |kernel| kernel.content(target, attr.size));
+        self.tell(caller, |kernel| kernel.content(target));
         Ok(Some(attr))
     }
 

@@ -55,9 +55,10 @@ impl Vfs {
             op.note(kind, &node);
             break Attr::from(&meta.row);
         };
-        self.tell(caller, |kernel| match set.size {
-            Some(_) => kernel.content(ino, attr.size),
-            None => kernel.attributes(ino),
+        self.tell(caller, |kernel| match set {
+            SetAttr { size: Some(_), .. } => kernel.content(ino),
+            SetAttr { mtime: Some(_), .. } => kernel.times(ino),
+            _ => kernel.attributes(ino),
         });
         Ok(attr)
     }

@@ -7,11 +7,13 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 use wsd::mount::{Choice, Mount, ShimSettings};
 use wsd::store::rows::{Ino, Kind, ROOT};
 use wsd::store::{Location, Store};
-use wsd::vfs::{Caller, NewNode, Options, RenameMode, SetAttr, Vfs};
+use wsd::vfs::{Caller, NewNode, Options, RenameMode, SetAttr, SetXattr, Vfs};
 
 const ME: Caller = Caller::DAEMON;
 
@@ -217,4 +219,63 @@ fn both_sides_at_once_end_in_the_same_place() {
     live.vfs.pull(ino);
     assert!(fs::read(live.path("shared")).unwrap() == live.vfs.read(ino, 0, 1 << 20).unwrap());
     assert_eq!(fs::read_dir(&live.point).unwrap().count(), 401);
+}
+
+/// What the kernel holds of an open file, and has not written back, outlives changes of the file that bring no bytes.
+#[test]
+fn a_change_of_attributes_and_names_leaves_what_the_kernel_holds() {
+    let Some(live) = Live::new() else { return };
+    let ino = live.make("file", b"old");
+    let mut file = File::options().append(true).open(live.path("file")).unwrap();
+    let mut expected = b"old".to_vec();
+    let changes: [(&str, &dyn Fn()); 6] = [
+        ("setxattr", &|| live.vfs.setxattr(ME, ino, b"user.a", b"1", SetXattr::Any).unwrap()),
+        ("removexattr", &|| live.vfs.removexattr(ME, ino, b"user.a").unwrap()),
+        ("link", &|| live.vfs.link(ME, ino, ROOT, b"other").map(drop).unwrap()),
+        ("unlink", &|| live.vfs.unlink(ME, ROOT, b"other").unwrap()),
+        ("rename", &|| live.vfs.rename(ME, (ROOT, b"file"), (ROOT, b"moved"), RenameMode::Replace).unwrap()),
+        ("chmod", &|| {
+            let mode = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+            live.vfs.setattr(ME, ino, &mode).map(drop).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        file.write_all(what.as_bytes()).unwrap();
+        expected.extend(what.as_bytes());
+        change();
+        let name = if live.path("moved").exists() { "moved" } else { "file" };
+        let seen = fs::read(live.path(name)).unwrap();
+        assert_eq!(String::from_utf8_lossy(&seen), String::from_utf8_lossy(&expected), "after {what}");
+    }
+}
+
+/// A program appends while others write before that, set attributes, and give the file other names.
+#[test]
+fn what_a_program_appends_stays_whatever_changes_meanwhile() {
+    let Some(live) = Live::new() else { return };
+    let ino = live.make("log", &[0; 64 << 10]);
+    let lines: Vec<u8> = (0..4000).flat_map(|number| format!("{number:099}\n").into_bytes()).collect();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut log = File::options().append(true).open(live.path("log")).unwrap();
+            for line in lines.chunks(100) {
+                log.write_all(line).unwrap();
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            is_over.store(true, Ordering::Release);
+        });
+        for round in 0.. {
+            live.vfs.write(ME, ino, (round % 16) * 4096, &noise(round, 4096), false).unwrap();
+            live.vfs.setxattr(ME, ino, b"user.round", b"1", SetXattr::Any).unwrap();
+            live.vfs.link(ME, ino, ROOT, b"other").unwrap();
+            live.vfs.unlink(ME, ROOT, b"other").unwrap();
+            if is_over.load(Ordering::Acquire) {
+                break;
+            }
+        }
+    });
+    assert!(fs::read(live.path("log")).unwrap()[64 << 10..] == lines, "through the mount");
+    live.vfs.pull(ino);
+    assert!(live.vfs.read(ino, 64 << 10, 1 << 20).unwrap() == lines, "past it");
 }
