@@ -226,7 +226,8 @@ impl Adapter {
             set.ctime.is_some() && set.mtime.is_some() && set.atime.is_none() && set.size.is_none();
         let is_ours = |act| self.reflected.is_ours(request.pid, request.node, act);
         if is_ours(Act::Reflect) || !writes_back && is_ours(Act::Stamp) {
-            return self.vfs.getattr(request.node);
+            let attr = self.vfs.getattr(request.node)?;
+            return Ok(Attr { mode: set.mode.map_or(attr.mode, |mode| mode & 0o7777), ..attr });
         }
         let caller =
             if writes_back { caller(request, self.vfs.author(request.pid)) } else { self.caller(request) };

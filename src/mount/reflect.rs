@@ -8,6 +8,9 @@
 //!
 //! A program may be writing at that moment, and what it has written, the kernel may hold and wsd not know of. So the kernel
 //! is given no more than has changed: a size is set only if the file has other content, and only raised if it was written to.
+//!
+//! The kernel lets nobody change the size of a program that runs. That is done when it no longer runs; until then the kernel's
+//! size is not believed.
 
 use crate::clock::Timestamp;
 use crate::store::rows::{Ino, Kind};
@@ -15,12 +18,20 @@ use crate::vfs::{Attr, Invalidator, Seen, Vfs};
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// How often it is looked whether a program still runs.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// `S_IWUSR`.
+const OWNER_WRITES: u32 = 0o200;
 
 /// The nodes that we do something to through our own mount.
 #[derive(Default)]
@@ -92,12 +103,29 @@ pub(super) struct Kernel {
     vfs: Weak<Vfs>,
     notifier: Notifier,
     point: PathBuf,
+    /// The number of the mount's device.
+    device: u64,
     reflected: Arc<Reflected>,
+    /// Programs that run, whose size the kernel could not be given.
+    owed: Mutex<HashSet<Ino>>,
+    owes: Sender<()>,
 }
 
 impl Kernel {
-    pub(super) fn new(vfs: &Arc<Vfs>, notifier: Notifier, point: PathBuf, reflected: Arc<Reflected>) -> Self {
-        Self { vfs: Arc::downgrade(vfs), notifier, point, reflected }
+    /// The thread that gives the kernel what it is owed ends with it.
+    pub(super) fn start(
+        vfs: &Arc<Vfs>,
+        notifier: Notifier,
+        point: PathBuf,
+        device: u64,
+        reflected: Arc<Reflected>,
+    ) -> std::io::Result<Arc<Self>> {
+        let (owes, wake) = channel();
+        let (vfs, owed) = (Arc::downgrade(vfs), Mutex::default());
+        let kernel = Arc::new(Self { vfs, notifier, point, device, reflected, owed, owes });
+        let weak = Arc::downgrade(&kernel);
+        std::thread::Builder::new().name("wsd-owed".into()).spawn(move || pay(&weak, &wake))?;
+        Ok(kernel)
     }
 
     fn drop_cached(&self, ino: Ino, offset: i64) {
@@ -108,21 +136,44 @@ impl Kernel {
 
     /// Gives the kernel what is new of a regular file it may know.
     fn reflect(&self, ino: Ino, new: New) {
-        let Some(vfs) = self.vfs.upgrade() else { return };
-        if !vfs.is_known_to_kernel(ino) {
+        let new = if self.is_owed(ino) { New::Size } else { new };
+        let Err(error) = self.try_to_reflect(ino, new) else {
+            self.owed.lock().remove(&ino);
             return;
-        }
-        let Ok(attr) = vfs.getattr(ino) else { return };
-        if attr.kind != Kind::File {
-            return;
-        }
-        if let Err(error) = self.set_to_what_it_is(&attr, new) {
+        };
+        if error.kind() == std::io::ErrorKind::ExecutableFileBusy {
+            if self.owed.lock().insert(ino) {
+                let _ = self.owes.send(());
+            }
+        } else {
+            self.owed.lock().remove(&ino);
             tracing::warn!(ino, %error, "the kernel could not be given the new size or times of a file");
         }
     }
 
+    fn try_to_reflect(&self, ino: Ino, new: New) -> std::io::Result<()> {
+        let Some(vfs) = self.vfs.upgrade().filter(|vfs| vfs.is_known_to_kernel(ino)) else { return Ok(()) };
+        match vfs.getattr(ino) {
+            Ok(attr) if attr.kind == Kind::File => self.set_to_what_it_is(&attr, new),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_owed(&self, ino: Ino) -> bool {
+        self.owed.lock().contains(&ino)
+    }
+
+    /// Tries once to give the kernel what it is owed; whether that is nothing any more.
+    fn pay(&self) -> bool {
+        let owed: Vec<Ino> = self.owed.lock().iter().copied().collect();
+        for ino in owed {
+            self.reflect(ino, New::Size);
+        }
+        self.owed.lock().is_empty()
+    }
+
     /// The file as the mount has it, with what the kernel says of it; `None` when it was moved or removed
-    /// meanwhile: whoever did that has told the kernel.
+    /// meanwhile: whoever did that has told the kernel; or when something else is mounted over it.
     fn open(&self, ino: Ino, flags: OFlags) -> std::io::Result<Option<(OwnedFd, Stat)>> {
         let Some(vfs) = self.vfs.upgrade() else { return Ok(None) };
         let Some(path) = vfs.path_of(ino).map_err(std::io::Error::other)? else { return Ok(None) };
@@ -134,7 +185,7 @@ impl Kernel {
             Err(error) => return Err(error.into()),
         };
         let stat = rustix::fs::fstat(&file)?;
-        Ok((stat.st_ino == ino).then_some((file, stat)))
+        Ok(((stat.st_dev, stat.st_ino) == (self.device, ino)).then_some((file, stat)))
     }
 
     fn set_to_what_it_is(&self, attr: &Attr, new: New) -> std::io::Result<()> {
@@ -142,8 +193,8 @@ impl Kernel {
         let _ours =
             self.reflected.guard(attr.ino, if new == New::Change { Act::Stamp } else { Act::Reflect });
         match new {
-            New::Size => writable(&file)?.set_len(attr.size)?,
-            New::Bytes if attr.size > stat.st_size as u64 => raise_size(&writable(&file)?, attr.size)?,
+            New::Size => writable(&file, attr)?.set_len(attr.size)?,
+            New::Bytes if attr.size > stat.st_size as u64 => raise_size(&writable(&file, attr)?, attr.size)?,
             New::Bytes | New::Times | New::Change => {}
         }
         let time = |time: Timestamp| Timespec { tv_sec: time.sec(), tv_nsec: time.nsec().into() };
@@ -166,11 +217,31 @@ fn raise_size(file: &std::fs::File, size: u64) -> std::io::Result<()> {
     }
 }
 
-/// The same file through the path of its descriptor, to be changed.
-fn writable(file: &OwnedFd) -> std::io::Result<std::fs::File> {
-    use std::os::fd::AsRawFd;
+/// The same file through the path of its descriptor, to be changed. Where the owner may not, the kernel takes its mode for one with
+/// which they may, until the next answer tells it the mode.
+fn writable(file: &OwnedFd, attr: &Attr) -> std::io::Result<std::fs::File> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    std::fs::OpenOptions::new().write(true).open(path)
+    let open = || std::fs::OpenOptions::new().write(true).open(&path);
+    match open() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            rustix::fs::chmod(&path, Mode::from_raw_mode(attr.mode | OWNER_WRITES))?;
+            open()
+        }
+        opened => opened,
+    }
+}
+
+/// Gives the kernel what it is owed, until there is nobody who owes.
+fn pay(kernel: &Weak<Kernel>, wake: &Receiver<()>) {
+    while wake.recv().is_ok() {
+        loop {
+            std::thread::sleep(RETRY);
+            let Some(kernel) = kernel.upgrade() else { return };
+            if kernel.pay() {
+                break;
+            }
+        }
+    }
 }
 
 impl Invalidator for Kernel {
@@ -235,6 +306,9 @@ impl Invalidator for Kernel {
     }
 
     fn seen(&self, ino: Ino) -> Option<Seen> {
+        if self.is_owed(ino) {
+            return None;
+        }
         let (_, stat) = self.open(ino, OFlags::PATH).ok()??;
         let time = |sec: i64, nsec: u64| Timestamp::from_parts(sec, nsec as u32);
         Some(Seen {

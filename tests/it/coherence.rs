@@ -1,6 +1,6 @@
 //! A change below the kernel is seen above it at once.
 
-use crate::support::{has, has_fuse, noise};
+use crate::support::{has, has_fuse, is_root, noise};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use wsd::mount::{Choice, Mount, ShimSettings};
 use wsd::store::rows::{Ino, Kind, ROOT};
@@ -247,6 +247,55 @@ fn a_change_of_attributes_and_names_leaves_what_the_kernel_holds() {
         let seen = fs::read(live.path(name)).unwrap();
         assert_eq!(String::from_utf8_lossy(&seen), String::from_utf8_lossy(&expected), "after {what}");
     }
+}
+
+/// The kernel lets nobody change the size of what runs.
+#[test]
+fn a_program_that_runs_has_its_new_size_when_it_has_ended() {
+    let Some(live) = Live::new() else { return };
+    let path = live.path("program");
+    fs::copy("/bin/sleep", &path).unwrap();
+    let old = fs::metadata(&path).unwrap().len();
+    let mut program = Command::new(&path).arg("60").spawn().unwrap();
+    let (ino, new) = (live.ino("program"), noise(1, old as usize + 100_000));
+    live.vfs.write(ME, ino, 0, &new, false).unwrap();
+    assert_eq!(live.vfs.attr_now(ino).unwrap().size, new.len() as u64);
+    assert_eq!(fs::metadata(&path).unwrap().len(), old);
+    let _ = program.kill();
+    program.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while fs::metadata(&path).unwrap().len() == old && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(fs::read(&path).unwrap() == new);
+}
+
+/// What lies over a file has its path, and may have its number too.
+#[test]
+fn a_file_that_is_mounted_over_is_not_mistaken_for_what_is_there() {
+    if !is_root() {
+        return;
+    }
+    let Some(live) = Live::new() else { return };
+    fs::create_dir(live.path("dir")).unwrap();
+    fs::write(live.path("dir/file"), b"below").unwrap();
+    let ino = live.ino("dir/file");
+    let mount = |program: &str, arguments: &[&str]| {
+        let status = Command::new(program).args(arguments).arg(live.path("dir")).status().unwrap();
+        assert!(status.success(), "{program}");
+    };
+    mount("mount", &["-t", "tmpfs", "none"]);
+    let same = (0..100).map(|number| live.path(&format!("dir/{number}"))).find(|path| {
+        fs::write(path, b"precious").unwrap();
+        fs::metadata(path).unwrap().ino() >= ino
+    });
+    fs::rename(same.unwrap(), live.path("dir/file")).unwrap();
+    assert_eq!(fs::metadata(live.path("dir/file")).unwrap().ino(), ino);
+    live.vfs.setattr(ME, ino, &SetAttr { size: Some(3), ..SetAttr::default() }).unwrap();
+    let above = fs::read(live.path("dir/file")).unwrap();
+    mount("umount", &[]);
+    assert_eq!(String::from_utf8_lossy(&above), "precious");
+    assert_eq!(live.vfs.read(ino, 0, 9).unwrap(), b"bel");
 }
 
 /// A program appends while others write before that, set attributes, and give the file other names.

@@ -96,6 +96,22 @@ kill $daemon; wait $daemon
     check(&output, "mine\nPermission denied\n");
 }
 
+/// The kernel is given the new size of a file that its owner may not write.
+#[test]
+fn a_file_that_may_not_be_written_has_the_size_that_it_was_given_from_outside() {
+    let script = r#"
+$WSD > out 2> log & daemon=$!
+until grep -q : out; do kill -0 $daemon; sleep 0.05; done
+export PORT=$(sed -n 's/.*127.0.0.1:\([0-9]*\).*/\1/p' out)
+echo 'as it was' > "$MOUNT_POINT/a"; chmod 444 "$MOUNT_POINT/a"
+echo new | $WSD put - "$MOUNT_POINT/a"; cat "$MOUNT_POINT/a"
+echo 'longer than it was' | $WSD put - "$MOUNT_POINT/a"; cat "$MOUNT_POINT/a"
+stat -c %a "$MOUNT_POINT/a"; ! echo more >> "$MOUNT_POINT/a"
+kill $daemon; wait $daemon"#;
+    let Some(output) = as_user(script) else { return };
+    check(&output, "new\nlonger than it was\n444\n");
+}
+
 /// Its guard cannot unmount by force, and has the connection aborted by a file, whose name is not the device's number as it
 /// is told to programs once that is above 255.
 #[test]
