@@ -8,7 +8,7 @@
 use crate::store::READERS;
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::frames::Frames;
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::{Advice, fadvise};
 use std::fs::File;
 use std::io::{ErrorKind, Result};
@@ -34,11 +34,13 @@ pub(in crate::store) struct Files {
     /// Opened when they are needed first, and closed after SQLite's connections: SQLite's locks end when any descriptor of the
     /// file in this process is closed.
     open: OnceLock<[File; 2]>,
+    /// Held by who opens them: a second pair would have to be closed.
+    opening: Mutex<()>,
 }
 
 impl Files {
     pub(in crate::store) fn new(database: PathBuf, wal: PathBuf) -> Self {
-        Self { database, wal, gate: RwLock::new(()), open: OnceLock::new() }
+        Self { database, wal, gate: RwLock::new(()), open: OnceLock::new(), opening: Mutex::new(()) }
     }
 
     /// Keeps the bytes as they are for as long as the guard is there, for somebody who reads, who may do so already.
@@ -51,6 +53,10 @@ impl Files {
     }
 
     fn open(&self) -> Result<&[File; 2]> {
+        if let Some(open) = self.open.get() {
+            return Ok(open);
+        }
+        let _one = self.opening.lock();
         if let Some(open) = self.open.get() {
             return Ok(open);
         }

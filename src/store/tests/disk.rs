@@ -2,8 +2,9 @@
 
 use super::*;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+use std::sync::Barrier;
 
 /// A store in a file.
 struct Disk {
@@ -144,4 +145,31 @@ fn a_snapshot_that_is_held_does_not_stop_the_store_for_good() {
     drop(snapshot);
     put(&store, 11, true).unwrap();
     sound(&store);
+}
+
+/// Whether SQLite has a lock on the store's file, which keeps other programs from taking the WAL for one that nobody uses.
+fn is_locked(path: &Path) -> bool {
+    let (pid, file) = (std::process::id().to_string(), format!(":{} ", path.metadata().unwrap().ino()));
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|lock| lock.contains("POSIX") && lock.contains(&pid) && lock.contains(&file))
+}
+
+/// SQLite's locks end when any descriptor of the file is closed: several threads that open it at once must not have one too many.
+#[test]
+fn whoever_opens_the_files_first_keeps_sqlites_locks() {
+    for _ in 0..50 {
+        let disk = Disk::new();
+        let store = disk.open();
+        assert!(is_locked(&disk.path));
+        let (files, all) = (store.files.as_deref().unwrap(), Barrier::new(8));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    all.wait();
+                    files.forget(0).unwrap();
+                });
+            }
+        });
+        assert!(is_locked(&disk.path));
+    }
 }
