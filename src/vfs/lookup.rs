@@ -25,6 +25,9 @@ impl Vfs {
             let Some(row) = self.store.inode(self.workspace, ino)? else { return Err(FsError::Stale) };
             if row.nlink == 0 {
                 // Who has no name stays in memory for as long as it lives, and does not outlive the daemon.
+                if self.nodes.get(ino).is_some() || self.nodes.evictions(ino) != evictions {
+                    continue;
+                }
                 return Err(StoreError::Corrupt(format!("node {ino}: 0 links")).into());
             }
             self.memory.grew(size_of::<Node>() + 64);

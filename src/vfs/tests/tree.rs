@@ -1,6 +1,7 @@
 //! Names, links, moves and listings.
 
 use super::*;
+use std::sync::Barrier;
 
 fn rename(fs: &Fixture, from: (Ino, &str), to: (Ino, &str), mode: RenameMode) -> FsResult<()> {
     fs.vfs.rename(ME, (from.0, from.1.as_bytes()), (to.0, to.1.as_bytes()), mode)
@@ -185,4 +186,31 @@ fn listing_with_attributes_pins_for_the_kernel_what_it_accepted() {
         })
         .unwrap();
     assert_eq!(fs.vfs.stats().pinned_nodes, 4);
+}
+
+/// The store's row may be of after a moment at which memory was looked at in vain.
+#[test]
+fn a_node_that_has_lost_its_name_is_found_by_who_looked_for_it_before() {
+    let fs = Fixture::new();
+    for _ in 0..500 {
+        let ino = fs.file(ROOT, "a").ino;
+        fs.vfs.hold(ino).unwrap();
+        fs.vfs.commit_now().unwrap();
+        while fs.vfs.nodes.get(ino).is_some() {
+            fs.vfs.nodes.evict(usize::MAX);
+        }
+        let all = Barrier::new(7);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    all.wait();
+                    fs.vfs.getattr(ino).unwrap();
+                });
+            }
+            all.wait();
+            fs.vfs.unlink(ME, ROOT, b"a").unwrap();
+            fs.vfs.commit_now().unwrap();
+        });
+        fs.vfs.release(ino);
+    }
 }
