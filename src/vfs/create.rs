@@ -35,8 +35,7 @@ impl Vfs {
         let node = self.make(&op, caller, &dir, new, &defaults);
         self.enter(&op, &dir, &mut entries, name.clone(), &node);
         op.note_at(ChangeKind::Created, &node, &dir, &name);
-        drop(entries);
-        self.made(caller, op, &dir, &name, &node)
+        self.made(caller, op, (&dir, entries), &name, &node)
     }
 
     /// Makes a file without a name, for as long as somebody holds it: the kernel, until it forgets it, or the caller,
@@ -79,8 +78,7 @@ impl Vfs {
         });
         self.enter(&op, &dir, &mut entries, name.clone(), &node);
         op.note_at(ChangeKind::Created, &node, &dir, &name);
-        drop(entries);
-        self.made(caller, op, &dir, &name, &node)
+        self.made(caller, op, (&dir, entries), &name, &node)
     }
 
     /// Gives a node another name.
@@ -108,8 +106,7 @@ impl Vfs {
         }
         self.enter(&op, &dir, &mut entries, name.clone(), &node);
         op.note_at(ChangeKind::Created, &node, &dir, &name);
-        drop(entries);
-        let result = self.made(caller, op, &dir, &name, &node);
+        let result = self.made(caller, op, (&dir, entries), &name, &node);
         self.tell(caller, |kernel| kernel.attributes(ino));
         result
     }
@@ -178,8 +175,17 @@ impl Vfs {
         });
     }
 
-    fn made(&self, caller: Caller, op: Op<'_>, dir: &Node, name: &[u8], node: &Node) -> FsResult<Attr> {
+    /// The node has its name, in a directory that is still locked: nobody takes that away before the kernel has a pin.
+    fn made(
+        &self,
+        caller: Caller,
+        op: Op<'_>,
+        (dir, entries): (&Node, RwLockWriteGuard<'_, Dir>),
+        name: &[u8],
+        node: &Node,
+    ) -> FsResult<Attr> {
         self.pin_for(caller, node.ino);
+        drop(entries);
         let attr = Attr::from(&node.meta.read().row);
         drop(op);
         if caller.origin != Origin::Kernel {

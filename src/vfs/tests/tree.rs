@@ -214,3 +214,25 @@ fn a_node_that_has_lost_its_name_is_found_by_who_looked_for_it_before() {
         fs.vfs.release(ino);
     }
 }
+
+/// The kernel was answered that it is there, and holds it, as an open file that was removed.
+#[test]
+fn a_node_that_is_removed_as_soon_as_it_is_made_is_there_for_the_kernel() {
+    let fs = Fixture::new();
+    let new = NewNode { kind: Kind::File, mode: 0o644, umask: 0, rdev: 0 };
+    for _ in 0..5000 {
+        let all = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                all.wait();
+                while fs.vfs.unlink(ME, ROOT, b"a").is_err() {
+                    std::hint::spin_loop();
+                }
+            });
+            all.wait();
+            let ino = fs.vfs.create(KERNEL, ROOT, b"a", new).unwrap().ino;
+            fs.vfs.getattr(ino).unwrap();
+            fs.vfs.forget(ino, 1);
+        });
+    }
+}
