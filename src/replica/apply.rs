@@ -86,6 +86,7 @@ impl Shared {
         let event = self.take_in(&*link, call, told, cursor).await?;
         if matches!(event, Event::Applied { .. }) {
             self.told.lock().extend(ids);
+            self.keep_assemblies(&[]).await?;
         }
         Ok(event)
     }
@@ -220,6 +221,7 @@ impl Shared {
         let has = |entry: &Entry, content: ContentId| {
             entry.state.as_ref().is_some_and(|state| state.content == Some(content))
         };
+        self.keep_assemblies(&contents).await?;
         let mut small = Vec::new();
         for content in contents {
             if content.depth > 0 || content.size > crate::sync::link::INLINE {

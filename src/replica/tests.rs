@@ -1,5 +1,6 @@
 //! Replicas and a hub over real trees, without a wire between them.
 
+mod bytes;
 mod ignored;
 mod restored;
 

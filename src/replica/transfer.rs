@@ -50,6 +50,20 @@ impl Shared {
         }
     }
 
+    /// Gives up files in the making that nobody asks for any more: they take up room.
+    pub(super) async fn keep_assemblies(&self, wanted: &[ContentId]) -> Answer<()> {
+        let given_up: Vec<_> =
+            self.assemblies.lock().extract_if(|content, _| !wanted.contains(content)).collect();
+        if given_up.is_empty() {
+            return Ok(());
+        }
+        blocking(move || {
+            drop(given_up);
+            Ok(())
+        })
+        .await
+    }
+
     async fn fetch_all<L: Upstream>(&self, link: &L, wanted: Vec<Hash>, to: &mut Kept<'_>) -> Answer<()> {
         let share = wanted.len().div_ceil(AT_ONCE).max(1);
         let mut under_way: FuturesUnordered<_> =

@@ -419,9 +419,14 @@ impl Engine {
             return self.lose(error, random);
         }
         self.last_error = Some(error);
-        if matches!(self.work, Work::Pushing(_)) {
-            self.due = Due::Now;
-            self.distrust();
+        match self.work {
+            Work::Pushing(_) => {
+                self.due = Due::Now;
+                self.distrust();
+            }
+            // What it tells of may not be there any more.
+            Work::Applying(_) => self.distrust(),
+            _ => {}
         }
         self.rest(random);
     }

@@ -1,0 +1,36 @@
+//! Bytes on their way, while what they are of goes on.
+
+use super::*;
+
+/// Bytes that are like no others.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Returns once the replica has got some bytes of objects.
+async fn some_came(way: &Way) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while way.bytes.load(Ordering::Relaxed) == 0 {
+        assert!(Instant::now() < deadline, "nothing came");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_changes_upstream_while_it_is_fetched_arrives_as_it_is_then() {
+    let (hub, a) = (site(&Location::Memory), site(&Location::Memory));
+    let way = Way::to(&hub);
+    Tree(&hub).write("large", &noise(1, 24 << 20));
+    let ra = replica(&a, &way);
+    for seed in 2..4 {
+        some_came(&way).await;
+        Tree(&hub).write("large", &noise(seed, 24 << 20));
+        way.bytes.store(0, Ordering::Relaxed);
+    }
+    tokio::time::timeout(Duration::from_secs(20), in_step(&[&hub, &a], &[&ra.control()])).await.unwrap();
+    assert_eq!(ra.control().status().last_error, None);
+    let held = a.vfs.stats().allocated_bytes;
+    assert!(held < 32 << 20, "{held} bytes are held for 24 MiB");
+}
