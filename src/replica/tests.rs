@@ -89,7 +89,7 @@ impl Upstream for Link {
         let _under_way = self.way.pulls.acquire().await.unwrap();
         loop {
             let (ignore, before) = (ignore.clone(), self.way.site.revision());
-            let portion = self.ask(move |hub, peer| hub.changes(peer.id, after, &ignore)).await?;
+            let portion = self.ask(move |hub, peer| hub.changes(peer, after, &ignore)).await?;
             if !portion.entries.is_empty() || portion.more || portion.reset || Instant::now() >= deadline {
                 return Ok(portion);
             }

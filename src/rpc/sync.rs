@@ -100,7 +100,7 @@ impl SyncObject {
         ignore: Vec<String>,
         wait: Duration,
     ) -> Outcome<(PackedPortion, Option<Reserved>)> {
-        let (replica, encoding) = self.replica()?;
+        let (peer, encoding) = self.replica()?;
         let (deadline, ignore) = (Instant::now() + wait.min(MAX_WAIT), Arc::new(ignore));
         loop {
             let changed = self.session.host.changed().notified();
@@ -109,7 +109,7 @@ impl SyncObject {
             let (room, turn) = (self.session.ledger.reserve(NODES).await, self.turn(1).await?);
             let (hub, ignore) = (Arc::clone(&self.session.host.sync.hub), Arc::clone(&ignore));
             let look = move |_: &_, _: &dyn Fn() -> bool| {
-                Ok(PackedPortion::pack(&hub.changes(replica.id, after, &ignore)?, encoding)?)
+                Ok(PackedPortion::pack(&hub.changes(peer, after, &ignore)?, encoding)?)
             };
             let found = self.session.part(look).await?;
             drop(turn);

@@ -34,9 +34,10 @@ pub struct Hub {
     site: Arc<Site>,
     /// What replicas have brought and not pushed yet.
     piles: Mutex<HashMap<ReplicaId, Arc<Mutex<Pile>>>>,
-    /// One push at a time: what one offers is judged against what the others left. And the latest connection of each
-    /// replica.
-    pushing: Mutex<HashMap<ReplicaId, u64>>,
+    /// One push at a time: what one offers is judged against what the others left.
+    pushing: Mutex<()>,
+    /// The latest connection of each replica.
+    visits: Mutex<HashMap<ReplicaId, u64>>,
 }
 
 /// A replica that has introduced itself, on one connection.
@@ -56,7 +57,7 @@ impl From<FsError> for LinkError {
 impl Hub {
     /// The workspace as an upstream.
     pub fn new(site: Arc<Site>) -> Self {
-        Self { site, piles: Mutex::default(), pushing: Mutex::default() }
+        Self { site, piles: Mutex::default(), pushing: Mutex::default(), visits: Mutex::default() }
     }
 
     /// A replica introduces itself.
@@ -101,7 +102,8 @@ impl Hub {
         }
         let visit = {
             // Waits for the push that may be under way.
-            let mut visits = self.pushing.lock();
+            let _none = self.pushing.lock();
+            let mut visits = self.visits.lock();
             let visit = visits.entry(hello.replica).or_default();
             *visit += 1;
             *visit
@@ -120,9 +122,9 @@ impl Hub {
     }
 
     /// What changed after a cursor, which the replica has applied. Does not wait.
-    pub fn changes(&self, replica: ReplicaId, after: Option<Cursor>, ignore: &[String]) -> Answer<Portion> {
+    pub fn changes(&self, peer: Peer, after: Option<Cursor>, ignore: &[String]) -> Answer<Portion> {
         let ignore = Ignore::new(ignore)?;
-        let row = self.known(replica)?;
+        let row = self.known(peer.id)?;
         if let (Some(row), Some(cursor)) = (&row, after) {
             if !self.can_resume(cursor)? {
                 return Ok(Portion { reset: true, up_to: cursor, ..Portion::default() });
@@ -136,12 +138,19 @@ impl Hub {
         let listed = after.map_or(now, |cursor| cursor.listed);
         let after = after.map_or(0, |cursor| cursor.revision);
         let (changed, up_to) = tree.snapshot().changed_after(after, BATCH_ENTRIES).map_err(FsError::from)?;
+        // Where there is a later connection, what came on that may be a copy's, and is news here.
+        let own = row.filter(|_| self.is_latest(peer));
         let mut teller =
-            Teller { tree: &tree, replica: row.map_or(0, |row| row.id), listed, after, bytes: 0 };
+            Teller { tree: &tree, replica: own.map_or(0, |row| row.id), listed, after, bytes: 0 };
         let (entries, up_to) = teller.tell(&changed, up_to)?;
         tree.end()?;
         let up_to = Cursor { life: self.site.life(), revision: up_to, listed };
         Ok(Portion { entries, up_to, more: up_to.revision < now, reset: false, now })
+    }
+
+    /// Whether its replica has not said hello on another connection since.
+    fn is_latest(&self, peer: Peer) -> bool {
+        self.visits.lock().get(&peer.id).is_none_or(|latest| *latest == peer.visit)
     }
 
     fn can_resume(&self, cursor: Cursor) -> FsResult<bool> {
@@ -226,8 +235,8 @@ impl Hub {
         };
         let mut stock = Stock::default();
         let offers = take_bytes(offers, &mut stock);
-        let visits = self.pushing.lock();
-        if visits.get(&replica).is_some_and(|latest| *latest != peer.visit) {
+        let _alone = self.pushing.lock();
+        if !self.is_latest(peer) {
             return Err(LinkError::Lost("the replica has another connection by now".to_owned()));
         }
         for _ in 0..TRIES {

@@ -123,3 +123,25 @@ async fn removals_are_remembered_as_long_as_somebody_has_to_hear_of_them() {
     hub.store.prune_now().unwrap();
     assert_eq!(tombstones(&hub), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_replica_that_only_reads_hears_of_what_the_other_pushes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("a.db"), dir.path().join("copy.db"));
+    let (hub, a) = (site(&Location::Memory), hub_at(&path));
+    let way = Way::to(&hub);
+    Tree(&a).write("old", b"x");
+    let ra = replica(&a, &way);
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    ra.stop(Duration::from_secs(5)).await;
+    a.vfs.shutdown().unwrap();
+    drop(a);
+    std::fs::copy(&path, &copy).unwrap();
+    let (a, b) = (hub_at(&path), hub_at(&copy));
+    let rb = replica(&b, &way);
+    in_step(&[&hub, &b], &[&rb.control()]).await;
+    let ra = replica(&a, &way);
+    Tree(&a).write("new", b"y");
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    in_step(&[&hub, &a, &b], &[&rb.control()]).await;
+}
