@@ -26,8 +26,9 @@ use std::sync::Arc;
 /// How often a push is judged anew when programs on the hub change what it touches meanwhile.
 const TRIES: usize = 16;
 
-/// How much may be brought before it is pushed. What is beyond it has to be brought again.
-const PILE_MAX: u64 = 1 << 30;
+/// How much may be brought before it is pushed, unless a push has been found to need more. What is beyond it has to be
+/// brought again.
+const PILE_MAX: u64 = if cfg!(test) { 16 << 20 } else { 1 << 30 };
 
 /// An upstream.
 pub struct Hub {
@@ -207,18 +208,28 @@ impl Hub {
 
     /// Takes objects that a push is going to need.
     pub fn bring(&self, replica: ReplicaId, objects: Vec<Object>) -> Answer<()> {
-        let pile = {
-            let mut piles = self.piles.lock();
-            match piles.get(&replica) {
-                Some(pile) if pile.lock().len() < PILE_MAX => Arc::clone(pile),
-                _ => {
-                    let pile = Arc::new(Mutex::new(Pile::new(&self.site.objects)?));
-                    piles.insert(replica, Arc::clone(&pile));
-                    pile
-                }
+        let pile = self.pile(replica, 0)?;
+        let mut pile = pile.lock();
+        if pile.is_full() {
+            *pile = Pile::new(&self.site.objects, pile.room())?;
+        }
+        Ok(pile.add(objects)?)
+    }
+
+    /// What a replica has brought, with at least this much room.
+    fn pile(&self, replica: ReplicaId, room: u64) -> FsResult<Arc<Mutex<Pile>>> {
+        let mut piles = self.piles.lock();
+        let pile = match piles.get(&replica) {
+            Some(pile) => Arc::clone(pile),
+            None => {
+                let pile = Arc::new(Mutex::new(Pile::new(&self.site.objects, PILE_MAX)?));
+                piles.insert(replica, Arc::clone(&pile));
+                pile
             }
         };
-        Ok(pile.lock().add(objects)?)
+        drop(piles);
+        pile.lock().widen(room);
+        Ok(pile)
     }
 
     /// Takes offers, all or none.
@@ -273,6 +284,9 @@ impl Hub {
         tree.end()?;
         let lacks = self.assemble(&plan, stock)?;
         if !lacks.is_empty() {
+            // All of it has to be there at once, and what is there of other states of the files beside it.
+            let needs = needed(&plan).iter().fold(0u64, |sum, content| sum.saturating_add(content.size));
+            self.pile(ReplicaId(row.replica), needs.saturating_mul(2))?;
             return Ok(Some(Pushed::Lacks(lacks)));
         }
         // The plan says what it relied on, so it may be carried out on a later moment.

@@ -96,22 +96,28 @@ impl Objects {
 pub struct Pile {
     staged: Staged,
     end: u64,
+    room: u64,
 }
 
 impl Pile {
-    /// An empty one.
-    pub fn new(objects: &Objects) -> FsResult<Self> {
-        Ok(Self { staged: objects.stage()?, end: 0 })
+    /// An empty one, for about so many bytes.
+    pub fn new(objects: &Objects, room: u64) -> FsResult<Self> {
+        Ok(Self { staged: objects.stage()?, end: 0, room })
     }
 
-    /// Bytes in it.
-    pub fn len(&self) -> u64 {
-        self.end
+    /// Bytes that it is for.
+    pub fn room(&self) -> u64 {
+        self.room
     }
 
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.end == 0
+    /// From now on it is for so many bytes, if it was for less.
+    pub fn widen(&mut self, room: u64) {
+        self.room = self.room.max(room);
+    }
+
+    /// Whether it has as many bytes as it is for.
+    pub fn is_full(&self) -> bool {
+        self.end >= self.room
     }
 
     /// Adds objects, each of which must be what it says it is.

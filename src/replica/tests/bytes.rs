@@ -34,3 +34,14 @@ async fn a_file_that_changes_upstream_while_it_is_fetched_arrives_as_it_is_then(
     let held = a.vfs.stats().allocated_bytes;
     assert!(held < 32 << 20, "{held} bytes are held for 24 MiB");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_larger_than_what_is_kept_for_a_push_goes_upstream() {
+    let (hub, a) = (site(&Location::Memory), site(&Location::Memory));
+    let way = Way::to(&hub);
+    let ra = replica(&a, &way);
+    Tree(&a).write("large", &noise(1, 40 << 20));
+    tokio::time::timeout(Duration::from_secs(60), in_step(&[&hub, &a], &[&ra.control()])).await.unwrap();
+    let held = hub.vfs.stats().allocated_bytes;
+    assert!(held < 48 << 20, "{held} bytes are held for 40 MiB");
+}
