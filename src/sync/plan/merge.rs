@@ -8,6 +8,9 @@ use crate::sync::tree::{ConflictKind, OnConflict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// The extended attribute that is a node's access control list.
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+
 /// What comes of a node.
 pub(super) struct Merged {
     pub(super) state: State,
@@ -70,15 +73,18 @@ impl Sides<'_> {
     }
 
     fn attributes(&self) -> (Attributes, bool) {
-        let (mode, mode_conflict) = self.pick(|state| state.attributes.mode);
+        // Both say who may do what: one of one side would make a lie of the other one's.
+        let list = |state: &State| state.attributes.xattrs.get(ACCESS_ACL).cloned();
+        let ((mode, list), mode_conflict) = self.pick(|state| (state.attributes.mode, list(state)));
         let (uid, uid_conflict) = self.pick(|state| state.attributes.uid);
         let (gid, gid_conflict) = self.pick(|state| state.attributes.gid);
-        let (xattrs, xattrs_conflict) = self.xattrs();
+        let (xattrs, xattrs_conflict) = self.xattrs(list);
         let attributes = Attributes { mode, uid, gid, rdev: self.there.attributes.rdev, xattrs };
         (attributes, mode_conflict | uid_conflict | gid_conflict | xattrs_conflict)
     }
 
-    fn xattrs(&self) -> (Arc<Xattrs>, bool) {
+    /// `list`: what the access control list becomes.
+    fn xattrs(&self, list: Option<Vec<u8>>) -> (Arc<Xattrs>, bool) {
         let of = |state: &State| Arc::clone(&state.attributes.xattrs);
         let (here, there) = (of(self.here), of(self.there));
         if here == there {
@@ -87,7 +93,8 @@ impl Sides<'_> {
         let base = self.base.map(of);
         let mut merged = BTreeMap::new();
         let mut conflict = false;
-        for name in here.keys().chain(there.keys()) {
+        merged.extend(list.map(|list| (ACCESS_ACL.to_vec(), list)));
+        for name in here.keys().chain(there.keys()).filter(|name| *name != ACCESS_ACL) {
             let before = base.as_ref().map(|base| base.get(name));
             let (value, both) = three(before, here.get(name), there.get(name), self.ours);
             conflict |= both;
@@ -125,5 +132,38 @@ fn three<T: PartialEq>(base: Option<T>, here: T, there: T, ours: bool) -> (T, bo
         (here, true)
     } else {
         (there, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::entry::NodeId;
+
+    fn state(mode: u32, acl: &[u8]) -> State {
+        let xattrs = Arc::new(Xattrs::from([(ACCESS_ACL.to_vec(), acl.to_vec())]));
+        let place = Place { parent: NodeId::ROOT, name: b"file".as_slice().into() };
+        State {
+            kind: Kind::File,
+            places: [place].into(),
+            attributes: Attributes { mode, xattrs, ..Attributes::default() },
+            times: Times::default(),
+            content: None,
+        }
+    }
+
+    /// They say the same in two ways, so those of one side would make a lie of the other's.
+    #[test]
+    fn a_mode_and_an_access_list_stay_together() {
+        let (base, here, there) = (state(0o664, b"base"), state(0o660, b"chmod"), state(0o664, b"setfacl"));
+        let acl_of = |state: &State| state.attributes.xattrs.get(ACCESS_ACL).cloned();
+        for (on, expected) in [(OnConflict::KeepBoth, &there), (OnConflict::Local, &here)] {
+            let Merged { state, conflicts } = merge(Some(&base), &here, &there, on);
+            assert_eq!((state.attributes.mode, acl_of(&state)), (expected.attributes.mode, acl_of(expected)));
+            assert_eq!(conflicts, [ConflictKind::Attributes]);
+        }
+        let Merged { state, conflicts } = merge(Some(&base), &here, &base, OnConflict::KeepBoth);
+        assert_eq!((state.attributes.mode, acl_of(&state)), (0o660, acl_of(&here)));
+        assert_eq!(conflicts, []);
     }
 }
