@@ -3,7 +3,7 @@
 use super::driver::{Shared, blocking};
 use super::number_of;
 use crate::clock::Timestamp;
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 use crate::store::replicas::ConflictRow;
 use crate::store::rows::{Ino, Revision};
 use crate::sync::carry::{Carried, Marks, Stock, needed, take_bytes};
@@ -83,7 +83,14 @@ impl Shared {
     ) -> Answer<Event> {
         let told = self.portion.lock().1.clone();
         let ids: Vec<NodeId> = told.iter().map(|told| told.what.id).collect();
-        let event = self.take_in(&*link, call, told, cursor).await?;
+        let goes = |told: &&Told<Entry>| told.what.state.is_none();
+        let gone: Vec<Told<Entry>> = told.iter().filter(goes).cloned().collect();
+        let taken = self.take_in(&*link, call, told, cursor).await;
+        if matches!(&taken, Err(LinkError::Failed(why)) if *why == FsError::NoSpace.to_string()) {
+            // What goes makes room for what comes.
+            self.take_in(&*link, call, gone, None).await?;
+        }
+        let event = taken?;
         if matches!(event, Event::Applied { .. }) {
             self.told.lock().extend(ids);
             self.keep_assemblies(&[]).await?;

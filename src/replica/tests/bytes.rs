@@ -45,3 +45,20 @@ async fn a_file_larger_than_what_is_kept_for_a_push_goes_upstream() {
     let held = hub.vfs.stats().allocated_bytes;
     assert!(held < 48 << 20, "{held} bytes are held for 40 MiB");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_removed_upstream_makes_room_for_what_comes_with_it() {
+    let store = Arc::new(Store::open(&Location::Memory, Path::new("/nowhere")).unwrap());
+    let options = Options { max_bytes: Some(10 << 20), ..Options::default() };
+    let vfs = Vfs::open(Arc::clone(&store), options).unwrap();
+    let (hub, a) = (site(&Location::Memory), Arc::new(Site::open(vfs, store).unwrap()));
+    let way = Way::to(&hub);
+    Tree(&hub).write("one", &noise(1, 6 << 20));
+    let ra = replica(&a, &way);
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    way.cut.store(true, Ordering::Relaxed);
+    Tree(&hub).write("two", &noise(2, 6 << 20));
+    Tree(&hub).remove("one");
+    way.cut.store(false, Ordering::Relaxed);
+    tokio::time::timeout(Duration::from_secs(20), in_step(&[&hub, &a], &[&ra.control()])).await.unwrap();
+}
