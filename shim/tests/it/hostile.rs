@@ -4,10 +4,10 @@ use crate::mem::Mem;
 use crate::model::{Host, Shown, User, settle};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use wsd_shim::shadow::{Shadow, Side};
 use wsd_shim::{Attributes, Disk, Engine, Facts, Fault, Haste, Kind, Tree};
 
@@ -269,4 +269,42 @@ fn a_file_that_is_being_written_is_waited_for() {
     engine.pass(Haste::Patient);
     assert_eq!(work.all()[&b"file"[..]], Shown::File(b"whole".to_vec(), 0o644));
     assert_eq!(engine.stats().conflicts, 0);
+}
+
+/// Bytes of the same number, written while attributes are set: they would have the time that is set with them.
+#[test]
+fn what_is_written_while_a_time_is_set_is_not_taken_for_known() {
+    const ROUNDS: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, 0u64.to_le_bytes()).unwrap();
+    let disk = Disk::open(dir.path(), false).unwrap();
+    let (begun, written) = (AtomicU64::new(0), AtomicU64::new(0));
+    let mut missed = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            for round in 1..=ROUNDS {
+                while begun.load(Ordering::Acquire) < round {
+                    std::hint::spin_loop();
+                }
+                (0..round % 97 * 4).for_each(|_| std::hint::spin_loop());
+                file.write_at(&round.to_le_bytes(), 0).unwrap();
+                written.store(round, Ordering::Release);
+            }
+        });
+        for round in 1..=ROUNDS {
+            let expected = disk.look(b"file").unwrap().unwrap();
+            begun.store(round, Ordering::Release);
+            let set =
+                disk.set(b"file", &Attributes { mtime: round.cast_signed(), ..attributes() }, &expected);
+            while written.load(Ordering::Acquire) < round {
+                std::thread::yield_now();
+            }
+            let now = disk.look(b"file").unwrap().unwrap();
+            // As it says that nothing happened since, nobody would look at the bytes that have just been written.
+            missed += u64::from(set.is_ok_and(|after| now.still(&after)));
+        }
+    });
+    assert_eq!(missed, 0);
 }
