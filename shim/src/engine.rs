@@ -5,11 +5,12 @@
 //! out, and listed.
 //!
 //! `sight`: looking. `act`: doing one step. `copy`: a file, in portions. `links`: which names
-//! are meant. `scan`: looking around without being told.
+//! are meant. `mapped`: what is written without a sign. `scan`: looking around without being told.
 
 mod act;
 mod copy;
 mod links;
+mod mapped;
 mod scan;
 mod sight;
 
@@ -76,6 +77,8 @@ struct Wish {
     since: Instant,
     /// Whoever wrote there is done.
     settled: bool,
+    /// The kernel has said so, of a file of the host.
+    closed: bool,
     tries: u32,
 }
 
@@ -131,6 +134,8 @@ pub struct Engine {
     left_out: BTreeMap<Path, String>,
     failing: BTreeMap<Path, String>,
     scanner: scan::Scanner,
+    /// Files of the host that were read, and may change without a sign.
+    mapped: BTreeSet<Path>,
     /// Nodes that lost a name in this pass by a removal of ours, which changed them at their other names.
     unlinked: BTreeSet<(u8, u64)>,
     /// Directories that were made for a rename to be followed into; what is in them has still to be looked at.
@@ -183,6 +188,7 @@ impl Engine {
             left_out: BTreeMap::new(),
             failing: BTreeMap::new(),
             scanner: scan::Scanner::default(),
+            mapped: BTreeSet::new(),
             unlinked: BTreeSet::new(),
             made: Vec::new(),
             stats: Stats::default(),
@@ -203,7 +209,8 @@ impl Engine {
 
     fn wish(&mut self, path: Path, depth: Depth, due: Option<Instant>, settled: bool) {
         let now = Instant::now();
-        let wish = self.agenda.entry(path).or_insert(Wish { depth, due, since: now, settled, tries: 0 });
+        let fresh = Wish { depth, due, since: now, settled, closed: false, tries: 0 };
+        let wish = self.agenda.entry(path).or_insert(fresh);
         wish.depth = wish.depth.max(depth);
         wish.due = if due.is_none() { None } else { wish.due.and(due) };
         wish.settled = settled;
@@ -212,7 +219,7 @@ impl Engine {
     /// Puts a place back on the agenda.
     fn wait(&mut self, path: &[u8], before: Option<&Wish>, due: Option<Instant>) {
         let now = Instant::now();
-        let fresh = Wish { depth: Depth::Names, due, since: now, settled: false, tries: 0 };
+        let fresh = Wish { depth: Depth::Names, due, since: now, settled: false, closed: false, tries: 0 };
         let before = before.copied().unwrap_or(fresh);
         let wish = Wish { due, tries: before.tries + 1, settled: false, ..before };
         self.agenda.entry(path.to_vec()).or_insert(wish);
@@ -234,7 +241,10 @@ impl Engine {
                     self.wish(name, Depth::Itself, None, change.settled);
                 }
                 // A directory may have been away, and what is in it forgotten meanwhile.
-                self.wish(change.path, Depth::All, None, change.settled || side == Side::Work);
+                self.wish(change.path.clone(), Depth::All, None, change.settled || side == Side::Work);
+                if let (Side::Host, Some(wish)) = (side, self.agenda.get_mut(&change.path)) {
+                    wish.closed = change.settled;
+                }
             }
         }
     }

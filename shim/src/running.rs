@@ -162,6 +162,7 @@ impl Shim {
     pub fn settle_in(&self) -> bool {
         let mut engine = self.shared.engine.lock();
         engine.look_at_all(Side::Host);
+        engine.compare_mapped();
         self.shared.settle(&mut engine, Instant::now() + SETTLE)
     }
 
@@ -317,16 +318,23 @@ impl Shared {
 
     /// Keeps what was agreed on. It must not be ahead of the trees, so those are written to their disks first.
     fn keep(&self) {
-        let batch = {
+        let (batch, mapped) = {
             let mut engine = self.engine.lock();
+            let mapped = engine.take_mapped();
+            engine.distrust(&mapped);
             let mut file = self.file.lock();
-            let Some(file) = file.as_mut() else { return };
-            if !engine.shadow().is_unsaved() && !file.is_stale() {
-                return;
-            }
-            file.prepare(engine.shadow())
+            let file = file.as_mut().filter(|file| engine.shadow().is_unsaved() || file.is_stale());
+            (file.map(|file| file.prepare(engine.shadow())), mapped)
         };
+        if batch.is_none() && mapped.is_empty() {
+            return;
+        }
         let both = self.work.sync().and_then(|()| self.disk.sync());
+        if !mapped.is_empty() {
+            self.engine.lock().compare(mapped);
+            self.bell.ring();
+        }
+        let Some(batch) = batch else { return };
         let kept = both.and_then(|()| {
             let written = self.file.lock().as_mut().map(|file| file.write(batch));
             let synced =

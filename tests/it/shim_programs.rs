@@ -172,3 +172,41 @@ sed -i 's/{ 42 }/{ 43 }/' part/src/lib.rs; test "$(cargo run -q --offline)" = 43
     daemon.stop();
     place.check();
 }
+
+/// The kernel gives no sign of what is written to a page a second time, as long as the page is not on the disk.
+#[test]
+fn what_is_written_twice_through_a_mapping_arrives_as_it_is_in_the_end() {
+    for events in ["1", "0"] {
+        let place = Place::new();
+        let daemon = place.serve_with(&[("FUSE_MOUNT", "shim"), ("SHIM_EVENTS", events)]);
+        let script = r#"
+import mmap, time
+maps = {}
+for number in range(40):
+    with open(f"f{number}", "w+b") as file:
+        file.truncate(8192)
+        maps[number] = mmap.mmap(file.fileno(), 8192)
+    maps[number][:5] = b"first"
+    time.sleep(0.02)
+    if number >= 20:
+        maps[number - 20][:5] = b"again"
+time.sleep(0.3)
+for number in range(20, 40):
+    maps[number][:5] = b"again"
+time.sleep(1000)
+"#;
+        let mut python = Command::new("python3");
+        let mut writer = python.args(["-c", script]).current_dir(daemon.path("")).spawn().unwrap();
+        for number in 0..40 {
+            let path = daemon.path(&format!("f{number}"));
+            let path = path.to_str().unwrap();
+            eventually(&format!("{path} is as it is"), || {
+                let output =
+                    Command::new(WSD).args(["cat", path]).env("PORT", daemon.port.to_string()).output();
+                output.unwrap().stdout.starts_with(b"again")
+            });
+        }
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+    }
+}

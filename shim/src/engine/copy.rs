@@ -84,6 +84,9 @@ impl Engine {
             }
             seen.change = UNTRUSTED;
         }
+        if from == Side::Host {
+            self.was_read(path, source, wish);
+        }
         // Written to, or replaced by another one? Only then may other names of the node keep the old bytes.
         let is_same = self.shadow.get(path).is_none_or(|entry| entry.facts(from).id == source.id);
         let keep_node = is_same && there.is_none_or(|there| !self.is_apart(path, from, source, there));
