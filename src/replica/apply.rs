@@ -2,8 +2,9 @@
 
 use super::driver::{Shared, blocking};
 use super::number_of;
+use super::push::is_full;
 use crate::clock::Timestamp;
-use crate::error::{FsError, FsResult};
+use crate::error::FsResult;
 use crate::store::replicas::ConflictRow;
 use crate::store::rows::{Ino, Revision};
 use crate::sync::carry::{Carried, Marks, Stock, needed, take_bytes};
@@ -86,7 +87,7 @@ impl Shared {
         let goes = |told: &&Told<Entry>| told.what.state.is_none();
         let gone: Vec<Told<Entry>> = told.iter().filter(goes).cloned().collect();
         let taken = self.take_in(&*link, call, told, cursor).await;
-        if matches!(&taken, Err(LinkError::Failed(why)) if *why == FsError::NoSpace.to_string()) {
+        if taken.as_ref().is_err_and(is_full) {
             // What goes makes room for what comes.
             self.take_in(&*link, call, gone, None).await?;
         }

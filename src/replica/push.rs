@@ -7,7 +7,7 @@ use crate::store::rows::{Ino, Kind, Revision};
 use crate::store::sync::{SyncChange, SyncNode};
 use crate::sync::engine::{Call, Event};
 use crate::sync::entry::{Author, ContentId, Cursor, NodeId, Offer, State};
-use crate::sync::link::{Answer, BATCH_BYTES, BATCH_ENTRIES, BATCH_MOST, Pushed, Told, Upstream};
+use crate::sync::link::{Answer, BATCH_BYTES, BATCH_ENTRIES, BATCH_MOST, LinkError, Pushed, Told, Upstream};
 use crate::sync::local::{LocalTree, decode_base, encode_base};
 use crate::sync::offers;
 use std::collections::HashSet;
@@ -52,6 +52,22 @@ struct Parcel {
     made_at: Revision,
 }
 
+impl Parcel {
+    /// What of it takes something away, alone. The rest still has to be offered.
+    fn removals(&self) -> Self {
+        let all = self.offers.iter().zip(&self.seen);
+        let (gone, rest): (Vec<_>, Vec<_>) = all.partition(|(told, _)| told.what.state.is_none());
+        let (offers, seen) = gone.into_iter().map(|(told, seen)| (told.clone(), *seen)).unzip();
+        let more = rest.into_iter().map(|(told, _)| told.what.id).chain(self.more.iter().copied()).collect();
+        Self { apart: Vec::new(), offers, seen, contents: Vec::new(), more, ..*self }
+    }
+}
+
+/// Whether the other side, or this one, has no room.
+pub(super) fn is_full(error: &LinkError) -> bool {
+    matches!(error, LinkError::Failed(why) if *why == FsError::NoSpace.to_string())
+}
+
 impl Shared {
     /// Offers all that has changed here, in batches.
     pub(super) async fn push<L: Upstream>(
@@ -72,8 +88,13 @@ impl Shared {
             };
             also.clone_from(&parcel.more);
             let (done, finished) = (parcel.noted, !parcel.unfinished && parcel.more.is_empty());
-            let reached = parcel.up_to;
-            match self.send(&*link, call, parcel, epoch).await? {
+            let (reached, removals) = (parcel.up_to, parcel.removals());
+            let sent = self.send(&*link, call, parcel, epoch).await;
+            if sent.as_ref().is_err_and(is_full) && !removals.offers.is_empty() {
+                // What goes makes room for what comes.
+                self.send(&*link, call, removals, epoch).await?;
+            }
+            match sent? {
                 Sent::Taken(at) => cursor = at.or(cursor),
                 Sent::Otherwise(event) => return Ok(event),
             }

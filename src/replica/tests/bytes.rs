@@ -46,12 +46,17 @@ async fn a_file_larger_than_what_is_kept_for_a_push_goes_upstream() {
     assert!(held < 48 << 20, "{held} bytes are held for 40 MiB");
 }
 
+/// A workspace that may hold so many bytes.
+fn site_of(most: u64) -> Arc<Site> {
+    let store = Arc::new(Store::open(&Location::Memory, Path::new("/nowhere")).unwrap());
+    let options = Options { max_bytes: Some(most), ..Options::default() };
+    let vfs = Vfs::open(Arc::clone(&store), options).unwrap();
+    Arc::new(Site::open(vfs, store).unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_removed_upstream_makes_room_for_what_comes_with_it() {
-    let store = Arc::new(Store::open(&Location::Memory, Path::new("/nowhere")).unwrap());
-    let options = Options { max_bytes: Some(10 << 20), ..Options::default() };
-    let vfs = Vfs::open(Arc::clone(&store), options).unwrap();
-    let (hub, a) = (site(&Location::Memory), Arc::new(Site::open(vfs, store).unwrap()));
+    let (hub, a) = (site(&Location::Memory), site_of(10 << 20));
     let way = Way::to(&hub);
     Tree(&hub).write("one", &noise(1, 6 << 20));
     let ra = replica(&a, &way);
@@ -60,5 +65,29 @@ async fn what_is_removed_upstream_makes_room_for_what_comes_with_it() {
     Tree(&hub).write("two", &noise(2, 6 << 20));
     Tree(&hub).remove("one");
     way.cut.store(false, Ordering::Relaxed);
+    tokio::time::timeout(Duration::from_secs(20), in_step(&[&hub, &a], &[&ra.control()])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_removed_here_makes_room_upstream_for_what_comes_with_it() {
+    let (hub, a) = (site_of(12 << 20), site(&Location::Memory));
+    let way = Way::to(&hub);
+    let names: Vec<String> = (0..18).map(|number| format!("f{number}")).collect();
+    Tree(&a).write("one", &noise(100, 512 << 10));
+    let (old, new) = names.split_at(9);
+    for (seed, name) in (0..).zip(old) {
+        Tree(&a).write(name, &noise(seed, 512 << 10));
+    }
+    let ra = replica(&a, &way);
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    ra.control().pause();
+    while ra.control().status().link != LinkState::Paused {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    for ((seed, new), old) in (20..).zip(new).zip(old) {
+        Tree(&a).write(new, &noise(seed, 512 << 10));
+        Tree(&a).remove(old);
+    }
+    ra.control().resume();
     tokio::time::timeout(Duration::from_secs(20), in_step(&[&hub, &a], &[&ra.control()])).await.unwrap();
 }
