@@ -354,7 +354,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 300, ..ProptestConfig::default() })]
     #[test]
     fn each_side_sees_what_the_other_has_done(
         // Looking has the kernel write back what it holds, so not every step is looked at.
