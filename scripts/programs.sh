@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-suites=(acl attr rsync tar coreutils e2fsprogs util-linux go python sqlite git)
+suites=(acl attr rsync tar libarchive coreutils e2fsprogs util-linux leveldb libuv go python node sqlite git)
 [ $# = 0 ] || suites=("$@")
 skip() {
     echo "SKIPPED programs: $1"
@@ -57,9 +57,10 @@ prepare() {
     mkdir -p "$sources/apt/lists/partial"
     printf '%s http://deb.debian.org/debian bookworm main\n' deb deb-src > "$sources/apt/sources.list"
     apt-get "${debian[@]}" update
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends acl attr autoconf automake autopoint bc dpkg-dev \
-        gawk gettext golang-go libacl1-dev libattr1-dev libcap2-bin \
-        libpython3.11-testsuite libtool make perl pkg-config python3.11 strace tcl-dev uuid-dev zlib1g-dev
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends acl attr autoconf automake autopoint bc cmake \
+        dpkg-dev gawk gettext golang-go libacl1-dev libattr1-dev libbenchmark-dev libbz2-dev libcap2-bin libgmock-dev libgtest-dev \
+        liblz4-dev liblzma-dev libpython3.11-testsuite libtool libzstd-dev make ninja-build nodejs perl pkg-config python3.11 strace tcl-dev \
+        uuid-dev zlib1g-dev
 }
 
 # The sources of a package.
@@ -87,6 +88,56 @@ run_acl() { build acl && make -k check; }
 run_attr() { build attr && make -k check; }
 run_coreutils() { build coreutils && make -k -j2 check; }
 run_tar() { build tar && make -k check; }
+run_libarchive() {
+    fetch libarchive
+    cmake -S "$sources/libarchive" -DENABLE_WERROR=OFF -G Ninja && ninja -j2
+    mkdir tests
+    local name status=0
+    for name in tar cpio cat; do
+        TMPDIR=$PWD/tests bin/bsd${name}_test -q -r "$sources/libarchive/$name/test" -p "$PWD/bin/bsd$name" || status=1
+    done
+    TMPDIR=$PWD/tests bin/libarchive_test -q -r "$sources/libarchive/libarchive/test" || status=1
+    return $status
+}
+run_leveldb() {
+    fetch leveldb
+    cmake -S "$sources/leveldb" -DCMAKE_BUILD_TYPE=Release -G Ninja && ninja -j2
+    mkdir tests
+    local test status=0
+    for test in ./*_test; do TEST_TMPDIR=$PWD/tests $test || status=1; done
+    return $status
+}
+run_libuv() {
+    fetch libuv1
+    cmake -S "$sources/libuv1" -G Ninja && ninja -j2 uv_run_tests_a
+    # It does not run as root, and some tests read what is in the sources.
+    cp -r "$sources/libuv1/test" . && chown -R nobody .
+    setpriv --reuid=nobody --clear-groups ./uv_run_tests_a --list | grep -oE '^(fs|cwd|homedir|tmpdir|spawn|pipe|poll|thread)[a-z0-9_]*' | sort -u |
+        while read -r test; do
+            if timeout 60 setpriv --reuid=nobody --clear-groups ./uv_run_tests_a "$test" > said 2>&1 || grep -q '# SKIP' said; then
+                echo "ok $test"
+            else
+                echo "FAIL: $test"
+                cat said
+            fi
+        done
+}
+run_node() {
+    fetch nodejs
+    cp -r "$sources/nodejs/test" . && mkdir temporary
+    local test flags
+    for test in test/{parallel,sequential}/test-{fs,file,cwd,require,module,process-chdir,stream-pipeline}*.js; do
+        [ -e "$test" ] || continue
+        flags=$(sed -n 's,^// Flags: ,,p' "$test" | head -n 1)
+        # shellcheck disable=SC2086 # They are several.
+        if NODE_TEST_DIR=$PWD/temporary TMPDIR=$PWD/temporary timeout 60 node $flags "$test" > said 2>&1; then
+            echo "ok $test"
+        else
+            echo "FAIL: $test"
+            cat said
+        fi
+    done
+}
 run_rsync() {
     # Two of its rules make the same file.
     jobs=1 build rsync --disable-openssl --disable-xxhash --disable-zstd --disable-lz4 && make check
@@ -127,12 +178,12 @@ run_git() {
 failures() {
     sed -nE -e 's/^(FAIL|ERROR):? +([^ 0-9][^ ]*).*/\2/p' -e 's/^ *[0-9]+: (.*[^ ]) +FAILED \(.*/\1/p' \
         -e 's/^([a-z]_[a-z0-9_]+): .*: failed$/\1/p' -e 's/.* \.\.\. FAILED \((.*)\)/\1/p' -e 's/^ *--- FAIL: ([^ ]+).*/\1/p' \
-        -e 's/^!Failures on these tests: (.*)/\1/p' -e 's/^(\.\/t[^ ]+\.sh) .*Failed.*/\1/p' -e 's/^test (test_[a-z_]+) crashed.*/\1/p' "$1" |
+        -e 's/^!Failures on these tests: (.*)/\1/p' -e 's/^(\.\/t[^ ]+\.sh) .*Failed.*/\1/p' -e 's/^test (test_[a-z_]+) crashed.*/\1/p' -e 's/^\[  FAILED  \] ([A-Za-z_.0-9]+).*/\1/p' "$1" |
         sort -u
 }
 # How much a suite has run, in its own words; nothing if it says nothing.
 amount() {
-    sed -nE -e 's/^ok .*/packages ok/p' -e '/^# (TOTAL|PASS|SKIP): |^Files=|tests succeeded|^ *(All |ERROR: )?[0-9]+ tests |errors out of/p' \
+    sed -nE -e 's/^ok .*/ok/p' -e 's/^\[  PASSED  \] .*/programs of tests passed/p' -e '/^# (TOTAL|PASS|SKIP): |^Files=|tests succeeded|^ *(All |ERROR: )?[0-9]+ tests |errors out of/p' \
         -e '/^ +[0-9]+ (passed|skipped)$/p' "$1" |
         sort | uniq -c | sed -E 's/^ +(1 |[0-9]+ (#))/\2/; s/^ +//' | paste -sd';' | sed 's/;/; /g'
 }
