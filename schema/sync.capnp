@@ -237,6 +237,8 @@ struct Entry {
   # Null: it is gone.
   bytes @2 :Data;
   # All bytes of its content, at most 16 KiB, of depth 0; null: fetch them, if need be.
+  allocated @3 :UInt64;
+  # Bytes that are allocated to its content, without holes; 0: none, or it is not known.
 }
 
 struct Offers {
@@ -252,6 +254,8 @@ struct Offer {
   state @2 :State;
   # What it is to be; null: gone.
   bytes @3 :Data;
+  # As in `Entry`.
+  allocated @4 :UInt64;
   # As in `Entry`.
 }
 

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+/// What an error says first if there is no room.
+pub const NO_SPACE: &str = "no space left";
+
 /// Why a filesystem operation failed. Every variant has exactly one errno and one wire code.
 #[derive(Clone, Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what the variant means")]
@@ -32,6 +35,9 @@ pub enum FsError {
     Loop,
     #[error("no space left: the workspace's quota or the store's disk is full")]
     NoSpace,
+    /// The same, of much at once.
+    #[error("no space left: {more} bytes more are needed, and the workspace's quota leaves {free}")]
+    NoRoom { more: u64, free: u64 },
     #[error("no such attribute")]
     NoAttribute,
     #[error("the value does not fit the buffer")]
@@ -92,7 +98,7 @@ impl FsError {
             Self::FileTooBig => (libc::EFBIG, "EFBIG"),
             Self::TooManyLinks => (libc::EMLINK, "EMLINK"),
             Self::Loop => (libc::ELOOP, "ELOOP"),
-            Self::NoSpace => (libc::ENOSPC, "ENOSPC"),
+            Self::NoSpace | Self::NoRoom { .. } => (libc::ENOSPC, "ENOSPC"),
             Self::NoAttribute => (libc::ENODATA, "ENODATA"),
             Self::Range => (libc::ERANGE, "ERANGE"),
             Self::TooBig => (libc::E2BIG, "E2BIG"),

@@ -96,6 +96,7 @@ pub fn pack_entries(told: &[Told<Entry>], wanted: Encoding) -> Result<Parcel, Wr
         if let Some(bytes) = &told.bytes {
             to.set_bytes(bytes);
         }
+        to.set_allocated(told.allocated);
     }
     Parcel::pack(&message, wanted)
 }
@@ -116,6 +117,7 @@ pub fn pack_offers(told: &[Told<Offer>], wanted: Encoding) -> Result<Parcel, Wro
         if let Some(bytes) = &told.bytes {
             to.set_bytes(bytes);
         }
+        to.set_allocated(told.allocated);
     }
     Parcel::pack(&message, wanted)
 }
@@ -131,7 +133,7 @@ pub fn unpack_entries(parcel: Parcel) -> Result<Vec<Told<Entry>>, Wrong> {
             let state = entry.has_state().then(|| read_state(entry.get_state()?, id)).transpose()?;
             let bytes = if entry.has_bytes() { Some(entry.get_bytes()?) } else { None };
             let bytes = inline(bytes, state.as_ref())?;
-            told.push(Told { what: Entry { id, state }, bytes });
+            told.push(Told { what: Entry { id, state }, bytes, allocated: entry.get_allocated() });
         }
         Ok(told)
     })
@@ -149,7 +151,7 @@ pub fn unpack_offers(parcel: Parcel) -> Result<Vec<Told<Offer>>, Wrong> {
             let state = offer.has_state().then(|| read_state(offer.get_state()?, id)).transpose()?;
             let bytes = if offer.has_bytes() { Some(offer.get_bytes()?) } else { None };
             let bytes = inline(bytes, state.as_ref())?;
-            told.push(Told { what: Offer { id, base, state }, bytes });
+            told.push(Told { what: Offer { id, base, state }, bytes, allocated: offer.get_allocated() });
         }
         Ok(told)
     })

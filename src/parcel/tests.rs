@@ -68,7 +68,7 @@ fn entry() -> impl Strategy<Value = Told<Entry>> {
     id().prop_flat_map(|id| {
         (Just(id), option::of(state(id)), any::<bool>()).prop_map(|(id, told, inline)| {
             let (state, bytes) = told.unzip();
-            Told { what: Entry { id, state }, bytes: bytes.flatten().filter(|_| inline) }
+            Told { what: Entry { id, state }, bytes: bytes.flatten().filter(|_| inline), allocated: id.ino }
         })
     })
 }
@@ -78,7 +78,7 @@ fn offer() -> impl Strategy<Value = Told<Offer>> {
         (Just(id), option::of(state(id)), option::of(state(id))).prop_map(|(id, base, told)| {
             let (state, bytes) = told.unzip();
             let base = base.map(|(base, _)| base);
-            Told { what: Offer { id, base, state }, bytes: bytes.flatten() }
+            Told { what: Offer { id, base, state }, bytes: bytes.flatten(), allocated: id.ino }
         })
     })
 }
@@ -146,7 +146,7 @@ fn file(ino: u64) -> Told<Entry> {
     let attributes = Attributes { mode: 0o644, ..Attributes::default() };
     let state =
         State { kind: Kind::File, places, attributes, times: Times::default(), content: Some(content) };
-    Told { what: Entry { id, state: Some(state) }, bytes: Some(bytes) }
+    Told { what: Entry { id, state: Some(state) }, bytes: Some(bytes), allocated: 512 }
 }
 
 fn refusal(change: impl FnOnce(&mut Told<Entry>)) -> String {

@@ -274,8 +274,9 @@ impl Shared {
             .filter(|content| !stock.small.contains_key(content) && !stock.files.contains_key(content))
             .collect();
         if !missing.is_empty() {
+            let room = site.check_room(&tree, &plan, stock);
             tree.end()?;
-            return Ok(Attempt::Contents(missing));
+            return room.map(|()| Attempt::Contents(missing));
         }
         let conflicts = describe(&tree, &plan)?;
         let marks = Marks { cursor, heard: self.latest(), ..Marks::default() };

@@ -2,7 +2,7 @@
 
 use super::driver::{Shared, blocking, lacked, refused};
 use crate::clock::Timestamp;
-use crate::error::{FsError, FsResult};
+use crate::error::{FsError, FsResult, NO_SPACE};
 use crate::store::rows::{Ino, Kind, Revision};
 use crate::store::sync::{SyncChange, SyncNode};
 use crate::sync::engine::{Call, Event};
@@ -63,9 +63,25 @@ impl Parcel {
     }
 }
 
+/// Offers without bytes.
+fn bare(offers: &[Told<Offer>]) -> Vec<Told<Offer>> {
+    let bare = |told: &Told<Offer>| Told { what: told.what.clone(), bytes: None, allocated: told.allocated };
+    offers.iter().map(bare).collect()
+}
+
 /// Whether the other side, or this one, has no room.
 pub(super) fn is_full(error: &LinkError) -> bool {
-    matches!(error, LinkError::Failed(why) if *why == FsError::NoSpace.to_string())
+    matches!(error, LinkError::Failed(why) if why.contains(NO_SPACE))
+}
+
+/// What upstream says, told here.
+fn theirs(error: LinkError) -> LinkError {
+    match error {
+        LinkError::Failed(why) if why.starts_with(NO_SPACE) => {
+            LinkError::Failed(format!("upstream has {why}"))
+        }
+        other => other,
+    }
 }
 
 impl Shared {
@@ -120,19 +136,16 @@ impl Shared {
             blocking(move || shared.pushed(&parcel)).await?;
             return Ok(Sent::Taken(None));
         }
-        if !parcel.contents.is_empty() {
-            self.bring_contents(link, parcel.contents.clone()).await?;
+        // There may be no room upstream for what is large: that is asked first.
+        let size = parcel.contents.iter().fold(0u64, |sum, content| sum.saturating_add(content.size));
+        let mut asks = size >= LARGE;
+        if !asks && !parcel.contents.is_empty() {
+            self.bring_contents(link, parcel.contents.clone()).await.map_err(theirs)?;
         }
-        for _ in 0..TRIES {
-            let offers: Vec<Offer> = parcel.offers.iter().map(|told| told.what.clone()).collect();
-            let shared = Arc::clone(self);
-            blocking(move || {
-                shared.site.note_offers(&offers)?;
-                *shared.unanswered.lock() = offers;
-                Ok(())
-            })
-            .await?;
-            let answer = link.push(parcel.offers.clone(), parcel.made_at, parcel.life).await?;
+        for _ in 0..TRIES + usize::from(asks) {
+            self.note_unanswered(&parcel.offers).await?;
+            let offers = if asks { bare(&parcel.offers) } else { parcel.offers.clone() };
+            let answer = link.push(offers, parcel.made_at, parcel.life).await.map_err(theirs)?;
             match answer {
                 Pushed::Taken(cursor) => {
                     self.heard(Some(cursor));
@@ -150,11 +163,28 @@ impl Shared {
                 Pushed::Lacks(hashes) => {
                     let shared = Arc::clone(self);
                     blocking(move || shared.answered()).await?;
-                    self.bring(link, hashes).await?;
+                    let brought = if std::mem::take(&mut asks) {
+                        self.bring_contents(link, parcel.contents.clone()).await
+                    } else {
+                        self.bring(link, hashes).await
+                    };
+                    brought.map_err(theirs)?;
                 }
             }
         }
         Ok(Sent::Otherwise(lacked(call)))
+    }
+
+    /// Notes what is offered, before it is.
+    async fn note_unanswered(self: &Arc<Self>, offers: &[Told<Offer>]) -> Answer<()> {
+        let offers: Vec<Offer> = offers.iter().map(|told| told.what.clone()).collect();
+        let shared = Arc::clone(self);
+        blocking(move || {
+            shared.site.note_offers(&offers)?;
+            *shared.unanswered.lock() = offers;
+            Ok(())
+        })
+        .await
     }
 
     /// Looks for what has changed here: those nodes, or, if there are none, the next ones.
@@ -250,13 +280,14 @@ impl Shared {
             _ => None,
         };
         let revision = seen.as_ref().map_or(0, |seen| seen.row.revision);
+        let allocated = seen.as_ref().map_or(0, |seen| seen.row.allocated);
         let bytes = seen.and_then(|seen| seen.bytes).filter(|_| moved.is_some());
         if let (Some(content), None) = (moved, &bytes) {
             parcel.contents.push(content);
         }
         let size = 200 + bytes.as_ref().map_or(0, Vec::len);
         parcel.seen.push(here.map(|ino| (ino, revision)));
-        parcel.offers.push(Told { what: offer, bytes });
+        parcel.offers.push(Told { what: offer, bytes, allocated });
         Ok(size)
     }
 

@@ -20,6 +20,16 @@ pub struct Stock {
     pub small: HashMap<ContentId, Vec<u8>>,
     /// Others, put together.
     pub files: HashMap<ContentId, Staged>,
+    /// Bytes that will be allocated to contents, as the other side has said.
+    allocated: HashMap<ContentId, u64>,
+}
+
+impl Stock {
+    /// Bytes that will be allocated to a file of this content, as far as is known.
+    fn room_of(&self, content: ContentId) -> u64 {
+        let most = if content.depth == 0 { content.size } else { 0 };
+        self.allocated.get(&content).copied().unwrap_or(most)
+    }
 }
 
 /// What goes with a plan.
@@ -151,6 +161,33 @@ impl Site {
         }
         let marks = Marks { touch: true, ..Marks::default() };
         Ok(matches!(self.carry(tree, &plan, &Stock::default(), marks)?, Carried::Done(_)))
+    }
+
+    /// Fails when the quota has no room for what a plan brings, which need not be here yet, beside what stays.
+    pub fn check_room(&self, tree: &LocalTree<'_>, plan: &Plan, stock: &Stock) -> FsResult<()> {
+        if !self.vfs.is_limited() {
+            return Ok(());
+        }
+        let here = |id: NodeId| -> FsResult<u64> {
+            let row = tree.ino(id)?.map(|ino| tree.snapshot().inode(ino)).transpose()?.flatten();
+            Ok(row.filter(|row| row.nlink > 0).map_or(0, |row| row.allocated))
+        };
+        let coming = |bytes: Bytes| match bytes {
+            Bytes::Keep => Ok(0),
+            Bytes::Of(id) => here(id),
+            Bytes::Other(content) => Ok(stock.room_of(content)),
+        };
+        let (mut before, mut after) = (0u64, 0u64);
+        for step in &plan.steps {
+            if step.state.is_none() || step.bytes != Bytes::Keep {
+                before += if step.seen.is_some() { here(step.id)? } else { 0 };
+                after = after.saturating_add(coming(step.bytes)?);
+            }
+        }
+        for copy in &plan.copies {
+            after = after.saturating_add(coming(copy.bytes)?);
+        }
+        self.vfs.check_growth(before, after)
     }
 
     fn draft_plan(
@@ -364,8 +401,11 @@ pub fn needed(plan: &Plan) -> HashSet<ContentId> {
 /// Takes the bytes that travel with what is told, if they are what they should be.
 pub fn take_bytes<T: Stateful>(told: Vec<Told<T>>, stock: &mut Stock) -> Vec<T> {
     let mut all = Vec::with_capacity(told.len());
-    for Told { what, bytes } in told {
+    for Told { what, bytes, allocated } in told {
         let content = what.state().and_then(|state| state.content);
+        if let Some(content) = content.filter(|_| allocated > 0) {
+            stock.allocated.insert(content, allocated);
+        }
         if let (Some(content), Some(bytes)) = (content, bytes)
             && is_content(content, &bytes)
         {

@@ -182,8 +182,9 @@ impl Hub {
                 Some(ino) => tree.look(ino, true)?,
                 None => None,
             };
+            let allocated = seen.as_ref().map_or(0, |seen| seen.row.allocated);
             let (state, bytes) = seen.map_or((None, None), |seen| (Some(seen.state), seen.bytes));
-            entries.push(Told { what: Entry { id: *id, state }, bytes });
+            entries.push(Told { what: Entry { id: *id, state }, bytes, allocated });
         }
         let at = Cursor { life: self.site.life(), revision: tree.snapshot().revision(), listed: 0 };
         tree.end()?;
@@ -208,12 +209,21 @@ impl Hub {
 
     /// Takes objects that a push is going to need.
     pub fn bring(&self, replica: ReplicaId, objects: Vec<Object>) -> Answer<()> {
-        let pile = self.pile(replica, 0)?;
-        let mut pile = pile.lock();
+        let own = self.pile(replica, 0)?;
+        let mut pile = own.lock();
         if pile.is_full() {
             *pile = Pile::new(&self.site.objects, pile.room())?;
         }
-        Ok(pile.add(objects)?)
+        if !is_full(&pile.add(&objects)) {
+            return Ok(());
+        }
+        // What others have brought they can bring again.
+        self.piles.lock().retain(|_, other| Arc::ptr_eq(other, &own));
+        let added = pile.add(&objects);
+        if is_full(&added) {
+            self.piles.lock().remove(&replica);
+        }
+        Ok(added?)
     }
 
     /// What a replica has brought, with at least this much room.
@@ -252,7 +262,11 @@ impl Hub {
         }
         for _ in 0..TRIES {
             self.site.gather(offers.iter().map(|offer| offer.id), &Ignore::default())?;
-            match self.try_push(&row, &offers, &mut stock)? {
+            let tried = self.try_push(&row, &offers, &mut stock);
+            if is_full(&tried) {
+                self.piles.lock().remove(&replica);
+            }
+            match tried? {
                 Some(Pushed::Taken(cursor)) => {
                     self.site.vfs.sync()?;
                     let row = self.known(replica)?.unwrap_or(row);
@@ -281,7 +295,9 @@ impl Hub {
                 return Ok(Some(Pushed::Refused(refusals)));
             }
         };
+        let room = self.site.check_room(&tree, &plan, stock);
         tree.end()?;
+        room?;
         let lacks = self.assemble(&plan, stock)?;
         if !lacks.is_empty() {
             // All of it has to be there at once, and what is there of other states of the files beside it.
@@ -343,6 +359,10 @@ impl Hub {
     }
 }
 
+fn is_full<T>(result: &FsResult<T>) -> bool {
+    matches!(result, Err(FsError::NoSpace | FsError::NoRoom { .. }))
+}
+
 /// Whether the replica knows of what the hub has had from it last.
 fn knows_of(hello: &Hello, row: &ReplicaRow) -> bool {
     let Some(life) = row.life else { return true };
@@ -398,7 +418,11 @@ impl Teller<'_> {
             // It may be back, under another number: then that is told of.
             let is_back = self.tree.ino(id)?.is_some_and(|ino| ino != change.ino);
             let is_news = change.revision > self.listed && !is_back;
-            return Ok(is_news.then_some(Told { what: Entry { id, state: None }, bytes: None }));
+            return Ok(is_news.then_some(Told {
+                what: Entry { id, state: None },
+                bytes: None,
+                allocated: 0,
+            }));
         }
         if let Some(row) = self.tree.snapshot().sync_node(change.ino)?
             && self.replica != 0
@@ -415,6 +439,7 @@ impl Teller<'_> {
             bytes = None;
         }
         self.bytes += bytes.as_ref().map_or(0, Vec::len);
-        Ok(Some(Told { what: Entry { id, state: Some(seen.state) }, bytes }))
+        let allocated = seen.row.allocated;
+        Ok(Some(Told { what: Entry { id, state: Some(seen.state) }, bytes, allocated }))
     }
 }

@@ -77,6 +77,8 @@ pub struct Told<T> {
     pub what: T,
     /// Only of content of depth 0 and at most [`INLINE`] bytes.
     pub bytes: Option<Vec<u8>>,
+    /// Bytes that are allocated to its content, without holes; 0: none, or it is not known.
+    pub allocated: u64,
 }
 
 /// A portion of what changed.

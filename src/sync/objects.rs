@@ -6,8 +6,8 @@ use super::link::{OBJECT_MAX, OBJECTS_AT_ONCE, Object};
 use crate::error::{FsError, FsResult};
 use crate::store::Store;
 use crate::store::contents::PieceRow;
-use crate::store::rows::{Ino, Kind, ROOT, WorkspaceId};
-use crate::vfs::{Caller, NewNode, SetAttr, Vfs};
+use crate::store::rows::{Ino, WorkspaceId};
+use crate::vfs::{Caller, SetAttr, Vfs};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -77,8 +77,7 @@ impl Objects {
 
     /// A file to put bytes into.
     pub fn stage(&self) -> FsResult<Staged> {
-        let new = NewNode { kind: Kind::File, mode: 0o600, umask: 0, rdev: 0 };
-        let attr = self.vfs.tmpfile(Caller::DAEMON, ROOT, new)?;
+        let attr = self.vfs.stage(Caller::DAEMON)?;
         Ok(Staged { objects: self.clone(), ino: attr.ino })
     }
 
@@ -121,12 +120,12 @@ impl Pile {
     }
 
     /// Adds objects, each of which must be what it says it is.
-    pub fn add(&mut self, came: Vec<Object>) -> FsResult<()> {
+    pub fn add(&mut self, came: &[Object]) -> FsResult<()> {
         let objects = self.staged.objects.clone();
         let mut bytes = Vec::new();
         let mut pieces = Vec::with_capacity(came.len());
         for object in came {
-            check(&object)?;
+            check(object)?;
             let (at, len) = (self.end + bytes.len() as u64, object.bytes.len() as u64);
             pieces.push(PieceRow { hash: object.hash, ino: self.staged.ino, at, len, page: None });
             bytes.extend_from_slice(&object.bytes);

@@ -8,7 +8,7 @@
 //! The kernel is told afterwards, when other operations go on.
 
 use super::Vfs;
-use super::content::Slot;
+use super::content::{Slot, allocated_to};
 use super::feed::ChangeKind;
 use super::journal::Op;
 use super::lookup::{Climb, names_in};
@@ -138,6 +138,7 @@ impl Vfs {
             if let Some(changed) = self.find_changed(scions, &ground)? {
                 return Ok(Grafted::Changed(changed));
             }
+            self.check_graft(scions, &ground)?;
             let before: HashMap<Ino, Revision> =
                 ground.nodes.iter().map(|(ino, node)| (*ino, node.meta.read().row.revision)).collect();
             for scion in scions {
@@ -275,6 +276,26 @@ impl Vfs {
             }
         }
         self.find_cycle(scions, ground)
+    }
+
+    /// Fails when the quota has no room for the bytes that come, beside those that stay.
+    fn check_graft(&self, scions: &[Scion], ground: &Ground) -> FsResult<()> {
+        if !self.space.is_limited() {
+            return Ok(());
+        }
+        let (mut before, mut after) = (0, 0);
+        for scion in scions {
+            after += match scion.becomes.as_ref().map(|becomes| &becomes.bytes) {
+                Some(Bytes::Keep) => continue,
+                Some(Bytes::These(bytes)) => allocated_to(1, bytes.len() as u64),
+                Some(Bytes::Of(from)) => {
+                    ground.bytes.get(from).map_or(0, |stock| allocated_to(stock.slots.len(), stock.size))
+                }
+                None => 0,
+            };
+            before += ground.node(scion.ino)?.meta.read().row.allocated;
+        }
+        self.check_growth(before, after)
     }
 
     /// A directory that would be below itself.

@@ -297,7 +297,7 @@ impl Op<'_> {
     /// Like [`Op::changed`], for what is not a change to anybody else: the time of an access.
     pub(super) fn changed_quietly(&self, node: &Arc<Node>, meta: &mut Meta) {
         let (before, after) = meta.settle_content(&self.vfs.gauge);
-        self.vfs.space.grew(before, after);
+        self.vfs.space.grew(node.ino, before, after);
         if !meta.dirty {
             meta.dirty = true;
             self.vfs.journal.list(node);

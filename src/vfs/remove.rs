@@ -107,12 +107,13 @@ impl Vfs {
 
     fn end(&self, op: &Op<'_>, node: &Arc<Node>, meta: &mut Meta) {
         let allocated = std::mem::take(&mut meta.row.allocated);
-        self.space.grew(allocated, 0);
+        self.space.grew(node.ino, allocated, 0);
         self.space.node_removed();
         meta.removed = true;
         meta.content.clear();
         meta.clear_xattrs();
         op.changed(node, meta);
+        self.space.unstage(node.ino);
     }
 
     /// Keeps a node alive without its names, until [`Vfs::release`].

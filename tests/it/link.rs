@@ -97,7 +97,7 @@ fn what_one_replica_pushes_another_fetches() {
         let (_, start) = all_changes(&two, None).await;
         // Small ones, whose bytes come along.
         let bytes = |ino: u64| format!("the bytes of {ino}").into_bytes();
-        let told = |ino| Told { what: file(1, ino, &bytes(ino)), bytes: Some(bytes(ino)) };
+        let told = |ino| Told { what: file(1, ino, &bytes(ino)), bytes: Some(bytes(ino)), allocated: 0 };
         let small: Vec<_> = (2..1000).map(told).collect();
         let Pushed::Taken(_) = one.push(small.clone(), 7, Author([1; 16])).await.unwrap() else {
             panic!("not taken");
@@ -108,7 +108,7 @@ fn what_one_replica_pushes_another_fetches() {
             objects.into_iter().chain((0..60).map(|byte| object(vec![byte; 256 << 10]))).collect();
         let hashes: Vec<_> = objects.iter().map(|object| object.hash).collect();
         let large: Vec<_> = (5000..).zip(&objects).map(|(ino, object)| file(1, ino, &object.bytes)).collect();
-        let large: Vec<_> = large.into_iter().map(|what| Told { what, bytes: None }).collect();
+        let large: Vec<_> = large.into_iter().map(|what| Told { what, bytes: None, allocated: 0 }).collect();
         let Pushed::Lacks(lacks) = one.push(large.clone(), 8, Author([1; 16])).await.unwrap() else {
             panic!("not lacking");
         };
@@ -254,7 +254,7 @@ fn over_tls_an_authority_is_trusted_that_was_named() {
         let strange = Link::dial(&to(proxy.url())).await.unwrap_err();
         assert!(matches!(&strange, LinkError::Lost(text) if text.contains("certificate")), "{strange}");
         let link = greeted(&Dial { ca: Some(proxy.ca.clone()), ..to(proxy.url()) }, 1).await;
-        let told = Told { what: file(1, 2, b"x"), bytes: Some(b"x".to_vec()) };
+        let told = Told { what: file(1, 2, b"x"), bytes: Some(b"x".to_vec()), allocated: 0 };
         assert!(matches!(link.push(vec![told], 1, Author([1; 16])).await.unwrap(), Pushed::Taken(_)));
         let no_file = Dial { ca: Some(place.dir.path().join("none")), ..to(proxy.url()) };
         let refused = Link::dial(&no_file).await.unwrap_err();

@@ -204,3 +204,19 @@ fn a_name_is_made_while_content_waits_for_the_disk() {
     });
     fs.check();
 }
+
+#[test]
+fn what_is_staged_counts_by_itself_and_is_bounded() {
+    let fs = limited();
+    let staged: Vec<Ino> = (0..4).map(|_| fs.vfs.stage(ME).unwrap().ino).collect();
+    for ino in &staged[..3] {
+        fs.vfs.write(ME, *ino, 0, &[1; 1 << 20], false).unwrap();
+    }
+    is_full(fs.vfs.write(ME, staged[3], 0, &[1; 1 << 20], false));
+    assert_eq!(fs.vfs.stats().allocated_bytes, 0);
+    fs.vfs.release(staged[0]);
+    fs.vfs.write(ME, staged[3], 0, &[1; 1 << 20], false).unwrap();
+    let file = fs.file(ROOT, "big").ino;
+    fs.vfs.write(ME, file, 0, &[1; 1 << 20], false).unwrap();
+    is_full(fs.vfs.write(ME, file, 1 << 20, &[1; 1], false));
+}
