@@ -52,6 +52,15 @@ struct Parcel {
     made_at: Revision,
 }
 
+/// How far a push has come.
+#[derive(Clone, Copy)]
+struct Reach {
+    /// All changes up to here are upstream, or wait for files that are being written.
+    seen: Revision,
+    /// All changes up to here are upstream.
+    noted: Revision,
+}
+
 impl Parcel {
     /// What of it takes something away, alone. The rest still has to be offered.
     fn removals(&self) -> Self {
@@ -96,13 +105,19 @@ impl Shared {
         let epoch = self.epoch();
         let mut cursor = None;
         let mut also = also;
+        let mut reach = Reach { seen: 0, noted: Revision::MAX };
         loop {
             let parcel = {
                 let shared = Arc::clone(&self);
                 let also = std::mem::take(&mut also);
-                blocking(move || shared.parcel(&also)).await?
+                blocking(move || shared.parcel(&also, reach)).await?
             };
             also.clone_from(&parcel.more);
+            if also.is_empty() {
+                let is_whole = parcel.noted == parcel.up_to;
+                reach.noted = if is_whole { Revision::MAX } else { parcel.noted };
+                reach.seen = parcel.up_to;
+            }
             let (done, finished) = (parcel.noted, !parcel.unfinished && parcel.more.is_empty());
             let (reached, removals) = (parcel.up_to, parcel.removals());
             let sent = self.send(&*link, call, parcel, epoch).await;
@@ -188,15 +203,15 @@ impl Shared {
     }
 
     /// Looks for what has changed here: those nodes, or, if there are none, the next ones.
-    fn parcel(&self, also: &[NodeId]) -> FsResult<Parcel> {
+    fn parcel(&self, also: &[NodeId], reach: Reach) -> FsResult<Parcel> {
         let site = &self.site;
         site.commit()?;
-        let pushed = site.state()?.pushed;
+        let pushed = site.state()?.pushed.max(reach.seen);
         let tree = site.look(&self.settings.ignore)?;
         let (changed, up_to) = tree.snapshot().changed_after(pushed, BATCH_ENTRIES)?;
         // First what was asked for by name: it is what a push was refused for, and belongs into one batch.
         let mut ids = also.to_vec();
-        let mut noted = up_to;
+        let mut noted = up_to.min(reach.noted);
         for change in &changed {
             let row = tree.snapshot().sync_node(change.ino)?;
             let settled = match &row {

@@ -194,3 +194,24 @@ async fn holes_need_no_room() {
     let (ca, cb) = (ra.control(), rb.control());
     tokio::time::timeout(Duration::from_secs(20), in_step(&[&hub, &a, &b], &[&ca, &cb])).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_changes_do_not_wait_for_a_file_that_is_being_written() {
+    let (hub, a) = (site(&Location::Memory), site(&Location::Memory));
+    let way = Way::to(&hub);
+    let ra = replica(&a, &way);
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    pause(&ra.control()).await;
+    Tree(&a).write("large", &noise(1, 1 << 20));
+    for number in 0..1100 {
+        Tree(&a).write(&format!("f{number}"), b"x");
+    }
+    ra.control().resume();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !Tree(&hub).has("f1099") {
+        assert!(Instant::now() < deadline, "nothing comes");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(!Tree(&hub).has("large"), "they came after the large file");
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+}
