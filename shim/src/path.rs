@@ -71,8 +71,15 @@ pub fn conflict(path: &[u8], time: SystemTime, number: u32) -> Vec<u8> {
     if number > 1 {
         suffix.extend(format!("-{number}").into_bytes());
     }
-    let kept = name.len().min(NAME_MAX - suffix.len());
-    join(dir, &[&name[..kept], &suffix].concat())
+    join(dir, &[cut(name, NAME_MAX - suffix.len()), &suffix].concat())
+}
+
+/// At most so many bytes of a name; whole characters, if it is text.
+fn cut(name: &[u8], most: usize) -> &[u8] {
+    match str::from_utf8(name) {
+        Ok(text) => &name[..text.floor_char_boundary(most)],
+        Err(_) => &name[..name.len().min(most)],
+    }
 }
 
 /// `20261121T124004Z`.
@@ -133,5 +140,9 @@ mod tests {
         let leap = UNIX_EPOCH + Duration::from_secs(951_782_400);
         assert_eq!(conflict(b"f", leap, 1), b"f.conflict-host-20000229T000000Z");
         assert_eq!(conflict(&[b'x'; 255], time, 12).len(), NAME_MAX);
+        assert_eq!(conflict(&[0xff; 255], time, 12).len(), NAME_MAX);
+        let name = "x".to_owned() + &"\u{1f980}".repeat(63);
+        let beside = conflict(name.as_bytes(), time, 1);
+        assert!(str::from_utf8(&beside).is_ok() && beside.len() > NAME_MAX - 4, "{beside:?}");
     }
 }

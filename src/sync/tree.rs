@@ -204,9 +204,17 @@ pub fn conflict_name(name: &[u8], replica: &str, now: Timestamp, attempt: u32) -
         suffix.push_str(&format!("-{attempt}"));
     }
     let keep = name.len().min(NAME_MAX - suffix.len().min(NAME_MAX));
-    let mut whole = name[..keep].to_vec();
+    let mut whole = cut(name, keep).to_vec();
     whole.extend_from_slice(suffix.as_bytes());
     whole.into()
+}
+
+/// At most so many bytes of a name, whole characters of one that is text.
+fn cut(name: &[u8], most: usize) -> &[u8] {
+    match str::from_utf8(name) {
+        Ok(text) => &name[..text.floor_char_boundary(most)],
+        Err(_) => &name[..most],
+    }
 }
 
 /// Seconds since the epoch as `20261121T094500Z`.
@@ -239,5 +247,9 @@ mod tests {
         assert_eq!(&conflict_name(b"a", "beef", now, 2)[..], b"a.conflict-beef-20261121T094500Z-2");
         let long = conflict_name(&[0xff; 255], "beef", now, 1);
         assert!(long.len() == 255 && long.ends_with(b"Z-1"));
+        for name in ["\u{e9}".repeat(127), "x".to_owned() + &"\u{1f980}".repeat(63), "\u{20ac}".repeat(85)] {
+            let cut = conflict_name(name.as_bytes(), "beef", now, 1);
+            assert!(cut.len() > 251 && str::from_utf8(&cut).is_ok(), "{cut:?}");
+        }
     }
 }
