@@ -75,19 +75,43 @@ impl Disk {
 
     fn exchange(&self, dir: &OwnedFd, own: &[u8], at: &[u8], expected: &Facts) -> Outcome<()> {
         let name = path::split(at).1;
-        let swapped =
-            self.open_up(dir, || match renameat_with(dir, own, dir, name, RenameFlags::EXCHANGE) {
-                Err(Errno::INVAL | Errno::NOSYS) => renameat(dir, own, dir, name).map(|()| false),
-                done => done.map(|()| true),
-            })?;
-        if !swapped {
-            return Ok(());
-        }
-        match self.stat(dir, own)? {
-            Some(old) if !old.has_bytes_of(expected) => self.keep_beside(dir, own, at),
-            Some(_) => self.open_up(dir, || rustix::fs::unlinkat(dir, own, AtFlags::empty())),
+        let swap = || renameat_with(dir, own, dir, name, RenameFlags::EXCHANGE);
+        self.exchange_by(swap, dir, own, at, expected)
+    }
+
+    fn exchange_by(
+        &self,
+        swap: impl Fn() -> Result<(), Errno>,
+        dir: &OwnedFd,
+        own: &[u8],
+        at: &[u8],
+        expected: &Facts,
+    ) -> Outcome<()> {
+        let swapped = self.open_up(dir, || match swap() {
+            Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
+            done => done.map(|()| true),
+        })?;
+        let old = if swapped { own.to_vec() } else { self.replace(dir, own, path::split(at).1)? };
+        match self.stat(dir, &old)? {
+            Some(facts) if !facts.has_bytes_of(expected) => self.keep_beside(dir, &old, at),
+            Some(_) => self.open_up(dir, || rustix::fs::unlinkat(dir, &old[..], AtFlags::empty())),
             None => Ok(()),
         }
+    }
+
+    /// Replaces a file where names cannot be exchanged. It keeps a name of ours, which is returned, unless the filesystem has
+    /// no links either: then an edit of this very moment is lost.
+    fn replace(&self, dir: &OwnedFd, own: &[u8], name: &[u8]) -> Outcome<Vec<u8>> {
+        let old = self.own_name();
+        self.open_up(dir, || match rustix::fs::linkat(dir, name, dir, &old[..], AtFlags::empty()) {
+            Err(Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::MLINK) => Ok(()),
+            done => done,
+        })?;
+        let replaced = self.open_up(dir, || renameat(dir, own, dir, name));
+        if replaced.is_err() {
+            let _ = rustix::fs::unlinkat(dir, &old[..], AtFlags::empty());
+        }
+        replaced.map(|()| old)
     }
 
     /// Removes a file or symlink that is what it is believed to be.
@@ -117,5 +141,33 @@ impl Disk {
             }
         }
         Err(Fault::Exists)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn an_edit_of_the_last_moment_is_kept_where_names_cannot_be_exchanged() {
+        let home = tempfile::tempdir().unwrap();
+        let (file, own) = (home.path().join("file"), b".wsd-shim.new");
+        fs::write(&file, "old").unwrap();
+        let disk = Disk::open(home.path(), false).unwrap();
+        let dir = disk.place(b"").unwrap();
+        let expected = disk.stat(&dir, b"file").unwrap().unwrap();
+        for (content, kept) in [("edited", Some("edited")), ("as expected", None)] {
+            fs::write(home.path().join(".wsd-shim.new"), "new").unwrap();
+            fs::write(&file, content).unwrap();
+            let now = disk.stat(&dir, b"file").unwrap().unwrap();
+            let expected = if kept.is_some() { expected } else { now };
+            disk.exchange_by(|| Err(Errno::INVAL), &dir, own, b"file", &expected).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+            let mut others = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path());
+            let other = others.find(|path| *path != file);
+            assert_eq!(other.as_ref().map(|path| fs::read_to_string(path).unwrap()).as_deref(), kept);
+            other.into_iter().for_each(|path| fs::remove_file(path).unwrap());
+        }
     }
 }
