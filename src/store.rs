@@ -47,6 +47,7 @@ use passed::Passing;
 use rows::{NUMBER_MAX, WorkspaceId};
 use rusqlite::Connection;
 use serde::Serialize;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -108,6 +109,9 @@ pub struct Store {
     /// Small groups since the WAL was folded, or a large one was written, that were on the disk when they were committed.
     small_commits: AtomicU64,
     gc: Mutex<gc::Agenda>,
+    /// Files whose objects are being noted a few at a time, and the latest time of each.
+    passes: Mutex<HashMap<rows::Ino, contents::Pass>>,
+    next_pass: AtomicU64,
     /// Of a store that is in a file.
     passing: Option<Arc<Passing>>,
     /// Whether the disk may lack a part of the WAL, or of what it was folded into.
@@ -215,6 +219,8 @@ impl Store {
             next_chunk: AtomicI64::new(last_chunk + 1),
             small_commits: AtomicU64::new(0),
             gc: Mutex::default(),
+            passes: Mutex::default(),
+            next_pass: AtomicU64::new(0),
             passing: files.as_ref().map(|files| Arc::new(Passing::new(Arc::clone(files), doubt.clone()))),
             doubt,
             faults: Faults::default(),

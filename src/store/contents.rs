@@ -5,7 +5,8 @@ use super::error::StoreResult;
 use super::rows::{Ino, Revision, WorkspaceId};
 use super::snapshot::Snapshot;
 use super::sync::HashBytes;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
+use std::sync::atomic::Ordering;
 
 /// The id of a file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,10 @@ pub struct PieceRow {
     pub len: u64,
     pub page: Option<Vec<u8>>,
 }
+
+/// One time that the objects in a file are noted a few at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass(u64);
 
 impl Snapshot<'_> {
     /// The id of a file's content as of a revision of its content, if it has been found out.
@@ -50,26 +55,45 @@ impl Store {
         contents: &[(Ino, Revision, ContentRow)],
         pieces: &[PieceRow],
     ) -> StoreResult<()> {
+        self.noting(|tx| put(tx, ws, contents, pieces))
+    }
+
+    /// Forgets what was noted of the objects in a file. They are noted anew, a few at a time.
+    pub fn begin_pieces(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<Pass> {
         self.noting(|tx| {
-            let mut insert =
-                tx.prepare_cached("INSERT OR REPLACE INTO sync_piece VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-            for PieceRow { hash, ino, at, len, page } in pieces {
-                insert.execute(params![ws, hash, *ino as i64, *at as i64, *len as i64, page])?;
-            }
-            let mut insert =
-                tx.prepare_cached("INSERT OR REPLACE INTO sync_content VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-            for (ino, revision, id) in contents {
-                insert.execute(params![
-                    ws,
-                    *ino as i64,
-                    *revision as i64,
-                    id.size as i64,
-                    id.hash,
-                    id.depth
-                ])?;
-            }
-            Ok(())
+            self.forget_pieces(tx, ws, ino)?;
+            let pass = Pass(self.next_pass.fetch_add(1, Ordering::Relaxed));
+            self.passes.lock().insert(ino, pass);
+            Ok(pass)
         })
+    }
+
+    /// Notes what is left of objects that were noted a few at a time, and the contents, but for those of which something was forgotten
+    /// since.
+    pub fn end_pieces(
+        &self,
+        ws: WorkspaceId,
+        contents: &[(Ino, Revision, ContentRow, Option<Pass>)],
+        pieces: &[PieceRow],
+    ) -> StoreResult<()> {
+        self.noting(|tx| {
+            let mut passes = self.passes.lock();
+            let mut whole = Vec::with_capacity(contents.len());
+            for (ino, revision, id, pass) in contents {
+                if pass.is_none() || passes.get(ino) == pass.as_ref() {
+                    passes.remove(ino);
+                    whole.push((*ino, *revision, *id));
+                }
+            }
+            put(tx, ws, &whole, pieces)
+        })
+    }
+
+    fn forget_pieces(&self, tx: &Transaction<'_>, ws: WorkspaceId, ino: Ino) -> StoreResult<()> {
+        self.passes.lock().remove(&ino);
+        tx.execute("DELETE FROM sync_piece WHERE ws = ?1 AND ino = ?2", params![ws, ino as i64])?;
+        tx.execute("DELETE FROM sync_content WHERE ws = ?1 AND ino = ?2", params![ws, ino as i64])?;
+        Ok(())
     }
 
     /// Where an object may be. Files may have changed since.
@@ -92,16 +116,13 @@ impl Store {
 
     /// What was noted of the objects in a file is no longer so.
     pub fn drop_pieces(&self, ws: WorkspaceId, ino: Ino) -> StoreResult<()> {
-        self.noting(|tx| {
-            tx.execute("DELETE FROM sync_piece WHERE ws = ?1 AND ino = ?2", params![ws, ino as i64])?;
-            tx.execute("DELETE FROM sync_content WHERE ws = ?1 AND ino = ?2", params![ws, ino as i64])?;
-            Ok(())
-        })
+        self.noting(|tx| self.forget_pieces(tx, ws, ino))
     }
 
     /// The bytes of one file have become another one's, and maybe those of more: what was noted of them goes for it as well.
     pub fn copy_pieces(&self, ws: WorkspaceId, from: Ino, to: Ino) -> StoreResult<()> {
         self.noting(|tx| {
+            self.passes.lock().remove(&to);
             tx.execute("DELETE FROM sync_piece WHERE ws = ?1 AND ino = ?2", params![ws, to as i64])?;
             tx.execute(
                 "INSERT INTO sync_piece SELECT ws, hash, ?3, at, len, page FROM sync_piece WHERE ws = ?1 AND ino = ?2",
@@ -110,4 +131,23 @@ impl Store {
             Ok(())
         })
     }
+}
+
+fn put(
+    tx: &Transaction<'_>,
+    ws: WorkspaceId,
+    contents: &[(Ino, Revision, ContentRow)],
+    pieces: &[PieceRow],
+) -> StoreResult<()> {
+    let mut insert =
+        tx.prepare_cached("INSERT OR REPLACE INTO sync_piece VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    for PieceRow { hash, ino, at, len, page } in pieces {
+        insert.execute(params![ws, hash, *ino as i64, *at as i64, *len as i64, page])?;
+    }
+    let mut insert =
+        tx.prepare_cached("INSERT OR REPLACE INTO sync_content VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    for (ino, revision, id) in contents {
+        insert.execute(params![ws, *ino as i64, *revision as i64, id.size as i64, id.hash, id.depth])?;
+    }
+    Ok(())
 }

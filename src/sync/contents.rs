@@ -26,6 +26,9 @@ const PIECE_MAX: usize = super::link::OBJECT_MAX;
 /// Most records of a page.
 const PAGE_RECORDS: usize = 4096;
 
+/// Pieces that are noted at once.
+pub(super) const NOTE_AT: usize = if cfg!(test) { 16 } else { PAGE_RECORDS };
+
 /// Levels of pages that a content may have: enough for 16 TiB in the smallest pieces and pages.
 pub const MAX_DEPTH: u8 = 8;
 
@@ -156,7 +159,7 @@ fn cut_run(
         pages.pieces.push(PieceRow { hash, ino: row.ino, at, len, page: None });
         pages.add(0, Record::Data(hash, len));
         at += len;
-        if pages.pieces.len() >= PAGE_RECORDS {
+        if pages.pieces.len() >= NOTE_AT {
             pages.pieces = note(std::mem::take(&mut pages.pieces))?;
         }
     }

@@ -1,22 +1,19 @@
 //! The workspace as sync sees it: one moment of it, in states and identities.
 
-use super::contents::{self, Cut};
+use super::contents::{self, Cut, NOTE_AT};
 use super::entry::{Attributes, ContentId, NodeId, Place, State, Times};
 use super::ignore::Ignore;
 use super::lives::Lives;
 use super::tree::{Ignores, Local, Tree};
 use crate::error::{FsError, FsResult};
 use crate::store::Store;
-use crate::store::contents::PieceRow;
+use crate::store::contents::{Pass, PieceRow};
 use crate::store::rows::{Ino, InodeRow, Kind, Name, ROOT, Revision};
 use crate::store::snapshot::Snapshot;
 use crate::store::sync::SyncNode;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-
-/// Pieces that are noted at once.
-const NOTE_AT: usize = 4096;
 
 /// One moment of a workspace.
 pub struct LocalTree<'a> {
@@ -33,7 +30,7 @@ pub struct LocalTree<'a> {
 /// What was found out about contents while a tree was looked at.
 #[derive(Default)]
 struct Found {
-    contents: Vec<(Ino, Revision, ContentId)>,
+    contents: Vec<(Ino, Revision, ContentId, Option<Pass>)>,
     pieces: Vec<PieceRow>,
     /// Files of which other pieces are noted.
     stale: Vec<Ino>,
@@ -74,11 +71,11 @@ impl<'a> LocalTree<'a> {
             store.drop_pieces(ws, ino)?;
         }
         let contents: Vec<_> =
-            found.contents.into_iter().map(|(ino, revision, id)| (ino, revision, id.into())).collect();
+            found.contents.into_iter().map(|(ino, at, id, pass)| (ino, at, id.into(), pass)).collect();
         if contents.is_empty() && found.pieces.is_empty() {
             return Ok(());
         }
-        Ok(store.put_contents(ws, &contents, &found.pieces)?)
+        Ok(store.end_pieces(ws, &contents, &found.pieces)?)
     }
 
     /// Who a node is.
@@ -131,24 +128,22 @@ impl<'a> LocalTree<'a> {
         if !is_small && let Some(known) = self.snapshot.content_id(row.ino, row.content_revision)? {
             return Ok((Some(known.into()), None));
         }
-        if !is_small {
-            self.forget_pieces(row.ino)?;
-        }
+        let pass = if is_small { None } else { self.forget_pieces(row.ino)? };
         let mut note = |pieces: Vec<PieceRow>| self.note(pieces);
         let Cut { id, pieces, bytes } = contents::cut(&self.snapshot, row, &mut note)?;
         if !is_small {
             self.note(pieces)?;
-            self.found.borrow_mut().contents.push((row.ino, row.content_revision, id));
+            self.found.borrow_mut().contents.push((row.ino, row.content_revision, id, pass));
         }
         Ok((Some(id), bytes.filter(|_| with_bytes && is_small)))
     }
 
-    fn forget_pieces(&self, ino: Ino) -> FsResult<()> {
-        match self.store.location().path() {
-            Some(_) => self.store.drop_pieces(self.store.workspace(), ino)?,
-            None => self.found.borrow_mut().stale.push(ino),
+    fn forget_pieces(&self, ino: Ino) -> FsResult<Option<Pass>> {
+        if self.store.location().path().is_none() {
+            self.found.borrow_mut().stale.push(ino);
+            return Ok(None);
         }
-        Ok(())
+        Ok(Some(self.store.begin_pieces(self.store.workspace(), ino)?))
     }
 
     /// Notes pieces at once where that can be done beside a snapshot, which is not so in a store in memory.

@@ -1,6 +1,6 @@
 //! Contents and grafts over a real tree.
 
-use super::contents;
+use super::contents::{self, Record};
 use super::entry::ContentId;
 use super::ignore::Ignore;
 use super::local::LocalTree;
@@ -226,6 +226,28 @@ fn a_content_whose_objects_are_not_known_is_found_out_again() {
     let second = site(&location);
     assert_eq!(content_of(&second, ino), content);
     assert!(second.objects.has(&content.hash).unwrap());
+}
+
+/// Two looks found out the same, and one of them ended while the other had not noted all: then came a kill. The inner pieces
+/// were not known, and the file was never pushed.
+#[test]
+fn a_content_is_not_noted_if_its_pieces_were_forgotten_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = site(&Location::File(dir.path().join("s.db")));
+    let ino = file(&site, "f", &noise(1, 4 << 20));
+    let ignore = Ignore::default();
+    site.commit().unwrap();
+    let one = site.look(&ignore).unwrap();
+    let content = one.look(ino, false).unwrap().unwrap().state.content.unwrap();
+    // Another look begins with this.
+    site.store.drop_pieces(site.store.workspace(), ino).unwrap();
+    one.end().unwrap();
+    assert_eq!(content_of(&site, ino), content);
+    let page = site.objects.get(&content.hash).unwrap().unwrap();
+    for record in contents::records(&page).unwrap() {
+        let Record::Data(hash, _) = record else { continue };
+        assert!(site.objects.has(&hash).unwrap());
+    }
 }
 
 #[test]
