@@ -3,13 +3,20 @@
 use crate::clock::Timestamp;
 use crate::store::group::Xattrs;
 use crate::store::rows::Kind;
-use crate::sync::entry::{Attributes, Place, State, Times};
+use crate::sync::entry::{Attributes, ContentId, Place, State, Times};
 use crate::sync::tree::{ConflictKind, OnConflict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The extended attribute that is a node's access control list.
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+
+/// The extended attribute that is a program's capabilities.
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// `S_ISUID` and `S_ISGID`.
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
 
 /// What comes of a node.
 pub(super) struct Merged {
@@ -40,7 +47,8 @@ pub(super) fn merge(base: Option<&State>, here: &State, there: &State, on: OnCon
     note(conflict, ConflictKind::Content);
     let (places, conflict) = sides.places();
     note(conflict, ConflictKind::Move);
-    let (attributes, conflict) = sides.attributes();
+    let (mut attributes, conflict) = sides.attributes();
+    sides.take_privileges(&mut attributes, content);
     note(conflict, ConflictKind::Attributes);
     let times = Times {
         atime: here.times.atime,
@@ -81,6 +89,28 @@ impl Sides<'_> {
         let (xattrs, xattrs_conflict) = self.xattrs(list);
         let attributes = Attributes { mode, uid, gid, rdev: self.there.attributes.rdev, xattrs };
         (attributes, mode_conflict | uid_conflict | gid_conflict | xattrs_conflict)
+    }
+
+    /// A program runs with privileges that somebody gave to other bytes, or to those of another owner, on neither side: it does
+    /// not here.
+    fn take_privileges(&self, merged: &mut Attributes, content: Option<ContentId>) {
+        if self.there.kind != Kind::File {
+            return;
+        }
+        let sides = || [self.here, self.there].into_iter().filter(|side| side.content == content);
+        let has = |held: &dyn Fn(&Attributes) -> bool| sides().any(|side| held(&side.attributes));
+        let Attributes { uid, gid, .. } = *merged;
+        if !has(&|side| side.mode & SETUID != 0 && side.uid == uid) {
+            merged.mode &= !SETUID;
+        }
+        if !has(&|side| side.mode & SETGID != 0 && side.gid == gid) {
+            merged.mode &= !SETGID;
+        }
+        if let Some(given) = merged.xattrs.get(CAPABILITY).cloned()
+            && !has(&|side| side.xattrs.get(CAPABILITY) == Some(&given))
+        {
+            Arc::make_mut(&mut merged.xattrs).remove(CAPABILITY);
+        }
     }
 
     /// `list`: what the access control list becomes.
@@ -165,5 +195,25 @@ mod tests {
         let Merged { state, conflicts } = merge(Some(&base), &here, &base, OnConflict::KeepBoth);
         assert_eq!((state.attributes.mode, acl_of(&state)), (0o660, acl_of(&here)));
         assert_eq!(conflicts, []);
+    }
+
+    /// Who could write to a file gains nothing by what somebody else gave it meanwhile, not knowing of that.
+    #[test]
+    fn bytes_get_no_privileges_that_were_given_to_others() {
+        let content = |number: u8| Some(ContentId { size: 1, hash: [number; 32], depth: 0 });
+        let capability = || Arc::new(Xattrs::from([(CAPABILITY.to_vec(), b"all".to_vec())]));
+        let base = State { content: content(1), ..state(0o777, b"") };
+        let mut given = base.clone();
+        (given.attributes.mode, given.attributes.xattrs) = (0o6777, capability());
+        let written = State { content: content(2), ..base.clone() };
+        for (here, there) in [(&given, &written), (&written, &given)] {
+            let Merged { state, .. } = merge(Some(&base), here, there, OnConflict::KeepBoth);
+            assert_eq!((state.content, state.attributes.mode), (content(2), 0o777));
+            assert_eq!(state.attributes.xattrs.get(CAPABILITY), None);
+        }
+        let mut owned = State { content: content(2), ..base.clone() };
+        (owned.attributes.mode, owned.attributes.xattrs) = (0o6777, capability());
+        let Merged { state, .. } = merge(Some(&base), &owned, &base, OnConflict::KeepBoth);
+        assert_eq!(state.attributes, owned.attributes);
     }
 }
