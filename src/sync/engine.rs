@@ -147,6 +147,8 @@ pub struct Engine {
     stopped: bool,
     lost: u32,
     failed: u32,
+    /// The last push did. What is applied meanwhile does not make that good.
+    push_failed: bool,
     last_error: Option<String>,
     conflicts: u64,
     effects: Vec<Effect>,
@@ -178,6 +180,7 @@ impl Engine {
             stopped: false,
             lost: 0,
             failed: 0,
+            push_failed: false,
             last_error: None,
             conflicts: 0,
             effects: Vec::new(),
@@ -239,7 +242,10 @@ impl Engine {
             Event::TurnedAway { call, reason } if self.waits_for(call) => self.refuse(reason),
             Event::Failed { call, error, random } if self.waits_for(call) => self.fail(call, error, random),
             Event::Pulled { call, up_to, more, reset, entries, bytes } if self.pull == Pull::Asked(call) => {
-                (self.lost, self.last_error) = (0, None);
+                self.lost = 0;
+                if self.failed == 0 {
+                    self.last_error = None;
+                }
                 self.upstream = self.upstream.max(up_to.revision);
                 if reset {
                     self.pull = Pull::Idle;
@@ -420,8 +426,10 @@ impl Engine {
         }
         self.last_error = Some(error);
         match self.work {
+            // It may have been taken all the same.
             Work::Pushing(_) => {
-                self.due = Due::Now;
+                (self.due, self.unanswered, self.caught_up) = (Due::Now, true, false);
+                self.push_failed = true;
                 self.distrust();
             }
             // What it tells of may not be there any more.

@@ -117,3 +117,35 @@ fn who_is_in_a_hurry_has_it_tried_at_once_and_hears_that_it_did_not_work() {
         "it goes on trying: {effects:?}"
     );
 }
+
+/// What is told of a push that is under way: it fails. Returns how long nothing is done, and what comes after.
+fn fail(engine: &mut Engine, effects: &[Effect]) -> (Duration, Vec<Effect>) {
+    let push = effects.iter().find_map(|effect| match effect {
+        Effect::Push { call, .. } => Some(*call),
+        _ => None,
+    });
+    let effects = engine.on(Event::Failed { call: push.unwrap(), error: "full".into(), random: 0 });
+    let [Effect::Wake { call, after }] = effects[..] else { panic!("{effects:?}") };
+    let (pull, held) = asked(&engine.on(Event::Woke { call })).unwrap();
+    assert!(!held);
+    (after, tell(engine, pull, 5, 0, false))
+}
+
+#[test]
+fn what_became_of_a_push_that_failed_is_found_out_before_the_next() {
+    let (mut engine, _) = up();
+    engine.on(Event::LocalChanged { revision: 10 });
+    let mut effects = engine.on(Event::Flush { waiter: 1, revision: 10 });
+    let mut waited = Duration::ZERO;
+    for _ in 0..5 {
+        let (after, then) = fail(&mut engine, &effects);
+        assert!(after > waited, "it is tried more often");
+        waited = after;
+        let recover = then.iter().find_map(|effect| match effect {
+            Effect::Recover { call } => Some(*call),
+            _ => None,
+        });
+        effects = engine.on(Event::Applied { call: recover.expect("nothing is found out"), conflicts: 0 });
+        assert_eq!(engine.status().last_error.as_deref(), Some("full"));
+    }
+}

@@ -132,7 +132,9 @@ impl Engine {
             return;
         }
         let work = std::mem::replace(&mut self.work, Work::Idle);
-        (self.failed, self.last_error) = (0, None);
+        if !self.push_failed {
+            (self.failed, self.last_error) = (0, None);
+        }
         self.conflicts += conflicts;
         self.known = true;
         if let Work::Recovering(_) = work {
@@ -174,7 +176,7 @@ impl Engine {
         if cursor.is_some() {
             self.distrust();
         }
-        (self.failed, self.last_error) = (0, None);
+        (self.failed, self.last_error, self.push_failed) = (0, None, false);
         self.known = true;
         self.pushed = self.pushed.max(revision);
         self.upstream = self.upstream.max(cursor.map_or(0, |cursor| cursor.revision));

@@ -32,9 +32,19 @@ pub(super) enum Request {
 #[derive(Clone, Debug)]
 pub(super) enum Response {
     Welcome(Welcome),
-    Portion { entries: Vec<Entry>, up_to: Cursor, more: bool, reset: bool, now: Revision },
+    Portion {
+        entries: Vec<Entry>,
+        up_to: Cursor,
+        more: bool,
+        reset: bool,
+        now: Revision,
+    },
     Entries(Vec<Entry>, Cursor),
     Pushed(Pushed),
+    /// It could not be done, or it was and nobody can say so. `full`: there is no room for what comes.
+    Failed {
+        full: bool,
+    },
 }
 
 #[derive(Clone, Debug)]

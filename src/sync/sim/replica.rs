@@ -1,5 +1,7 @@
 //! A driver of the engine over a tree in memory, with a disk that is behind it.
 
+mod trouble;
+
 use super::Dice;
 use super::hub::{Request, Response};
 use super::model::Model;
@@ -57,6 +59,8 @@ enum Task {
         first: usize,
         sent: Vec<Offer>,
         taken: Option<Cursor>,
+        /// It has failed, and only makes room.
+        fails: bool,
     },
 }
 
@@ -368,12 +372,13 @@ impl Replica {
         changed.sort();
         let first = also.len();
         let queue = also.into_iter().chain(changed.into_iter().map(|(_, id)| id)).collect();
-        self.task = Some(Task::Push { call, up_to, queue, first, sent: Vec::new(), taken: None });
+        self.task =
+            Some(Task::Push { call, up_to, queue, first, sent: Vec::new(), taken: None, fails: false });
         self.push(dice);
     }
 
     fn push(&mut self, dice: &mut Dice) {
-        let Some(Task::Push { call, up_to, queue, first, sent, taken }) = &mut self.task else { return };
+        let Some(Task::Push { call, up_to, queue, first, sent, taken, .. }) = &mut self.task else { return };
         let (call, up_to, taken) = (*call, *up_to, *taken);
         while !queue.is_empty() {
             let size = (*first).max(1 + dice.below(6)).min(queue.len());
@@ -416,8 +421,8 @@ impl Replica {
     }
 
     fn pushed(&mut self, answer: Pushed, dice: &mut Dice) {
-        let Some(Task::Push { call, sent, taken, .. }) = &mut self.task else { return };
-        let (call, sent) = (*call, std::mem::take(sent));
+        let Some(Task::Push { call, sent, taken, fails, .. }) = &mut self.task else { return };
+        let (call, fails, sent) = (*call, *fails, std::mem::take(sent));
         self.live.unanswered.retain(|offer| !sent.iter().any(|sent| sent.id == offer.id));
         match answer {
             Pushed::Taken(cursor) => {
@@ -434,8 +439,9 @@ impl Replica {
                     tree.set_base(offer.id, offer.state);
                 }
                 self.save();
-                self.push(dice);
+                if fails { self.fail(dice) } else { self.push(dice) }
             }
+            _ if fails => self.fail(dice),
             Pushed::Refused(refusals) => {
                 self.save();
                 self.task = None;
@@ -478,6 +484,8 @@ impl Replica {
                 }
             }
             Response::Pushed(answer) => self.pushed(answer, dice),
+            Response::Failed { full: true } => self.make_room(call, dice),
+            Response::Failed { full: false } => self.fail(dice),
         }
     }
 }

@@ -66,6 +66,11 @@ fn and_so_it_does_when_the_hub_is_an_old_copy_of_itself() {
 }
 
 #[test]
+fn and_so_it_does_when_what_replicas_do_fails() {
+    run(World::failing, seeds());
+}
+
+#[test]
 fn what_was_found_once_is_not_found_again() {
     run(World::new, REGRESSIONS.iter().map(|(seed, _)| *seed));
     run(World::fickle, [8453, 42798, 60620].into_iter());

@@ -36,6 +36,8 @@ pub(super) struct World {
     whims: Option<Dice>,
     /// Decides when the hub is copied, and when the copy is restored; none: that never happens.
     fate: Option<Dice>,
+    /// Decides what fails; none: nothing does.
+    trouble: Option<Dice>,
     hub_copy: Option<Hub>,
     restored: u8,
     hub: Hub,
@@ -76,6 +78,7 @@ impl World {
             dice,
             whims: None,
             fate: None,
+            trouble: None,
             hub_copy: None,
             restored: 0,
             hub: Hub::new(),
@@ -100,6 +103,11 @@ impl World {
     /// The same, but the hub is an old copy of itself from time to time.
     pub(super) fn forgetful(seed: u64) -> Self {
         Self { fate: Some(Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 2)), ..Self::new(seed) }
+    }
+
+    /// The same, but what replicas do fails from time to time: for want of room, or of bytes that were told of.
+    pub(super) fn failing(seed: u64) -> Self {
+        Self { trouble: Some(Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 3)), ..Self::new(seed) }
     }
 
     /// Lets it go wild, then lets it come to rest, and looks at what has come of it.
@@ -131,6 +139,9 @@ impl World {
             let disk = self.replicas[at].saved.clone();
             self.restart(at, disk);
         }
+        if self.replicas[at].is_applying() && self.fails(4) {
+            self.replicas[at].fail(&mut self.dice);
+        }
         self.disturb_rarely(at);
         self.disturb_hub();
     }
@@ -158,6 +169,10 @@ impl World {
             40..50 => self.time_out(),
             _ => {}
         }
+    }
+
+    fn fails(&mut self, once_in: usize) -> bool {
+        self.trouble.as_mut().is_some_and(|trouble| trouble.one_in(once_in))
     }
 
     fn disturb_hub(&mut self) {
@@ -294,9 +309,17 @@ impl World {
             self.messages.push(Message::Answer(at, *connection, *ask, answer));
             return;
         }
+        let is_push = matches!(request, Request::Push { .. });
+        if !calm && is_push && self.fails(8) {
+            let full = self.fails(2);
+            self.messages.push(Message::Answer(at, *connection, *ask, Response::Failed { full }));
+            return;
+        }
         let before = self.hub.tree.revision;
         match self.hub.answer(*connection, request, &mut self.dice) {
             Some(answer) => {
+                let failed = !calm && is_push && self.fails(8);
+                let answer = if failed { Response::Failed { full: false } } else { answer };
                 self.messages.push(Message::Answer(at, *connection, *ask, answer));
             }
             None if matches!(request, Request::Changes { .. }) => self.parked.push((at, question)),
