@@ -4,7 +4,7 @@ use super::Rules;
 use super::merge::merge;
 use crate::error::{FsError, FsResult};
 use crate::store::rows::Kind;
-use crate::sync::entry::{Entry, NodeId, Place, State};
+use crate::sync::entry::{Entry, NodeId, Place, State, same};
 use crate::sync::tree::{Bytes, Conflict, ConflictKind, KeptCopy, Local, OnConflict, Tree};
 use crate::sync::view::{Names, Side, Views, with_names};
 use std::collections::{BTreeMap, BTreeSet};
@@ -279,10 +279,16 @@ impl<'a> Work<'a> {
     fn agreed(&self, id: NodeId) -> Option<&State> {
         let node = self.nodes.get(&id)?;
         let sent = self.rules.unanswered.iter().rfind(|offer| offer.id == id);
-        let taken = sent.and_then(|offer| offer.state.as_ref());
-        match (taken, &node.known) {
-            (Some(taken), Some(known)) if taken.same(known) => Some(taken),
-            _ => node.local.as_ref().and_then(|local| local.base.as_ref()),
+        let base = node.local.as_ref().and_then(|local| local.base.as_ref());
+        // Nothing was agreed on since it was offered.
+        let is_open = sent.is_some_and(|offer| same(offer.base.as_ref(), base));
+        match (sent.map(|offer| &offer.state), &node.known) {
+            (Some(Some(taken)), Some(known)) if taken.same(known) => Some(taken),
+            // It may have been taken away, and be what somebody else has made of an older state since.
+            (Some(None), Some(known)) if is_open && node.here.is_some() => {
+                base.filter(|base| base.same(known))
+            }
+            _ => base,
         }
     }
 
