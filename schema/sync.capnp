@@ -155,6 +155,8 @@ struct Welcome {
   # The hub has never been where the replica has seen it (`cursor`, `heard`): it is a copy of an old state, or another
   # hub, of another workspace even. What the replica believes the hub to have may not be so: it must forget all of that, and begin without a cursor
   # as one that has never met the hub.
+  taken @6 :Data;
+  # The digest of the offers of the replica's last push, 32 bytes, if that was taken and the hub remembers; else null.
 }
 
 # -- What a node is ----------------------------------------------------------------------------------------------

@@ -115,6 +115,9 @@ pub fn write_welcome(mut to: welcome::Builder<'_>, welcome: &Welcome) {
     to.set_resumes(welcome.resumes);
     to.set_stale(welcome.stale);
     to.set_restored(welcome.restored);
+    if let Some(taken) = &welcome.taken {
+        to.set_taken(taken);
+    }
     write_cursor(to.init_current(), welcome.current);
 }
 
@@ -127,6 +130,7 @@ pub fn read_welcome(from: welcome::Reader<'_>) -> Result<Welcome, Wrong> {
         resumes: from.get_resumes(),
         stale: from.get_stale(),
         restored: from.get_restored(),
+        taken: from.has_taken().then(|| exactly(from.get_taken()?, "a digest")).transpose()?,
     })
 }
 

@@ -15,6 +15,7 @@ use crate::sync::local::LocalTree;
 use crate::sync::tree::{Conflict, Plan};
 use crate::sync::{Planned, Rules, plan};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Reconciliation looks at so many nodes at once.
@@ -260,6 +261,7 @@ impl Shared {
             replica: &replica,
             now: Timestamp::now(),
             unanswered: &unanswered,
+            taken: self.taken.load(Ordering::Relaxed),
         };
         let plan = match plan(&tree, &batch.entries, &rules)? {
             Planned::Needs(ids) => {

@@ -7,7 +7,7 @@ use crate::store::rows::{Ino, Revision};
 use crate::sync::contents::hash;
 use crate::sync::engine::{Call, Effect, Engine, Event};
 use crate::sync::entry::{ContentId, Cursor, Entry, NodeId, Offer, ReplicaId};
-use crate::sync::link::{Hello, LinkError, Told, Upstream};
+use crate::sync::link::{Hello, LinkError, Told, Upstream, digest};
 use crate::sync::objects::Assembly;
 use crate::sync::site::Site;
 use crate::sync::status::Status;
@@ -61,6 +61,8 @@ pub(super) struct Shared {
     pub(super) assemblies: Mutex<HashMap<ContentId, Assembly>>,
     /// Offers that were sent and not answered.
     pub(super) unanswered: Mutex<Vec<Offer>>,
+    /// Upstream has said that it took them.
+    pub(super) taken: AtomicBool,
     /// Large files that are being written, and since when they are waited for.
     pub(super) waited_for: Mutex<HashMap<Ino, Instant>>,
     /// Nodes that have been told of in a full listing.
@@ -83,6 +85,7 @@ impl Shared {
             portion: Mutex::default(),
             assemblies: Mutex::default(),
             unanswered: Mutex::default(),
+            taken: AtomicBool::new(false),
             told: Mutex::default(),
             waited_for: Mutex::default(),
             status: Mutex::new(Status { upstream, ..Status::default() }),
@@ -450,6 +453,8 @@ impl<D: Dial> Loop<D> {
                 };
                 let link = dial.dial().await?;
                 let welcome = link.hello(hello).await?;
+                let taken = welcome.taken.is_some() && welcome.taken == digest(&shared.unanswered.lock());
+                shared.taken.store(taken, Ordering::Relaxed);
                 Ok((link, welcome))
             };
             match met.await {

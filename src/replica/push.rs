@@ -12,6 +12,7 @@ use crate::sync::local::{LocalTree, decode_base, encode_base};
 use crate::sync::offers;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Files of at least this size, before or after a change, are offered when they have been left alone for a while: one that is
@@ -197,6 +198,7 @@ impl Shared {
         blocking(move || {
             shared.site.note_offers(&offers)?;
             *shared.unanswered.lock() = offers;
+            shared.taken.store(false, Ordering::Relaxed);
             Ok(())
         })
         .await

@@ -36,6 +36,8 @@ struct Way {
     /// Calls after which it is cut, if any.
     left: Arc<AtomicU64>,
     bytes: Arc<AtomicU64>,
+    /// A push is taken, and nobody hears of it: then it is cut.
+    deaf: Arc<AtomicBool>,
     /// Has a permit less for each question for changes that is under way.
     pulls: Arc<Semaphore>,
 }
@@ -117,7 +119,12 @@ impl Upstream for Link {
         self.ask(move |hub, peer| hub.bring(peer.id, objects)).await
     }
     async fn push(&self, offers: Vec<Told<Offer>>, up_to: Revision, life: Author) -> Answer<Pushed> {
-        self.ask(move |hub, peer| hub.push(peer, offers, up_to, life)).await
+        let answer = self.ask(move |hub, peer| hub.push(peer, offers, up_to, life)).await;
+        if matches!(answer, Ok(Pushed::Taken(_))) && self.way.deaf.swap(false, Ordering::Relaxed) {
+            self.way.cut.store(true, Ordering::Relaxed);
+            return Err(LinkError::Lost("cut".to_owned()));
+        }
+        answer
     }
     async fn flush(&self, revision: Revision) -> Answer<Cursor> {
         self.ask(move |hub, _| hub.flush(revision)).await
@@ -135,6 +142,7 @@ impl Way {
             cut: Arc::default(),
             left: Arc::new(AtomicU64::new(u64::MAX)),
             bytes: Arc::default(),
+            deaf: Arc::default(),
             pulls: Arc::new(Semaphore::new(PULLS)),
         }
     }
@@ -463,4 +471,23 @@ async fn cuts_at_any_call_are_made_good() {
     in_step(&[&a, &hub, &b], &[&ra.control(), &rb.control()]).await;
     let files = Tree(&a).dump().keys().filter(|path| path.contains("/f")).count();
     assert_eq!(files, 60, "all that was written is there, under one name or another");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_and_removed_before_we_hear_of_either_does_not_come_back() {
+    let (hub, a) = (site(&Location::Memory), site(&Location::Memory));
+    let way = Way::to(&hub);
+    let ra = replica(&a, &way);
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    way.deaf.store(true, Ordering::Relaxed);
+    Tree(&a).write("file", b"x");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !way.cut.load(Ordering::Relaxed) {
+        assert!(Instant::now() < deadline, "nothing was pushed");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Tree(&hub).remove("file");
+    way.cut.store(false, Ordering::Relaxed);
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    assert!(!Tree(&hub).has("file") && !Tree(&a).has("file"));
 }

@@ -9,6 +9,7 @@ use super::ignore::Ignore;
 use super::judge::judge;
 use super::link::{
     Answer, BATCH_BYTES, BATCH_ENTRIES, Hello, LinkError, Object, Portion, Pushed, Told, Watermark, Welcome,
+    digest,
 };
 use super::local::LocalTree;
 use super::objects::{Assembly, Pile};
@@ -39,6 +40,8 @@ pub struct Hub {
     pushing: Mutex<()>,
     /// The latest connection of each replica.
     visits: Mutex<HashMap<ReplicaId, u64>>,
+    /// What the last push of each replica offered, if that was taken.
+    taken: Mutex<HashMap<ReplicaId, Hash>>,
 }
 
 /// A replica that has introduced itself, on one connection.
@@ -58,7 +61,8 @@ impl From<FsError> for LinkError {
 impl Hub {
     /// The workspace as an upstream.
     pub fn new(site: Arc<Site>) -> Self {
-        Self { site, piles: Mutex::default(), pushing: Mutex::default(), visits: Mutex::default() }
+        let (piles, pushing, visits, taken) = Default::default();
+        Self { site, piles, pushing, visits, taken }
     }
 
     /// A replica introduces itself.
@@ -109,7 +113,9 @@ impl Hub {
             *visit += 1;
             *visit
         };
-        let welcome = Welcome { workspace: own, hub, current: self.cursor()?, resumes, stale, restored };
+        let taken = self.taken.lock().get(&hello.replica).copied();
+        let welcome =
+            Welcome { workspace: own, hub, current: self.cursor()?, resumes, stale, restored, taken };
         Ok((welcome, Peer { id: hello.replica, visit }))
     }
 
@@ -260,6 +266,7 @@ impl Hub {
         if !self.is_latest(peer) {
             return Err(LinkError::Lost("the replica has another connection by now".to_owned()));
         }
+        self.taken.lock().remove(&replica);
         for _ in 0..TRIES {
             self.site.gather(offers.iter().map(|offer| offer.id), &Ignore::default())?;
             let tried = self.try_push(&row, &offers, &mut stock);
@@ -274,6 +281,7 @@ impl Hub {
                         ReplicaRow { pushed: up_to, life: Some(life.0), seen: Timestamp::now().0, ..row };
                     self.site.store.put_replica(self.site.ws, &row).map_err(FsError::from)?;
                     self.piles.lock().remove(&replica);
+                    self.taken.lock().extend(digest(&offers).map(|offers| (replica, offers)));
                     return Ok(Pushed::Taken(cursor));
                 }
                 Some(other) => return Ok(other),

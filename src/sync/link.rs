@@ -68,6 +68,13 @@ pub struct Welcome {
     /// The hub has never been where the replica has seen it: it is a copy of an old state, or another hub. Nothing
     /// that the two agreed on holds.
     pub restored: bool,
+    /// What the replica's last push offered ([`digest`]), if it was taken and the hub remembers.
+    pub taken: Option<Hash>,
+}
+
+/// What tells the offers of one push from those of another.
+pub fn digest(offers: &[Offer]) -> Option<Hash> {
+    Some(super::contents::hash(&postcard::to_allocvec(offers).ok()?))
 }
 
 /// An entry, with the bytes of its content if they are few and the replica may lack them.

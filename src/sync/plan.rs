@@ -42,6 +42,8 @@ pub struct Rules<'a> {
     pub now: Timestamp,
     /// Offers that were sent and not answered: upstream may have taken them. What came of them is no conflict.
     pub unanswered: &'a [Offer],
+    /// It did take them.
+    pub taken: bool,
 }
 
 /// What the planner has to say.

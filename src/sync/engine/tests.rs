@@ -35,6 +35,7 @@ fn up() -> (Engine, Call) {
         resumes: true,
         stale: false,
         restored: false,
+        taken: None,
     };
     let (call, held) = asked(&engine.on(Event::Welcomed { call: *call, welcome })).unwrap();
     assert!(!held);

@@ -284,6 +284,7 @@ impl<'a> Work<'a> {
         let is_open = sent.is_some_and(|offer| same(offer.base.as_ref(), base));
         match (sent.map(|offer| &offer.state), &node.known) {
             (Some(Some(taken)), Some(known)) if taken.same(known) => Some(taken),
+            (Some(state), _) if is_open && self.rules.taken => state.as_ref(),
             // It may have been taken away, and be what somebody else has made of an older state since.
             (Some(None), Some(known)) if is_open && node.here.is_some() => {
                 base.filter(|base| base.same(known))

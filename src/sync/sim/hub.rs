@@ -3,9 +3,9 @@
 use super::Dice;
 use super::model::Model;
 use crate::store::rows::Revision;
-use crate::sync::entry::{Author, Cursor, Entry, NodeId, Offer, ReplicaId};
+use crate::sync::entry::{Author, Cursor, Entry, Hash, NodeId, Offer, ReplicaId};
 use crate::sync::judge::judge;
-use crate::sync::link::{Pushed, Welcome};
+use crate::sync::link::{Pushed, Welcome, digest};
 use crate::sync::tree::Verdict;
 use std::collections::BTreeMap;
 
@@ -51,6 +51,8 @@ pub(super) enum Response {
 struct Memory {
     connection: u64,
     pushed: Option<(Author, Revision)>,
+    /// What the last push offered, if it was taken.
+    taken: Option<Hash>,
 }
 
 #[derive(Clone, Debug)]
@@ -154,8 +156,9 @@ impl Hub {
         (cursor, heard): (Option<Cursor>, Option<Cursor>),
         lives: &[(Author, Revision)],
     ) -> Welcome {
-        let memory = self.replicas.entry(replica).or_insert(Memory { connection, pushed: None });
+        let memory = self.replicas.entry(replica).or_insert(Memory { connection, pushed: None, taken: None });
         memory.connection = memory.connection.max(connection);
+        let taken = memory.taken;
         self.connections.insert(connection, replica);
         let stale = memory.pushed.is_some_and(|(life, up_to)| {
             let position = lives.iter().position(|(it, _)| *it == life);
@@ -165,7 +168,7 @@ impl Hub {
         let restored = cursor.iter().chain(&heard).any(|seen| !self.was_at(*seen));
         let resumes = cursor.is_none_or(|cursor| self.knows(cursor));
         let current = self.current();
-        Welcome { workspace: "w".into(), hub: ReplicaId([9; 16]), current, resumes, stale, restored }
+        Welcome { workspace: "w".into(), hub: ReplicaId([9; 16]), current, resumes, stale, restored, taken }
     }
 
     fn knows(&self, cursor: Cursor) -> bool {
@@ -225,11 +228,12 @@ impl Hub {
         if memory.connection != connection {
             return None;
         }
+        memory.taken = None;
         let plan = match judge(&self.tree, offers).unwrap() {
             Verdict::Refuse(refusals) => return Some(Response::Pushed(Pushed::Refused(refusals))),
             Verdict::Accept(plan) => plan,
         };
-        memory.pushed = Some(up_to);
+        (memory.pushed, memory.taken) = (Some(up_to), digest(offers));
         if !plan.steps.is_empty() {
             let before = self.tree.clone();
             self.tree.apply(&plan).unwrap();

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::store::rows::Revision;
 use crate::sync::engine::{Call, Effect, Engine, Event, Timing};
 use crate::sync::entry::{Author, Cursor, Entry, NodeId, Offer, ReplicaId};
-use crate::sync::link::Pushed;
+use crate::sync::link::{Pushed, digest};
 use crate::sync::offer::offers;
 use crate::sync::plan::{Planned, Rules, plan};
 use crate::sync::tree::{OnConflict, Plan};
@@ -101,6 +101,8 @@ pub(super) struct Replica {
     held: Vec<Entry>,
     told: BTreeSet<NodeId>,
     task: Option<Task>,
+    /// The hub has said that it took what was not answered.
+    has_taken: bool,
     /// Where the hub was when it was heard of last.
     latest: Option<Cursor>,
     pub(super) events: VecDeque<Event>,
@@ -140,6 +142,7 @@ impl Replica {
             held: Vec::new(),
             told: BTreeSet::new(),
             task: None,
+            has_taken: false,
             latest: None,
             events: VecDeque::new(),
             timers: Vec::new(),
@@ -167,7 +170,7 @@ impl Replica {
         self.held.clear();
         self.told.clear();
         self.task = None;
-        self.latest = None;
+        (self.latest, self.has_taken) = (None, false);
         self.events.clear();
         self.timers.clear();
         self.outbox.clear();
@@ -319,7 +322,8 @@ impl Replica {
         let (call, label) = (*call, format!("r{}", self.number));
         let unanswered = &self.live.unanswered;
         let now = Timestamp(1_000_000_000_000);
-        let rules = Rules { on_conflict: self.on_conflict, replica: &label, now, unanswered };
+        let rules =
+            Rules { on_conflict: self.on_conflict, replica: &label, now, unanswered, taken: self.has_taken };
         *rounds += 1;
         assert!(*rounds < 500, "asks without end");
         let planned = plan(&self.live.tree, entries, &rules).unwrap();
@@ -406,6 +410,7 @@ impl Replica {
             let is_sent = |offer: &Offer| offering.offers.iter().any(|sent| sent.id == offer.id);
             self.live.unanswered.retain(|offer| !is_sent(offer));
             self.live.unanswered.extend(offering.offers.clone());
+            self.has_taken = false;
             self.save();
             let request = Request::Push {
                 offers: offering.offers,
@@ -468,7 +473,10 @@ impl Replica {
         }
         let Some((call, asked)) = self.outstanding.remove(&ask) else { return };
         match response {
-            Response::Welcome(welcome) => self.events.push_back(Event::Welcomed { call, welcome }),
+            Response::Welcome(welcome) => {
+                self.has_taken = welcome.taken.is_some() && welcome.taken == digest(&self.live.unanswered);
+                self.events.push_back(Event::Welcomed { call, welcome });
+            }
             Response::Portion { entries, up_to, more, reset, now } => {
                 self.hear_of(Cursor { revision: now, ..up_to });
                 assert_eq!(asked, Asked::Pull);
