@@ -73,7 +73,7 @@ impl Vfs {
         if matches!(mode, RenameMode::Whiteout { .. }) {
             self.admit_name()?;
         }
-        let _still = (from.0 != to.0).then(|| self.moves.lock());
+        let still = (from.0 != to.0).then(|| self.moves.lock());
         let source_first = self.comes_first(&source_dir, &target_dir)?;
         let (source, target) = loop {
             let source = self.place(&source_dir, &source_name)?;
@@ -103,6 +103,8 @@ impl Vfs {
             drop(op);
             break (source, target);
         };
+        // The kernel takes what it is told only when programs' own moves have been answered.
+        drop(still);
         if let (Some((_, victim)), true) = (&target.found, mode != RenameMode::Exchange) {
             self.reap(victim);
         }

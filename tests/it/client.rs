@@ -14,7 +14,7 @@ use wsd::client::{
 
 const NO_MOUNT: &[(&str, &str)] = &[("FUSE_MOUNT", "none")];
 
-fn run<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
@@ -173,15 +173,15 @@ fn large_files_go_both_ways() {
 }
 
 /// Passes bytes on to a daemon, and cuts connections when it is told to, or after some bytes.
-struct Proxy {
+pub(crate) struct Proxy {
     url: String,
     live: Arc<Mutex<Vec<TcpStream>>>,
     /// Bytes to the client until the cut.
-    left: Arc<AtomicU64>,
+    pub(crate) left: Arc<AtomicU64>,
 }
 
 impl Proxy {
-    fn new(port: u16) -> Self {
+    pub(crate) fn new(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("ws://{}/ws", listener.local_addr().unwrap());
         let proxy = Self { url, live: Arc::default(), left: Arc::new(AtomicU64::new(u64::MAX)) };
@@ -200,13 +200,13 @@ impl Proxy {
         proxy
     }
 
-    fn cut(&self) {
+    pub(crate) fn cut(&self) {
         for end in self.live.lock().unwrap().drain(..) {
             let _ = end.shutdown(Shutdown::Both);
         }
     }
 
-    async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(ClientOptions::new(&self.url)).await.unwrap()
     }
 }

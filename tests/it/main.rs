@@ -26,6 +26,7 @@ mod listings;
 mod live;
 mod memory;
 mod mount;
+mod moves;
 mod newer;
 mod operations;
 mod outbound;
