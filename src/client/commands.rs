@@ -6,7 +6,7 @@
 use super::convert;
 use super::error::check;
 use super::link::Link;
-use super::vat::{Effect, TRIES, Vat};
+use super::vat::{Effect, TRIES, Vat, losses_with};
 use super::{Change, Client, ClientError, Command, CommandExit, CommandInfo, Failure, Stdin, Words};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -94,14 +94,17 @@ impl Client {
     /// Starts a command, and follows it from its first event.
     pub async fn exec(&self, command: Command) -> Result<Attached, ClientError> {
         let mut command = command;
-        if command.id.is_empty() {
+        let is_ours = command.id.is_empty();
+        if is_ours {
             command.id = format!("c{:016x}", RandomState::new().hash_one(0));
         }
         let client = self.clone();
         let has_input = command.stdin == Stdin::Stream;
         self.run(move |vat| async move {
             let following = Following { vat, id: command.id.clone(), after: 0 };
-            let open = following.start(&command).await?;
+            // One that the caller has chosen may be an older command's.
+            let is_free = is_ours || following.is_unknown().await;
+            let open = following.start(&command, is_free).await?;
             Ok(following.follow(open, has_input, client))
         })
         .await
@@ -234,8 +237,13 @@ impl Open {
 }
 
 impl Following {
-    /// Starts the command. When the answer is lost, the command is looked for by its id.
-    async fn start(&self, command: &Command) -> Result<Open, ClientError> {
+    /// Whether the daemon has no command of this id.
+    async fn is_unknown(&self) -> bool {
+        self.attach().await.is_err_and(|error| error.code() == "ENOENT")
+    }
+
+    /// Starts the command. When the answer is lost, the command is looked for by its id, if that was free before.
+    async fn start(&self, command: &Command, is_free: bool) -> Result<Open, ClientError> {
         let started = self.vat.ask(Effect::Changes, |link| {
             let mut request = exec_of(link).run_request();
             set_command(request.get().init_command(), command);
@@ -248,7 +256,7 @@ impl Following {
             }
         });
         match started.await {
-            Err(lost @ ClientError::Lost { .. }) => self.attach().await.map_err(|_| lost),
+            Err(lost @ ClientError::Lost { .. }) if is_free => self.attach().await.map_err(|_| lost),
             started => started,
         }
     }
@@ -329,7 +337,7 @@ impl Following {
                 }
                 Err(failure) => match self.vat.judge(&open.link, failure, Effect::Reads) {
                     ClientError::Lost { .. } if losses < TRIES => {
-                        losses += 1;
+                        losses = losses_with(losses, &open.link);
                         open = self.attach().await?;
                         renew.send_replace(open.inlet());
                     }

@@ -23,7 +23,7 @@ pub(super) enum Effect {
     Changes,
 }
 
-/// Most connections that are lost under one call, or under a long one that gets nowhere.
+/// Most connections that are lost under one call, or one soon after the other under a long one that gets nowhere.
 pub(super) const TRIES: usize = 8;
 
 /// The first and the longest pause between two attempts to connect.
@@ -153,6 +153,11 @@ impl Vat {
             _ => ClientError::Protocol { url, reason: error.extra, applied },
         }
     }
+}
+
+/// How many losses in a row it is, when so many have been before this one.
+pub(super) fn losses_with(before: usize, lost: &Link) -> usize {
+    if lost.age() < STEADY { before + 1 } else { 1 }
 }
 
 /// Between half of a pause and all of it, so that clients that lost one daemon do not return as one.

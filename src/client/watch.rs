@@ -3,7 +3,7 @@
 use super::convert;
 use super::error::check;
 use super::link::Link;
-use super::vat::{Effect, TRIES, Vat};
+use super::vat::{Effect, TRIES, Vat, losses_with};
 use super::{Changes, Client, ClientError};
 use std::rc::Rc;
 use tokio::sync::mpsc;
@@ -117,7 +117,7 @@ impl Watching {
                 }
                 Err(failure) => match self.vat.judge(&link, failure, Effect::Reads) {
                     ClientError::Lost { .. } if losses < TRIES => {
-                        losses += 1;
+                        losses = losses_with(losses, &link);
                         (_, watch, link) = self.open().await?;
                     }
                     error => return Err(error),
