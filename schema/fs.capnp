@@ -43,8 +43,8 @@ interface Fs {
 
   rm @8 (path :Data, recursive :Bool = false, force :Bool = false) -> (error :Error, removed :UInt64);
   # Removes a name. A directory needs `recursive` (EISDIR) unless it is empty and `recursive` is given. `force`:
-  # that there is nothing to remove is no error. `removed` counts names. Does not follow. A recursive removal that
-  # fails has removed what `removed` says and no more.
+  # that there is nothing to remove is no error, nor that somebody else was faster. `removed` counts the names that this
+  # call removed. Does not follow. Of a recursive removal that fails, `applied` says whether it has removed some.
 
   rename @9 (from :Data, to :Data, mode :RenameMode = replace) -> (error :Error);
   # Gives a node another name, at once. Follows neither.

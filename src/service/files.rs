@@ -100,18 +100,24 @@ impl Files {
     /// Adds bytes at the end.
     pub fn append(&self, path: &[u8], data: &[u8], create: Option<u32>) -> Outcome<Attr> {
         check_data(data).about(path)?;
+        let mut applied = Applied::No;
         let ino = match (self.spot(path, Last::Follow)?, create) {
             (spot, Some(mode)) if spot.node.is_none() => {
                 let new = NewNode { kind: Kind::File, mode: mode & 0o7777, umask: 0, rdev: 0 };
                 match self.vfs.create(self.caller, spot.dir, &spot.name, new) {
                     // Somebody was faster.
                     Err(FsError::Exists) => self.file_at(path)?.ino,
-                    made => made.about(path)?.ino,
+                    made => {
+                        let made = made.about(path)?;
+                        applied = Applied::Yes;
+                        made.ino
+                    }
                 }
             }
             _ => self.file_at(path)?.ino,
         };
-        self.vfs.append(self.caller, ino, data).about(path)
+        let appended = self.vfs.append(self.caller, ino, data);
+        appended.map_err(|error| Failure::from(error).after(applied)).about(path)
     }
 
     /// Cuts a file, or extends it by a hole.

@@ -1,7 +1,7 @@
 //! A file's bytes, in and out, a portion at a time.
 
 use super::failure::{About, Applied};
-use super::path::Last;
+use super::path::{Last, Spot};
 use super::{Failure, Files, Outcome};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{Ino, Kind};
@@ -112,15 +112,14 @@ impl Files {
 
     /// A file to be made or replaced.
     pub fn write_file(&self, path: &[u8], query: WriteQuery) -> Outcome<Sink> {
-        let spot = match self.spot(path, Last::Follow) {
+        let staged = match self.spot(path, Last::Follow) {
             Err(failure) if query.make_dirs && failure.code == "ENOENT" => {
                 self.make_dirs(parent_of(path), 0o755)?;
-                self.spot(path, Last::Follow)?
+                let staged = self.spot(path, Last::Follow).and_then(|spot| self.begin(&spot, path, &query));
+                staged.map_err(|failure| failure.after(Applied::Yes))?
             }
-            spot => spot?,
+            spot => self.begin(&spot?, path, &query)?,
         };
-        check_target(spot.node.as_ref(), query.if_exists).about(path)?;
-        let staged = self.stage(spot.dir, query.mode).about(path)?;
         Ok(Sink {
             files: self.clone(),
             staged: Some(staged),
@@ -129,6 +128,11 @@ impl Files {
             at: 0,
             failed: None,
         })
+    }
+
+    fn begin(&self, spot: &Spot, path: &[u8], query: &WriteQuery) -> Outcome<Held> {
+        check_target(spot.node.as_ref(), query.if_exists).about(path)?;
+        self.stage(spot.dir, query.mode).about(path)
     }
 
     /// A file without a name.

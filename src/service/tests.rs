@@ -1,5 +1,7 @@
 //! The service over a workspace in memory, without a mount.
 
+mod halfway;
+
 use super::*;
 use crate::store::rows::Kind;
 use crate::store::{Location, Store};

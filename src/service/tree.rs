@@ -4,6 +4,7 @@
 //! done, and the error says so.
 
 use super::failure::{About, Applied};
+use super::files::after_change;
 use super::path::{Last, Spot};
 use super::{Failure, Files, Outcome};
 use crate::error::{FsError, FsResult};
@@ -13,6 +14,9 @@ use std::collections::VecDeque;
 
 /// Names that are read from a directory at a time.
 const PORTION: usize = 512;
+
+/// How often a copy looks anew at a place where others make and remove things.
+const TRIES: usize = 16;
 
 /// What a copy made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,18 +50,23 @@ impl Files {
         };
         let Some(node) = &spot.node else { return Ok(0) };
         if node.kind != Kind::Dir {
-            self.vfs.unlink(self.caller, spot.dir, &spot.name).about(path)?;
-            return Ok(1);
+            let gone = self.vfs.unlink(self.caller, spot.dir, &spot.name);
+            return if force { counted(gone) } else { gone.map(|()| 1) }.about(path);
         }
         if !recursive {
             return Err(FsError::IsDir).about(path);
         }
         let mut removed = 0;
-        self.empty(node.ino, &mut removed, stopped)
-            .and_then(|()| Ok(self.vfs.rmdir(self.caller, spot.dir, &spot.name)?))
-            .map_err(|failure| if removed > 0 { failure.after(Applied::Yes) } else { failure })
-            .about(path)?;
-        Ok(removed + 1)
+        let emptied = self.empty(node.ino, &mut removed, stopped);
+        let gone = emptied.and_then(|()| {
+            let gone = self.vfs.rmdir(self.caller, spot.dir, &spot.name);
+            Ok(if force { counted(gone) } else { gone.map(|()| 1) }?)
+        });
+        match gone {
+            Ok(last) => Ok(removed + last),
+            Err(failure) if removed > 0 => Err(failure.after(Applied::Yes).at(path)),
+            Err(failure) => Err(failure.at(path)),
+        }
     }
 
     /// Removes all that is in a directory.
@@ -75,8 +84,7 @@ impl Files {
                     deeper = Some((ino, name));
                     break;
                 }
-                ignore_gone(self.vfs.unlink(self.caller, here, &name))?;
-                *removed += 1;
+                *removed += counted(self.vfs.unlink(self.caller, here, &name))?;
             }
             if let Some(deeper) = deeper {
                 way.push(deeper);
@@ -90,10 +98,7 @@ impl Files {
                 match self.vfs.rmdir(self.caller, *parent, &name) {
                     // Somebody added to it: go down again.
                     Err(FsError::NotEmpty) => way.push((here, name)),
-                    result => {
-                        ignore_gone(result)?;
-                        *removed += 1;
-                    }
+                    result => *removed += counted(result)?,
                 }
             }
         }
@@ -132,7 +137,10 @@ impl Files {
         }
         let target = self.spot(to, Last::Keep)?;
         let (mut copied, mut changed) = (Copied::default(), false);
-        if source.kind == Kind::Dir && self.vfs.holds(source.ino, target.dir).about(to)? {
+        // After ".." it is the directory itself.
+        let into = target.node.as_ref().filter(|_| target.name.is_empty());
+        let into = into.map_or(target.dir, |node| node.ino);
+        if source.kind == Kind::Dir && self.vfs.holds(source.ino, into).about(to)? {
             return Err(BELOW_ITSELF).about(to);
         }
         self.copy_tree(&source, target, replace, (&mut copied, &mut changed), stopped)
@@ -151,7 +159,7 @@ impl Files {
     ) -> Outcome<()> {
         let mut ahead: VecDeque<(Ino, Spot)> = VecDeque::from([(source.ino, target)]);
         let mut top = None;
-        while let Some((ino, target)) = ahead.pop_back() {
+        while let Some((ino, mut target)) = ahead.pop_back() {
             if stopped() {
                 return Err(cancelled());
             }
@@ -163,7 +171,7 @@ impl Files {
             if top == Some(ino) {
                 return Err(BELOW_ITSELF.into());
             }
-            let made = self.copy_node(&source, &target, replace)?;
+            let made = self.copy_to(&source, &mut target, replace)?;
             top.get_or_insert(made);
             *changed |= source.kind != Kind::Dir || target.node.is_none();
             if source.kind != Kind::Dir {
@@ -179,15 +187,40 @@ impl Files {
                 }
                 after = next;
                 for (name, child, _) in names {
-                    let there = match self.vfs.lookup(self.caller, made, &name) {
-                        Err(FsError::NotFound) => None,
-                        found => Some(found?),
-                    };
-                    ahead.push_back((child, Spot { dir: made, name, node: there }));
+                    let node = self.there(made, &name)?;
+                    ahead.push_back((child, Spot { dir: made, name, node }));
                 }
             }
         }
         Ok(())
+    }
+
+    /// What is at a name.
+    fn there(&self, dir: Ino, name: &[u8]) -> FsResult<Option<Attr>> {
+        match self.vfs.lookup(self.caller, dir, name) {
+            Err(FsError::NotFound) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    /// Copies one node to a place where others may make and remove something meanwhile.
+    fn copy_to(&self, source: &Attr, target: &mut Spot, replace: bool) -> Outcome<Ino> {
+        let mut tries = 1;
+        loop {
+            let failure = match self.copy_node(source, target, replace) {
+                Err(failure) if matches!(failure.code, "EEXIST" | "ENOENT" | "ESTALE") => failure,
+                done => return done,
+            };
+            let was = target.node.as_ref().map(|node| node.ino);
+            if tries == TRIES || target.name.is_empty() || failure.applied != Applied::No {
+                return Err(failure);
+            }
+            target.node = self.there(target.dir, &target.name)?;
+            if target.node.as_ref().map(|node| node.ino) == was {
+                return Err(failure);
+            }
+            tries += 1;
+        }
     }
 
     /// Copies one node without what is in it; the node that is there then.
@@ -204,12 +237,22 @@ impl Files {
             Some(there) if source.kind == Kind::File && there.kind == Kind::File => {
                 vfs.pull(source.ino);
                 vfs.replace_content(caller, there.ino, source.ino, None)?;
-                self.copy_attributes(source, there.ino)?;
+                self.copy_attributes(source, there.ino).map_err(after_change)?;
                 return Ok(there.ino);
             }
-            Some(_) => vfs.unlink(caller, target.dir, &target.name)?,
+            Some(_) => {
+                vfs.unlink(caller, target.dir, &target.name)?;
+                let made = self.copy_new(source, target);
+                return made.map_err(|failure| failure.after(Applied::Yes));
+            }
             None => {}
         }
+        self.copy_new(source, target)
+    }
+
+    /// The same where nothing is.
+    fn copy_new(&self, source: &Attr, target: &Spot) -> Outcome<Ino> {
+        let (vfs, caller) = (&self.vfs, self.caller);
         let made = match source.kind {
             Kind::Symlink => vfs.symlink(caller, target.dir, &target.name, &vfs.readlink(source.ino)?)?,
             Kind::File => {
@@ -223,7 +266,7 @@ impl Files {
                 vfs.create(caller, target.dir, &target.name, new)?
             }
         };
-        self.copy_attributes(source, made.ino)?;
+        self.copy_attributes(source, made.ino).map_err(after_change)?;
         Ok(made.ino)
     }
 
@@ -248,10 +291,10 @@ impl Files {
     }
 }
 
-/// What is gone already need not be removed.
-fn ignore_gone(result: FsResult<()>) -> FsResult<()> {
+/// How many names a removal took away. What is gone already need not be removed.
+fn counted(result: FsResult<()>) -> FsResult<u64> {
     match result {
-        Err(FsError::NotFound | FsError::Stale) => Ok(()),
-        result => result,
+        Err(FsError::NotFound | FsError::Stale) => Ok(0),
+        result => result.map(|()| 1),
     }
 }
