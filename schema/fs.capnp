@@ -252,7 +252,7 @@ struct Match {
 interface MatchCursor {
   next @0 (limit :UInt32 = 1000) -> (error :Error, matches :List(Match), end :Bool, files :UInt64);
   # As in `EntryCursor`. `files`: how many were looked into so far. Files that hold a zero byte are binary, and
-  # passed over.
+  # passed over. EIO when the store cannot read one, which `path` names: ask again to go on with the next.
 }
 
 enum ChangeKind {

@@ -3,6 +3,7 @@
 use super::super::tree::Stopped;
 use super::super::{Failure, Files, MAX_ENTRIES, Outcome, PORTION};
 use super::find::{Find, FindQuery, Found, Step};
+use crate::error::FsError;
 use crate::store::rows::{Ino, Kind};
 use crate::vfs::Vfs;
 use grep_matcher::Matcher;
@@ -90,6 +91,8 @@ pub struct Grep {
     waiting: VecDeque<Line>,
     /// A file that is not done.
     rest: Option<Rest>,
+    /// Why a file could not be read to its end. It is told after what was found before; then it is gone on.
+    unreadable: Option<Failure>,
     looked_into: u64,
 }
 
@@ -135,6 +138,7 @@ impl Files {
             max_per_file: if query.max_per_file == 0 { u64::MAX } else { query.max_per_file },
             waiting: VecDeque::new(),
             rest: None,
+            unreadable: None,
             looked_into: 0,
         })
     }
@@ -165,6 +169,12 @@ impl Grep {
             if stopped() {
                 return Err(Failure::new("ECANCELED", "nobody waits for this any more"));
             }
+            if let Some(failure) = self.unreadable.take_if(|_| lines.is_empty()) {
+                return Err(failure);
+            }
+            if self.unreadable.is_some() {
+                break;
+            }
             if let Some(rest) = self.rest.take() {
                 self.search(&mut searcher, rest, stopped);
                 continue;
@@ -185,7 +195,9 @@ impl Grep {
     }
 
     fn search(&mut self, searcher: &mut Searcher, rest: Rest, stopped: Stopped<'_>) {
-        let reader = FileReader { vfs: &self.files.vfs, ino: rest.ino, at: rest.offset, stopped };
+        let mut error = None;
+        let reader =
+            FileReader { vfs: &self.files.vfs, ino: rest.ino, at: rest.offset, error: &mut error, stopped };
         let mut collector = Collector {
             matcher: &self.matcher,
             from: rest,
@@ -200,6 +212,7 @@ impl Grep {
         if is_binary || result.is_err() {
             // Binary, gone, or with a line that is too long: passed over.
             self.waiting.retain(|line| line.path != from.path);
+            self.unreadable = error.map(|error| Failure::from(error).at(&from.path));
         } else if let Some((offset, lines)) = stopped_at {
             self.rest = Some(Rest { offset, lines, ..from });
         }
@@ -211,6 +224,8 @@ struct FileReader<'a> {
     vfs: &'a Vfs,
     ino: Ino,
     at: u64,
+    /// What was wrong with the store.
+    error: &'a mut Option<FsError>,
     stopped: Stopped<'a>,
 }
 
@@ -219,7 +234,10 @@ impl io::Read for FileReader<'_> {
         if (self.stopped)() {
             return Err(io::Error::other("nobody waits for this any more"));
         }
-        let bytes = self.vfs.read(self.ino, self.at, buffer.len()).map_err(io::Error::other)?;
+        let bytes = self.vfs.read(self.ino, self.at, buffer.len()).map_err(|error| {
+            *self.error = Some(error.clone()).filter(|error| matches!(error, FsError::Io(_)));
+            io::Error::other(error)
+        })?;
         buffer[..bytes.len()].copy_from_slice(&bytes);
         self.at += bytes.len() as u64;
         Ok(bytes.len())

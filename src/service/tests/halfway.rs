@@ -79,3 +79,21 @@ fn no_directory_is_copied_below_itself_through_dots() {
     assert_eq!(code(copied), ("EINVAL", Applied::No));
     assert!(files.stat(&path("a/b/top")).is_err());
 }
+
+/// A file that could not be read was passed over without a word.
+#[test]
+fn a_search_says_which_file_it_could_not_read() {
+    let store = Arc::new(Store::open(&Location::Memory, Path::new(POINT)).unwrap());
+    let files = Files::new(Vfs::open(Arc::clone(&store), Options::default()).unwrap(), Path::new(POINT));
+    put(&files, "bad", &b"a line\n".repeat(30_000));
+    put(&files, "good", b"a line\n");
+    files.vfs.shutdown().unwrap();
+    store.damage("UPDATE chunk_data SET data = x'00'");
+    let files = Files::new(Vfs::open(store, Options::default()).unwrap(), Path::new(POINT));
+    let query = GrepQuery { pattern: "line".to_owned(), ..GrepQuery::default() };
+    let mut grep = files.grep(query).unwrap();
+    let failure = grep.next(1000, &|| false).err().unwrap();
+    assert_eq!((failure.code, failure.path), ("EIO", path("bad")));
+    let (lines, end) = grep.next(1000, &|| false).unwrap();
+    assert_eq!((lines.len(), &lines[0].path[..], end), (1, &path("good")[..], true));
+}
