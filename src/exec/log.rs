@@ -95,8 +95,10 @@ impl Log {
         Self { events: VecDeque::new(), first: 1, gone: 0, limit }
     }
 
-    /// A log as it was kept.
+    /// A log as it was kept. Events that are numbered otherwise than is said of them count.
     pub(super) fn restored(limit: usize, first: u64, events: impl IntoIterator<Item = Event>) -> Self {
+        let mut events = events.into_iter().peekable();
+        let first = events.peek().map_or(first, |event| event.seq).clamp(1, i64::MAX as u64);
         let mut log = Self { first, ..Self::new(limit) };
         for event in events {
             let cost = log.cost() + event.cost();
@@ -223,6 +225,19 @@ mod tests {
         assert_eq!((log.first(), log.after(1, 9, usize::MAX).unwrap().len()), (2, 3));
         log.trim(4);
         assert_eq!(log.first(), 3, "and goes when it has");
+    }
+
+    #[test]
+    fn a_log_that_was_kept_with_numbers_that_there_are_not_begins_with_its_first_event() {
+        assert_eq!(Log::restored(99, 0, []).last(), 0);
+        assert!(Log::restored(99, u64::MAX, []).last() < i64::MAX as u64);
+        let event = |seq| Event { seq, said: out("a") };
+        for first in [0, 3, u64::MAX] {
+            let mut log = Log::restored(99, first, [event(7), event(8)]);
+            assert_eq!((log.first(), log.last(), log.after(7, 9, 99)), (7, 8, Ok(vec![event(8)])));
+            log.push(out("b"));
+            assert_eq!(log.last(), 9);
+        }
     }
 
     #[test]
