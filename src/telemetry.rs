@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,9 @@ pub struct LogError {
 pub fn start(config: &LogConfig) -> Result<(), LogError> {
     let file = match &config.file {
         Some(path) => {
-            let opened = File::options().create(true).append(true).open(path);
+            // A pipe that nobody reads is an error, and one that is full does not take the line: nobody waits for it.
+            let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+            let opened = File::options().create(true).append(true).custom_flags(flags).open(path);
             Some(Arc::new(opened.map_err(|source| LogError { path: path.clone(), source })?))
         }
         None => None,

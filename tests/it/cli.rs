@@ -1,8 +1,8 @@
 //! Settings, refusals, exit codes.
 
-use crate::support::{Place, WSD, has_fuse, text};
+use crate::support::{Place, WSD, eventually, has_fuse, text};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -299,4 +299,25 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
     daemon.stop();
     let log = reader.join().unwrap();
     assert!(log.contains("lines of the log were left out: nobody read them"), "{} bytes", log.len());
+}
+
+/// The start waited for somebody who reads, without a word and without a port.
+#[test]
+fn a_log_file_that_is_a_pipe_keeps_nobody_waiting() {
+    let place = Place::new();
+    let pipe = place.dir.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let settings = [("FUSE_MOUNT", "none"), ("LOG_FILE", pipe.to_str().unwrap())];
+    let mut command = place.command();
+    let mut child = command.envs(settings).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the refusal", || child.try_wait().unwrap().is_some());
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("LOG_FILE"), "{said}");
+    let mut reader = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let daemon = place.serve_with(&settings);
+    let mut read = [0; 4096];
+    let read = reader.read(&mut read).map(|length| text(&read[..length])).unwrap();
+    assert!(read.contains("INFO"), "{read}");
+    daemon.stop();
 }
