@@ -117,8 +117,10 @@ pub(super) fn prepare(point: &Path) -> Result<(), MountError> {
 /// Removes what a dead daemon left there, and creates the directory if there is none.
 pub(super) fn make(point: &Path) -> Result<(), MountError> {
     let failed = |source| MountError::Point { point: point.to_path_buf(), source };
+    // As the mount table has it, which knows no symlinks.
+    let real = point.canonicalize().unwrap_or_else(|_| point.to_path_buf());
     for _ in 0..16 {
-        match look(point) {
+        match look(&real) {
             Ok(metadata) if metadata.is_dir() => break,
             Ok(_) => return Err(MountError::NotADirectory(point.to_path_buf())),
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -128,12 +130,12 @@ pub(super) fn make(point: &Path) -> Result<(), MountError> {
             // "Transport endpoint is not connected": the daemon that mounted this is gone.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) => {
                 tracing::warn!(?point, "a mount whose daemon is gone was left here: removing it");
-                detach(point).map_err(failed)?;
+                detach(&real).map_err(failed)?;
             }
             Err(error) => return Err(failed(error)),
         }
     }
-    if let Some(info) = mounted_at(point).filter(|info| info.kind.starts_with("fuse")) {
+    if let Some(info) = mounted_at(&real).filter(|info| info.kind.starts_with("fuse")) {
         return Err(MountError::InUse { point: point.to_path_buf(), kind: info.kind });
     }
     Ok(())

@@ -3,7 +3,7 @@
 use crate::support::{Place, WSD, eventually, has, has_fuse, is_root, noise, sh, text};
 use std::fs;
 use std::io::Write;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_mount_point_with_something_in_it_is_refused() {
@@ -38,6 +38,32 @@ fn a_mount_left_by_a_dead_daemon_is_removed() {
     assert_eq!(fs::read(daemon.path("file")).unwrap(), b"kept");
     daemon.stop();
     place.check();
+}
+
+/// The table of mounts knows no symlinks: a dead mount behind one could not be removed, and another daemon's was mounted over.
+#[test]
+fn a_mount_point_behind_a_symlink_is_looked_at_as_any() {
+    if !(has_fuse() && is_root()) {
+        return;
+    }
+    let (place, other) = (Place::new(), Place::new());
+    fs::create_dir(&place.point).unwrap();
+    let link = other.dir.path().canonicalize().unwrap().join("link");
+    std::os::unix::fs::symlink(&place.point, &link).unwrap();
+    let link = [("MOUNT_POINT", link.to_str().unwrap())];
+    let daemon = place.serve();
+    let mut second = other.command();
+    let mut second = second.envs(link).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the refusal", || second.try_wait().unwrap().is_some());
+    let output = second.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("is mounted already"), "{said}");
+    daemon.kill();
+    let daemon = other.serve_with(&link);
+    fs::write(place.point.join("file"), b"of the other").unwrap();
+    daemon.stop();
+    assert_eq!(fs::read_dir(&place.point).unwrap().count(), 0, "nothing is mounted");
+    other.check();
 }
 
 #[test]
