@@ -1,6 +1,8 @@
 //! `wsd import`: a whole tree of this machine, or a tar archive, into the workspace, with all that belongs to it: modes,
 //! owners, times, symlinks, hard links, extended attributes, holes.
 
+mod sparse;
+
 use super::offline;
 use super::progress::Progress;
 use super::talk::{Done, Failure, join, went_well};
@@ -9,6 +11,7 @@ use crate::client::{Client, SetTime, WriteOptions, XattrMode};
 use crate::config::ClientFlags;
 use bytes::Bytes;
 use clap::Args;
+use sparse::Sparse;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -156,13 +159,28 @@ impl Import<'_> {
         let mut archive = tar::Archive::new(reader);
         for entry in archive.entries().map_err(&failed)? {
             let mut entry = entry.map_err(&failed)?;
-            let name = entry.path_bytes().into_owned();
+            // What the archive says of all that is in it.
+            if entry.header().entry_type().is_pax_global_extensions() {
+                continue;
+            }
+            let mut name = entry.path_bytes().into_owned();
+            let sparse = Sparse::of(&mut entry).map_err(Failure::local(Path::new(trees::os(&name))));
+            let mut sparse = match sparse {
+                Ok(sparse) => sparse,
+                Err(failure) => {
+                    self.note(Err(failure))?;
+                    continue;
+                }
+            };
+            if let Some(real) = sparse.as_mut().and_then(|sparse| sparse.name.take()) {
+                name = real;
+            }
             let Some(remote) = trees::inside(to, &name) else {
                 let error = io::Error::other("a name that leads out of the archive: left out");
                 self.note(Err(Failure::Local(PathBuf::from(trees::os(&name)), error)))?;
                 continue;
             };
-            let put = self.member(&mut entry, to, remote).await;
+            let put = self.member(&mut entry, (&name, sparse), to, remote).await;
             self.note(put)?;
         }
         Ok(())
@@ -171,11 +189,12 @@ impl Import<'_> {
     async fn member<R: Read>(
         &mut self,
         entry: &mut tar::Entry<'_, R>,
+        (name, sparse): (&[u8], Option<Sparse>),
         to: &[u8],
         remote: Vec<u8>,
     ) -> Result<(), Failure> {
-        let name = PathBuf::from(trees::os(&entry.path_bytes()));
-        let failed = Failure::local(&name);
+        let name = Path::new(trees::os(name));
+        let failed = Failure::local(name);
         let meta = Meta::of_member(entry).map_err(&failed)?;
         let kind = entry.header().entry_type();
         let target = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
@@ -191,9 +210,17 @@ impl Import<'_> {
             let outside = || failed(io::Error::other("a link to what is not in the archive: left out"));
             self.hard_link(&trees::inside(to, &target).ok_or_else(outside)?, &remote).await
         } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
-            let size = entry.size();
             self.begin(&remote, &meta).await?;
-            self.bytes(&name, entry, &remote, 0).await?;
+            let size = sparse.as_ref().map_or(entry.size(), |sparse| sparse.size);
+            match sparse {
+                None => self.bytes(name, entry, &remote, 0).await?,
+                Some(sparse) => {
+                    for part in sparse.parts(entry).map_err(&failed)? {
+                        let bytes = entry.by_ref().take(part.end - part.start);
+                        self.bytes(name, bytes, &remote, part.start).await?;
+                    }
+                }
+            }
             self.client.truncate(&remote, size).await?;
             self.attributes(&remote, &meta).await
         } else {

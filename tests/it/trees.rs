@@ -145,3 +145,48 @@ fn what_is_no_file_is_named_when_it_is_exported() {
     daemon.stop();
     place.check();
 }
+
+/// It was named as something that could not be taken; git writes one into each of its archives.
+#[test]
+fn what_an_archive_says_of_itself_is_no_member() {
+    if !has("tar") {
+        return;
+    }
+    let place = Place::new();
+    let here = place.dir.path();
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    sh(here, "echo x > file && tar --format=pax --pax-option=comment=0123 -cf ours.tar file");
+    does(&["import", "ours.tar"], Some(&daemon), here);
+    assert_eq!(text(&does(&["ls"], Some(&daemon), here)), "file\n");
+    daemon.stop();
+}
+
+/// What tar keeps of such a file was taken for the file.
+#[test]
+fn files_with_holes_come_out_of_archives_whole() {
+    if !has("tar") {
+        return;
+    }
+    let place = Place::new();
+    let here = place.dir.path();
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    sh(
+        here,
+        "mkdir d && truncate -s 60M d/sparse && truncate -s 5M d/empty && echo after > d/z \
+         && for at in 0 3000000 40000000; do echo here | dd of=d/sparse bs=1 seek=$at conv=notrunc status=none; done",
+    );
+    let expected = sh(here, "cd d && cksum *");
+    for (number, format) in
+        ["gnu", "pax --sparse-version=0.0", "pax --sparse-version=0.1", "pax --sparse-version=1.0"]
+            .into_iter()
+            .enumerate()
+    {
+        sh(here, &format!("tar --sparse --format={format} -cf sparse.tar -C d ."));
+        let (to, out) = (format!("in{number}"), format!("out{number}"));
+        does(&["import", "--to", &to, "sparse.tar"], Some(&daemon), here);
+        does(&["export", "--from", &to, &out], Some(&daemon), here);
+        assert_eq!(sh(&here.join(out), "cksum *"), expected, "{format}");
+    }
+    assert!(daemon.stat("/allocatedBytes") < 10 << 20, "holes stay holes in the workspace");
+    daemon.stop();
+}

@@ -1,0 +1,91 @@
+//! Files with holes as GNU tar has them in archives of the PAX format: what is no hole, one after the other, and a map of where
+//! that belongs. The map is in the member's header (versions 0.0 and 0.1) or before its bytes (1.0).
+
+use std::io::{self, Read};
+use std::ops::Range;
+
+/// Bytes of a record; the map before the bytes is filled up to whole ones.
+const RECORD: usize = 512;
+
+pub(super) struct Sparse {
+    /// The file's name, where the member has one that stands for it.
+    pub(super) name: Option<Vec<u8>>,
+    /// The file's size.
+    pub(super) size: u64,
+    /// An offset and a length for each part; none when that is before the bytes.
+    map: Option<Vec<u64>>,
+}
+
+impl Sparse {
+    /// What a member says of the holes in it, if it does.
+    pub(super) fn of<R: Read>(member: &mut tar::Entry<'_, R>) -> io::Result<Option<Self>> {
+        let (mut name, mut size, mut map, mut is_in_header) = (None, None, Vec::new(), true);
+        for extension in member.pax_extensions()?.into_iter().flatten() {
+            let extension = extension?;
+            let value = extension.value_bytes();
+            match extension.key() {
+                Ok("GNU.sparse.major") => is_in_header = number(value)? == 0,
+                Ok("GNU.sparse.name") => name = Some(value.to_vec()),
+                Ok("GNU.sparse.size" | "GNU.sparse.realsize") => size = Some(number(value)?),
+                Ok("GNU.sparse.offset" | "GNU.sparse.numbytes") => map.push(number(value)?),
+                Ok("GNU.sparse.map") if !value.is_empty() => {
+                    map = value.split(|byte| *byte == b',').map(number).collect::<io::Result<_>>()?;
+                }
+                _ => {}
+            }
+        }
+        Ok(size.map(|size| Self { name, size, map: is_in_header.then_some(map) }))
+    }
+
+    /// Where in the file the bytes that follow belong, part by part.
+    pub(super) fn parts(&self, bytes: &mut impl Read) -> io::Result<Vec<Range<u64>>> {
+        let map = match &self.map {
+            Some(map) => map.clone(),
+            None => read_map(bytes)?,
+        };
+        let (pairs, rest) = map.as_chunks::<2>();
+        let part = |[offset, length]: &[u64; 2]| {
+            let end = offset.checked_add(*length).filter(|end| *end <= self.size);
+            end.map(|end| *offset..end).ok_or_else(senseless)
+        };
+        if rest.is_empty() { pairs.iter().map(part).collect() } else { Err(senseless()) }
+    }
+}
+
+/// Numbers, a line each: first how many pairs there are.
+fn read_map(bytes: &mut impl Read) -> io::Result<Vec<u64>> {
+    let (mut numbers, mut line, mut left) = (Vec::new(), Vec::new(), None);
+    loop {
+        let mut record = [0; RECORD];
+        bytes.read_exact(&mut record)?;
+        for byte in record {
+            if byte != b'\n' {
+                line.push(byte);
+                continue;
+            }
+            let found = number(&line)?;
+            line.clear();
+            left = match left {
+                None => Some(found.checked_mul(2).ok_or_else(senseless)?),
+                Some(left) => {
+                    numbers.push(found);
+                    Some(left - 1)
+                }
+            };
+            if left == Some(0) {
+                return Ok(numbers);
+            }
+        }
+        if line.len() > RECORD {
+            return Err(senseless());
+        }
+    }
+}
+
+fn number(text: &[u8]) -> io::Result<u64> {
+    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or_else(senseless)
+}
+
+fn senseless() -> io::Error {
+    io::Error::other("the map of its holes makes no sense")
+}
