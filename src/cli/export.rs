@@ -131,8 +131,15 @@ impl Export<'_> {
             Target::Archive(archive) => archive.begin(below, meta, size)?,
         }
         let mut left = size;
+        let mut read = Ok(());
         while let Some(portion) = source.next().await {
-            let portion: Bytes = portion?;
+            let portion: Bytes = match portion {
+                Ok(portion) => portion,
+                Err(error) => {
+                    read = Err(error.into());
+                    break;
+                }
+            };
             let portion = portion.slice(..portion.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
             left -= portion.len() as u64;
             self.progress.add(portion.len());
@@ -141,9 +148,10 @@ impl Export<'_> {
                 Target::Archive(archive) => archive.bytes(&portion)?,
             }
         }
+        // What has begun is ended, so that what comes after it in an archive is found.
         match target {
-            Target::Directory(directory) => directory.end(below, meta),
-            Target::Archive(archive) => archive.end(left),
+            Target::Directory(directory) => read.and_then(|()| directory.end(below, meta)),
+            Target::Archive(archive) => archive.end(left).and(read),
         }
     }
 

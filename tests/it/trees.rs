@@ -190,3 +190,26 @@ fn files_with_holes_come_out_of_archives_whole() {
     assert!(daemon.stat("/allocatedBytes") < 10 << 20, "holes stay holes in the workspace");
     daemon.stop();
 }
+
+/// Its bytes ended where they could not be read, and what came after it in the archive was taken for them.
+#[test]
+fn a_file_that_cannot_be_read_leaves_the_archive_whole() {
+    if !(has("sqlite3") && has("tar")) {
+        return;
+    }
+    let place = Place::new();
+    let here = place.dir.path();
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    sh(here, "mkdir d && head -c 3000001 /dev/urandom > d/bad && echo x > good");
+    does(&["import", "d"], Some(&daemon), here);
+    does(&["put", "good", "good"], Some(&daemon), here);
+    daemon.stop();
+    let damage = "UPDATE chunk_data SET data = x'00' WHERE rowid = (SELECT max(rowid) FROM chunk_data)";
+    assert!(Command::new("sqlite3").arg(&place.store).arg(damage).status().unwrap().success());
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    let output = wsd(&["export", "out.tar"], daemon.port, here);
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("bad") && said.lines().count() == 1, "{said}");
+    assert_eq!(sh(here, "tar -tf out.tar | sort; tar -xOf out.tar good"), "./\nbad\ngood\nx\n");
+    daemon.stop();
+}
