@@ -119,11 +119,10 @@ impl Download<'_> {
                 continue;
             }
             let done = match attr.kind {
-                Kind::Dir => {
+                Kind::Dir => make_directory(&place).map(|()| {
                     modes.push((place.clone(), attr.mode));
-                    made.insert(place.clone());
-                    make_directory(&place)
-                }
+                    made.insert(place);
+                }),
                 Kind::Symlink => self.symlink(&path, &place).await,
                 Kind::File => {
                     running.push(self.file(path, place, attr.mode));

@@ -391,3 +391,25 @@ fn a_search_goes_on_where_one_of_its_paths_leads_to_nothing() {
     }
     daemon.stop();
 }
+
+/// What was in a directory of that name was put where the symlink led, whose mode was changed too.
+#[test]
+fn what_a_symlink_of_this_machine_leads_to_is_not_filled() {
+    let place = Place::new();
+    let daemon = place.serve_with(NO_MOUNT);
+    ok(&daemon, &["mkdir", "-p", "-m", "700", "tree/d/deep"]);
+    feed(&daemon, &["put", "-", "tree/d/file"], b"1");
+    feed(&daemon, &["put", "-", "tree/z"], b"2");
+    let local = tempfile::tempdir().unwrap();
+    let at = |name: &str| local.path().join(name);
+    fs::create_dir(at("elsewhere")).unwrap();
+    fs::set_permissions(at("elsewhere"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(at("got")).unwrap();
+    symlink(at("elsewhere"), at("got/d")).unwrap();
+    let said = fails(&daemon, 1, &["get", "-r", "-T", "tree", at("got").to_str().unwrap()]);
+    assert!(said.lines().count() == 1 && said.contains("got/d: File exists"), "{said}");
+    assert_eq!(fs::read_dir(at("elsewhere")).unwrap().count(), 0);
+    assert_eq!(fs::metadata(at("elsewhere")).unwrap().permissions().mode() & 0o777, 0o755);
+    assert_eq!(fs::read(at("got/z")).unwrap(), b"2");
+    daemon.stop();
+}
