@@ -49,8 +49,10 @@ pub(super) async fn ls(client: &Client, out: &mut Out, args: &LsArgs) -> Done {
     let mut is_good = true;
     let mut lister = Lister { client, out, args, has_headers: args.recursive || paths.len() > 1, lines: 0 };
     for path in paths {
-        let result = lister.path(path).await;
-        is_good &= went_well(result)?;
+        is_good &= match lister.path(path).await {
+            Ok(is_whole) => is_whole,
+            Err(failure) => went_well(Err(failure))?,
+        };
     }
     Ok(is_good)
 }
@@ -64,21 +66,27 @@ struct Lister<'a> {
 }
 
 impl Lister<'_> {
-    async fn path(&mut self, path: &[u8]) -> Result<(), Failure> {
+    /// Lists something; whether all that is in it could be listed.
+    async fn path(&mut self, path: &[u8]) -> Done {
         let attr = self.client.stat(path).await;
         let Ok(Attr { kind: Kind::Dir, .. }) = attr else {
             // A symlink that leads nowhere is there all the same.
             let attr = self.client.lstat(path).await?;
-            return self.show(path, path, &attr).await;
+            return self.show(path, path, &attr).await.map(|()| true);
         };
+        let mut is_good = true;
         let mut pending = vec![path.to_owned()];
         while let Some(directory) = pending.pop() {
-            let below = self.directory(&directory).await?;
-            if self.args.recursive {
-                pending.extend(below.into_iter().rev());
+            let listed = self.directory(&directory).await;
+            if !self.args.recursive {
+                return listed.map(|_| true);
+            }
+            match listed {
+                Ok(below) => pending.extend(below.into_iter().rev()),
+                Err(failure) => is_good &= went_well(Err(failure))?,
             }
         }
-        Ok(())
+        Ok(is_good)
     }
 
     /// Lists a directory; the directories in it.

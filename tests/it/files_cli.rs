@@ -413,3 +413,23 @@ fn what_a_symlink_of_this_machine_leads_to_is_not_filled() {
     assert_eq!(fs::read(at("got/z")).unwrap(), b"2");
     daemon.stop();
 }
+
+#[test]
+fn a_listing_goes_on_after_a_directory_that_cannot_be_listed() {
+    if !crate::support::has("sqlite3") {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve_with(NO_MOUNT);
+    ok(&daemon, &["mkdir", "-p", "a", "b/in", "c/in"]);
+    let bad = lines(&daemon, &["stat", "--json", "b"])[0]["ino"].clone();
+    daemon.stop();
+    let damage = format!("UPDATE dirent SET cookie = -1 WHERE parent = {bad}");
+    assert!(Command::new("sqlite3").arg(&place.store).arg(damage).status().unwrap().success());
+    let daemon = place.serve_with(NO_MOUNT);
+    let output = run(&daemon, &["ls", "-R"]);
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.starts_with("wsd: ./b: "), "{said}");
+    assert_eq!(text(&output.stdout), ".:\na\nb\nc\n\n./a:\n\n./b:\n\n./c:\nin\n\n./c/in:\n");
+    daemon.stop();
+}
