@@ -262,7 +262,7 @@ impl Live {
             }
             (Step::Utimes { sec }, Side::Outside) => {
                 let time = SetTime::At(Timestamp(sec * 1_000_000_000));
-                drop(files.utimes(&wire, None, Some(time), true).unwrap());
+                files.utimes(&wire, None, Some(time), true).map(drop).unwrap();
             }
             (Step::Setxattr { value }, Side::Mount) => {
                 rustix::fs::setxattr(&path, "user.x", &[value], XattrFlags::empty()).unwrap();
