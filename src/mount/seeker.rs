@@ -5,6 +5,7 @@
 //! answer, so it happens in a thread of its own.
 
 use super::answer::{Answer, Errno, Reply};
+use super::device::contained;
 use crate::store::rows::Ino;
 use crate::vfs::{Seek, Vfs};
 use fuser::Notifier;
@@ -36,7 +37,9 @@ impl Seeker {
                 if let Some(notifier) = notifier.get() {
                     let _ = notifier.inval_inode(fuser::INodeNo(ino), 0, 0);
                 }
-                reply.send(vfs.seek(ino, offset, what).map(Answer::Offset).map_err(Into::into));
+                contained(ino, || {
+                    reply.send(vfs.seek(ino, offset, what).map(Answer::Offset).map_err(Into::into));
+                });
             }
         })?;
         Ok((Self { jobs }, thread))

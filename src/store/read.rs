@@ -280,6 +280,9 @@ pub(super) fn extents(reader: &Connection, ws: WorkspaceId, ino: Ino) -> StoreRe
     let mut extents = Vec::new();
     for row in rows {
         let (index, chunk) = row?;
+        if index >= MAX_FILE_SIZE / CHUNK as u64 {
+            return Err(StoreError::Corrupt(format!("node {ino}: an extent at {}", index as i64)));
+        }
         extents.extend(chunk.map(|chunk| (index, chunk)));
     }
     Ok(extents)

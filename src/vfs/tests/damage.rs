@@ -118,3 +118,16 @@ fn a_directory_with_too_few_links_outlives_its_children() {
     assert_eq!(fs.vfs.getattr(dir).unwrap().nlink, 2);
     fs.check();
 }
+
+/// Where it would be in the file was more than 64 bits can say.
+#[test]
+fn an_extent_that_no_file_reaches_is_an_error() {
+    let mut fs = Fixture::new();
+    let file = fs.file(ROOT, "f").ino;
+    fs.vfs.write(ME, file, 0, &[7; 100_000], false).unwrap();
+    for index in ["-1", "1 << 28", "1 << 60"] {
+        fs.damaged(&format!("UPDATE extent SET idx = {index} WHERE idx <> 0"));
+        refused(fs.vfs.seek(file, 65_536, Seek::Data), "extent");
+        refused(fs.vfs.read(file, 0, 1), "extent");
+    }
+}
