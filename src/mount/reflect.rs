@@ -18,25 +18,29 @@ use crate::vfs::{Attr, Invalidator, Seen, Vfs};
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often it is looked whether a program still runs.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// How long a file is looked for that a program is about to give another name: wsd has done that, and the kernel not yet.
+const PATIENCE: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_micros(50);
+
 /// `S_IWUSR`.
 const OWNER_WRITES: u32 = 0o200;
 
-/// The nodes that we do something to through our own mount.
+/// What we do to nodes through our own mount, and the number of the thread that does it.
 #[derive(Default)]
 pub(super) struct Reflected {
-    under_way: Mutex<HashMap<(Ino, Act), usize>>,
+    under_way: Mutex<HashSet<(Ino, Act, u32)>>,
 }
 
 /// What we do to it.
@@ -65,36 +69,27 @@ enum New {
 }
 
 impl Reflected {
-    /// Whether a request is part of such an act. Requests carry the number of the thread or process that made
-    /// them; one that no program outside this process can have.
+    /// Whether a request is part of such an act. Requests carry the number of the thread that made them, as it is where the
+    /// filesystem was mounted; one that no other thread can have meanwhile.
     pub(super) fn is_ours(&self, pid: u32, ino: Ino, act: Act) -> bool {
-        self.under_way.lock().contains_key(&(ino, act)) && is_own_thread(pid)
+        self.under_way.lock().contains(&(ino, act, pid))
     }
 
     fn guard(self: &Arc<Self>, ino: Ino, act: Act) -> Guard {
-        *self.under_way.lock().entry((ino, act)).or_default() += 1;
-        Guard { reflected: Arc::clone(self), of: (ino, act) }
+        let of = (ino, act, rustix::thread::gettid().as_raw_nonzero().get() as u32);
+        self.under_way.lock().insert(of);
+        Guard { reflected: Arc::clone(self), of }
     }
-}
-
-fn is_own_thread(pid: u32) -> bool {
-    pid == std::process::id() || std::path::Path::new(&format!("/proc/self/task/{pid}")).exists()
 }
 
 struct Guard {
     reflected: Arc<Reflected>,
-    of: (Ino, Act),
+    of: (Ino, Act, u32),
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let mut under_way = self.reflected.under_way.lock();
-        if let Some(count) = under_way.get_mut(&self.of) {
-            *count -= 1;
-            if *count == 0 {
-                under_way.remove(&self.of);
-            }
-        }
+        self.reflected.under_way.lock().remove(&self.of);
     }
 }
 
@@ -106,6 +101,8 @@ pub(super) struct Kernel {
     /// The number of the mount's device.
     device: u64,
     reflected: Arc<Reflected>,
+    /// Held while the kernel is given what is new of a file, by its number: who comes last, gives the latest.
+    turns: [Mutex<()>; 64],
     /// Programs that run, whose size the kernel could not be given.
     owed: Mutex<HashSet<Ino>>,
     owes: Sender<()>,
@@ -122,7 +119,8 @@ impl Kernel {
     ) -> std::io::Result<Arc<Self>> {
         let (owes, wake) = channel();
         let (vfs, owed) = (Arc::downgrade(vfs), Mutex::default());
-        let kernel = Arc::new(Self { vfs, notifier, point, device, reflected, owed, owes });
+        let turns = std::array::from_fn(|_| Mutex::default());
+        let kernel = Arc::new(Self { vfs, notifier, point, device, reflected, turns, owed, owes });
         let weak = Arc::downgrade(&kernel);
         std::thread::Builder::new().name("wsd-owed".into()).spawn(move || pay(&weak, &wake))?;
         Ok(kernel)
@@ -153,6 +151,7 @@ impl Kernel {
 
     fn try_to_reflect(&self, ino: Ino, new: New) -> std::io::Result<()> {
         let Some(vfs) = self.vfs.upgrade().filter(|vfs| vfs.is_known_to_kernel(ino)) else { return Ok(()) };
+        let _turn = self.turns[ino as usize % self.turns.len()].lock();
         match vfs.getattr(ino) {
             Ok(attr) if attr.kind == Kind::File => self.set_to_what_it_is(&attr, new),
             _ => Ok(()),
@@ -172,20 +171,47 @@ impl Kernel {
         self.owed.lock().is_empty()
     }
 
-    /// The file as the mount has it, with what the kernel says of it; `None` when it was moved or removed
-    /// meanwhile: whoever did that has told the kernel; or when something else is mounted over it.
+    /// The node as the mount has it, with what the kernel says of it, wherever it is moved to meanwhile; `None` when it has no
+    /// name any more, or something else is mounted over it.
     fn open(&self, ino: Ino, flags: OFlags) -> std::io::Result<Option<(OwnedFd, Stat)>> {
         let Some(vfs) = self.vfs.upgrade() else { return Ok(None) };
-        let Some(path) = vfs.path_of(ino).map_err(std::io::Error::other)? else { return Ok(None) };
-        let path = self.point.join(OsStr::from_bytes(&path));
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(file) => file,
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let stat = rustix::fs::fstat(&file)?;
-        Ok(((stat.st_dev, stat.st_ino) == (self.device, ino)).then_some((file, stat)))
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = None;
+        while Instant::now() < deadline {
+            let path = vfs.path_of(ino).map_err(std::io::Error::other)?;
+            match &path {
+                Some(path) => match self.open_at(path, flags)? {
+                    Some((_, stat)) if stat.st_dev != self.device => break,
+                    Some((file, stat)) if stat.st_ino == ino => return Ok(Some((file, stat))),
+                    _ if last.as_ref() == Some(path) && self.is_hidden(path) => break,
+                    _ => {}
+                },
+                None if vfs.getattr(ino).is_ok_and(|attr| attr.nlink > 0) => {}
+                None => break,
+            }
+            last = path;
+            std::thread::sleep(LOOK);
+        }
+        Ok(None)
+    }
+
+    fn open_at(&self, path: &[u8], flags: OFlags) -> std::io::Result<Option<(OwnedFd, Stat)>> {
+        let path = self.point.join(OsStr::from_bytes(path));
+        match rustix::fs::open(&path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(file) => {
+                let stat = rustix::fs::fstat(&file)?;
+                Ok(Some((file, stat)))
+            }
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether something else is mounted over the directory of what has this path.
+    fn is_hidden(&self, path: &[u8]) -> bool {
+        let path = self.point.join(OsStr::from_bytes(path));
+        let above = path.parent().and_then(|above| rustix::fs::stat(above).ok());
+        above.is_none_or(|above| above.st_dev != self.device)
     }
 
     fn set_to_what_it_is(&self, attr: &Attr, new: New) -> std::io::Result<()> {

@@ -328,3 +328,43 @@ fn what_a_program_appends_stays_whatever_changes_meanwhile() {
     live.vfs.pull(ino);
     assert!(live.vfs.read(ino, 64 << 10, 1 << 20).unwrap() == lines, "past it");
 }
+
+/// A program gives the file another name again and again, while others write to it.
+#[test]
+fn a_file_that_is_renamed_meanwhile_has_its_new_size_and_bytes() {
+    let Some(live) = Live::new() else { return };
+    let ino = live.make("one", b"");
+    let open = File::open(live.path("one")).unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Acquire) {
+                fs::rename(live.path("one"), live.path("two")).unwrap();
+                fs::rename(live.path("two"), live.path("one")).unwrap();
+            }
+        });
+        let wrong = (0..500u64).find(|round| {
+            live.vfs.write(ME, ino, round * 100, &noise(*round, 100), false).unwrap();
+            open.metadata().unwrap().len() != (round + 1) * 100
+        });
+        is_over.store(true, Ordering::Release);
+        assert_eq!(wrong, None, "the size after this write");
+    });
+}
+
+/// Several callers change one file at once.
+#[test]
+fn both_sides_end_with_the_same_times() {
+    let Some(live) = Live::new() else { return };
+    let ino = live.make("file", b"");
+    for round in 0..200u32 {
+        let seen = fs::metadata(live.path("file")).unwrap();
+        assert_eq!(seen.mtime_nsec() as u32, live.vfs.getattr(ino).unwrap().mtime.nsec(), "{round}");
+        std::thread::scope(|scope| {
+            for side in 0..3u64 {
+                let live = &live;
+                scope.spawn(move || live.vfs.write(ME, ino, side, b"1", false).unwrap());
+            }
+        });
+    }
+}
