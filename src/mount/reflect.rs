@@ -302,6 +302,14 @@ impl Invalidator for Kernel {
         self.drop_cached(parent, 0);
     }
 
+    fn moved(&self, dir: Ino) {
+        // The kernel takes what it has of a directory to the name that it is found by.
+        let is_known = self.vfs.upgrade().is_some_and(|vfs| vfs.is_known_to_kernel(dir));
+        if let (true, Err(error)) = (is_known, self.open(dir, OFlags::PATH)) {
+            tracing::warn!(dir, %error, "the kernel could not be shown where a directory is now");
+        }
+    }
+
     fn listing(&self, dir: Ino) {
         self.drop_cached(dir, 0);
     }

@@ -461,8 +461,10 @@ impl Vfs {
             }
             for scion in scions.iter().filter(|scion| self.nodes.is_known(scion.ino)) {
                 match &scion.becomes {
-                    Some(becomes) if !matches!(becomes.bytes, Bytes::Keep) && becomes.kind == Kind::File => {
-                        kernel.content(scion.ino);
+                    Some(becomes) if !matches!(becomes.bytes, Bytes::Keep) => kernel.content(scion.ino),
+                    Some(becomes) if becomes.kind == Kind::Dir => {
+                        kernel.attributes(scion.ino);
+                        kernel.moved(scion.ino);
                     }
                     Some(_) => kernel.times(scion.ino),
                     None => kernel.attributes(scion.ino),

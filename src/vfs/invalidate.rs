@@ -20,6 +20,8 @@ pub trait Invalidator: Send + Sync {
     fn content(&self, ino: Ino);
     /// The name in this directory means something else now, or nothing, and the directory's attributes moved.
     fn entry(&self, parent: Ino, name: &[u8]);
+    /// The directory has another name, of which the kernel was told: who is in it goes on from there.
+    fn moved(&self, dir: Ino);
     /// What the kernel keeps of the directory's names is not all of them. Said by who answers the kernel.
     fn listing(&self, dir: Ino);
     /// Brings to wsd what the kernel holds of the file and has not written back yet, before a change of the file: the

@@ -113,6 +113,9 @@ impl Vfs {
             kernel.entry(target.dir.ino, &target.name);
             for (_, node) in source.found.iter().chain(&target.found) {
                 kernel.attributes(node.ino);
+                if node.kind == Kind::Dir {
+                    kernel.moved(node.ino);
+                }
             }
         });
         Ok(())

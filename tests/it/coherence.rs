@@ -1,8 +1,11 @@
 //! A change below the kernel is seen above it at once.
 
 use crate::support::{has, has_fuse, is_root, noise};
+use rustix::fs::AtFlags;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -13,7 +16,8 @@ use tempfile::TempDir;
 use wsd::mount::{Choice, Mount, ShimSettings};
 use wsd::store::rows::{Ino, Kind, ROOT};
 use wsd::store::{Location, Store};
-use wsd::vfs::{Caller, NewNode, Options, RenameMode, SetAttr, SetXattr, Vfs};
+use wsd::vfs::graft::{Becomes, Bytes, Grafted, Scion, Seen};
+use wsd::vfs::{Attr, Caller, NewNode, Options, RenameMode, SetAttr, SetXattr, Vfs};
 
 const ME: Caller = Caller::DAEMON;
 
@@ -367,4 +371,66 @@ fn both_sides_end_with_the_same_times() {
             }
         });
     }
+}
+
+/// A program is in a directory that others move.
+#[test]
+fn a_directory_that_is_in_use_leads_to_where_it_was_moved() {
+    let Some(live) = Live::new() else { return };
+    fs::create_dir_all(live.path("from/dir/below")).unwrap();
+    fs::create_dir(live.path("to")).unwrap();
+    let (dir, below) =
+        (File::open(live.path("from/dir")).unwrap(), File::open(live.path("from/dir/below")).unwrap());
+    let name = |file: &File| fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+    let (from, to) = (live.ino("from"), live.ino("to"));
+    live.vfs.rename(ME, (from, b"dir"), (to, b"moved"), RenameMode::Replace).unwrap();
+    let above = rustix::fs::statat(&dir, "..", AtFlags::empty()).unwrap();
+    assert_eq!(above.st_ino, to, "what is above it");
+    assert_eq!((name(&dir), name(&below)), (live.path("to/moved"), live.path("to/moved/below")));
+}
+
+/// A graft may give a symlink another target, while a program reads it.
+#[test]
+fn the_new_target_of_a_symlink_is_seen() {
+    let Some(live) = Live::new() else { return };
+    let link = live.vfs.symlink(ME, ROOT, b"link", b"0").unwrap().ino;
+    let target = || fs::read_link(live.path("link")).unwrap().into_os_string().into_string().unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Acquire) {
+                target();
+            }
+        });
+        let wrong = (1..300).map(|round| round.to_string()).find(|expected| {
+            let bytes = Bytes::These(expected.clone().into_bytes());
+            let attr = live.vfs.getattr(link).unwrap();
+            let grafted =
+                live.vfs.graft(&[becomes(&attr, "link", bytes)], |_, _| Default::default()).unwrap();
+            matches!(grafted, Grafted::Done(_)) && target() != *expected
+        });
+        is_over.store(true, Ordering::Release);
+        assert_eq!(wrong, None);
+    });
+}
+
+/// What is at this name in the root gets other bytes, and stays what it is otherwise.
+fn becomes(attr: &Attr, name: &str, bytes: Bytes) -> Scion {
+    let places = BTreeSet::from([(ROOT, name.as_bytes().into())]);
+    let access = (attr.mode, attr.uid, attr.gid);
+    let becomes = Becomes {
+        kind: attr.kind,
+        places: places.clone(),
+        mode: attr.mode,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        xattrs: Arc::default(),
+        atime: attr.atime,
+        mtime: attr.mtime,
+        btime: attr.btime,
+        bytes,
+    };
+    let seen = Seen { revision: attr.revision, access, places };
+    Scion { ino: attr.ino, seen: Some(seen), becomes: Some(becomes) }
 }
