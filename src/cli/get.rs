@@ -87,9 +87,8 @@ impl Download<'_> {
         let (mut file, beside) = if is_special {
             (File::options().write(true).open(&local).map_err(&failed)?, None)
         } else {
-            let beside = Beside::of(&local);
-            let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside.0);
-            (file.map_err(&failed)?, Some(beside))
+            let (file, beside) = Beside::create(&local).map_err(&failed)?;
+            (file, Some(beside))
         };
         while let Some(portion) = bytes.next().await {
             let portion = portion?;
@@ -182,11 +181,18 @@ fn below<'a>(root: &[u8], path: &'a [u8]) -> Option<&'a Path> {
 struct Beside(PathBuf);
 
 impl Beside {
-    /// Its own name is not in it: that may be as long as a name can be.
-    fn of(local: &Path) -> Self {
+    /// Its own name is not in it: that may be as long as a name can be. What is there already is of another process that has
+    /// the same number elsewhere, or of one that was killed.
+    fn create(local: &Path) -> io::Result<(File, Self)> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self(local.with_file_name(format!(".wsd-get-{}-{next}", std::process::id())))
+        loop {
+            let next = NEXT.fetch_add(1, Ordering::Relaxed);
+            let place = local.with_file_name(format!(".wsd-get-{}-{next}", std::process::id()));
+            match File::options().write(true).create_new(true).mode(0o600).open(&place) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return Ok((made?, Self(place))),
+            }
+        }
     }
 }
 
@@ -206,6 +212,22 @@ mod tests {
         assert_eq!(below(b"/w/a", b"/w/a"), Some(Path::new("")));
         for path in ["/etc/passwd", "/w/a/../../etc/passwd", "/w/a//etc/passwd"] {
             assert_eq!(below(b"/w/a", path.as_bytes()), None, "{path}");
+        }
+    }
+
+    /// Both wrote into one file when two machines, or containers, had given them the same number.
+    #[test]
+    fn what_another_process_is_getting_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let others = |at: u64| dir.path().join(format!(".wsd-get-{}-{at}", std::process::id()));
+        for at in 0..64 {
+            fs::write(others(at), "another's").unwrap();
+        }
+        let (mut file, beside) = Beside::create(&dir.path().join("file")).unwrap();
+        file.write_all(b"ours").unwrap();
+        drop(beside);
+        for at in 0..64 {
+            assert_eq!(fs::read_to_string(others(at)).unwrap(), "another's");
         }
     }
 }
