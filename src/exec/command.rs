@@ -41,6 +41,9 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// How long the output of killed processes may take to be read.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// Where a command says something.
+type Output = Box<dyn AsyncRead + Send + Unpin>;
+
 /// A command, running or not.
 pub struct Running {
     /// Its id.
@@ -180,17 +183,19 @@ impl Running {
         }
     }
 
-    async fn pump(&self, stream: Stream, mut output: Box<dyn AsyncRead + Send + Unpin>) {
+    /// Takes what it says until that has ended. What is open when the command has ended is given back.
+    async fn pump(&self, stream: Stream, mut output: Output) -> Option<Output> {
         let mut buffer = vec![0; PORTION];
         loop {
-            if self.exit().is_none() {
+            let read = async {
                 self.room().await;
-            }
-            match output.read(&mut buffer).await {
+                output.read(&mut buffer).await
+            };
+            let read =
+                tokio::select! { biased; () = self.wait() => return Some(output), read = read => read };
+            match read {
                 // A pseudo-terminal that nobody has open any more reads as an error.
-                Ok(0) | Err(_) => return,
-                // Said by what was left running, to nobody.
-                Ok(_) if self.exit().is_some() => {}
+                Ok(0) | Err(_) => return None,
                 Ok(count) => {
                     let bytes = Bytes::copy_from_slice(&buffer[..count]);
                     self.say(match stream {
@@ -224,11 +229,14 @@ impl Running {
         self.end(GRACE).await;
     }
 
-    /// Returns when none of its processes are left; after `grace` they are killed.
+    /// Returns when none of its processes are left; after `grace` they are killed. Or when it was disposed of: another may have
+    /// its id then, by which its processes are known.
     pub(super) async fn see_off(&self, grace: Duration) {
         let deadline = Instant::now() + grace;
         let mut pause = Duration::from_millis(2);
-        while self.any_left().await {
+        // Whoever holds the lock for long is storing it.
+        let is_gone = || self.gone.try_lock().is_some_and(|gone| *gone);
+        while self.any_left().await && !is_gone() {
             if Instant::now() >= deadline {
                 self.signal(Signal::KILL).await;
             }
@@ -242,14 +250,13 @@ impl Running {
         tokio::task::spawn_blocking(move || family.any()).await.unwrap_or(false)
     }
 
-    /// Sees the command through to its exit event, and tells `over`; then as long as what it has left running says something.
+    /// Sees the command through to its exit event. What it has left running may say more to what is returned.
     pub(super) async fn drive(
         self: Arc<Self>,
         spec: Spec,
         spawned: Parts,
         around: Arc<dyn Surroundings>,
-        over: impl FnOnce(),
-    ) {
+    ) -> Vec<Output> {
         let Parts { mut ended, outputs } = spawned;
         let pumps = join_all(outputs.into_iter().map(|(stream, output)| self.pump(stream, output)));
         tokio::pin!(pumps);
@@ -291,13 +298,11 @@ impl Running {
             not_upstream = self.push(&*around, revision, spec.sync_timeout).await.err();
         }
         self.finish(status, (cut, not_upstream), revision);
-        over();
         if !leaves {
             self.let_go_of_input().await;
-        } else if pumps_run {
-            // Whoever writes to a pipe that nobody reads is ended by that.
-            pumps.await;
+            return Vec::new();
         }
+        if pumps_run { pumps.await.into_iter().flatten().collect() } else { Vec::new() }
     }
 
     /// Has the workspace have all that the command did; the revision that it has then.
@@ -409,10 +414,18 @@ impl State {
     }
 }
 
+/// Reads what is said to nobody: whoever writes to a pipe that nobody reads is ended by that.
+pub(super) async fn read_on(outputs: Vec<Output>) {
+    let ends = outputs.into_iter().map(|mut output| async move {
+        let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
+    });
+    join_all(ends).await;
+}
+
 /// What is left of a started command when its input has been taken.
 pub(super) struct Parts {
     ended: futures::future::BoxFuture<'static, std::io::Result<ExitStatus>>,
-    outputs: Vec<(Stream, Box<dyn AsyncRead + Send + Unpin>)>,
+    outputs: Vec<(Stream, Output)>,
 }
 
 impl Parts {

@@ -1,7 +1,7 @@
 //! All commands: those that run, and those that are remembered, in memory and in the store.
 
 use super::cgroup::Groups;
-use super::command::{Parts, Reader, Running};
+use super::command::{Parts, Reader, Running, read_on};
 use super::lineage::Lineage;
 use super::log::Log;
 use super::process::Family;
@@ -184,11 +184,11 @@ impl Execs {
         }
         let (driven, around, execs) = (Arc::clone(&command), Arc::clone(&self.around), Arc::clone(&self));
         self.runtime.spawn(async move {
-            let over = move || {
-                drop(watched);
-                execs.news.notify_one();
-            };
-            driven.drive(spec, parts, around, over).await;
+            let left = driven.drive(spec, parts, around).await;
+            drop(watched);
+            execs.news.notify_one();
+            drop(execs);
+            read_on(left).await;
         });
         if self.closing.load(Ordering::Relaxed) {
             // The daemon began to stop meanwhile, and may not have seen this one.

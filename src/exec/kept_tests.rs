@@ -212,3 +212,39 @@ fn what_is_left_running_may_say_something_but_not_outlive_its_time() {
     });
     house.eventually("all of it was said", || place.join("said").exists());
 }
+
+/// The next command of that id was taken for what was left of the one that had been killed.
+#[test]
+fn a_command_that_is_killed_takes_no_other_with_it_that_has_its_id_later() {
+    let house = House::new(REMEMBERED, AGE);
+    let named = |line: &str| Spec { id: "again".to_owned(), ..sh(line) };
+    house.runtime.block_on(async {
+        let line = "trap 'sleep 0.4; exit' TERM; echo ready; while :; do sleep 0.01; done";
+        let (_, mut reader) = house.execs.run(named(line)).await.unwrap();
+        reader.next(1, Duration::from_secs(20)).await.unwrap();
+        house.execs.kill("again", Signal::TERM, Some(Duration::from_secs(2))).await.unwrap();
+        assert!(hear(&mut reader).await.exit.is_some());
+        house.execs.dispose("again").await.unwrap();
+        let (_, mut reader) = house.execs.run(named("sleep 3")).await.unwrap();
+        assert_eq!(hear(&mut reader).await.exit.unwrap().how, How::Code(0));
+    });
+}
+
+/// All that it had said was held for as long as what it had left running held its output open.
+#[test]
+fn what_is_left_running_holds_nothing_of_a_command_that_is_forgotten() {
+    let house = House::new(REMEMBERED, AGE);
+    let line = "sleep 600 & echo $! >left";
+    let spec =
+        Spec { detach: true, output_grace: Duration::from_millis(100), id: "left".to_owned(), ..sh(line) };
+    let command = house.runtime.block_on(async {
+        let (command, mut reader) = house.execs.run(spec).await.unwrap();
+        assert!(hear(&mut reader).await.exit.unwrap().output_cut);
+        house.execs.dispose("left").await.unwrap();
+        Arc::downgrade(&command)
+    });
+    house.eventually("it is let go of", || command.upgrade().is_none());
+    let left = std::fs::read_to_string(house.dir.path().join("ws/left")).unwrap();
+    let left = rustix::process::Pid::from_raw(left.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(left, Signal::KILL).unwrap();
+}
