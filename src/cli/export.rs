@@ -148,10 +148,9 @@ impl Export<'_> {
                 Target::Archive(archive) => archive.bytes(&portion)?,
             }
         }
-        // What has begun is ended, so that what comes after it in an archive is found.
         match target {
             Target::Directory(directory) => read.and_then(|()| directory.end(below, meta)),
-            Target::Archive(archive) => archive.end(left).and(read),
+            Target::Archive(archive) => archive.end(left, read),
         }
     }
 

@@ -49,6 +49,15 @@ impl Failure {
         move |error| Self::Local(path.clone(), error)
     }
 
+    /// Whether nothing would go better after it.
+    pub(super) fn is_last(&self) -> bool {
+        match self {
+            Self::Out(_) | Self::Usage(_) => true,
+            Self::Client(error) => !matches!(error, ClientError::Refused { .. }),
+            _ => false,
+        }
+    }
+
     /// Says it in one line; the exit code.
     pub(super) fn report(&self) -> u8 {
         match self {
@@ -152,10 +161,7 @@ fn finish_code(work: impl AsyncFnOnce(&mut Out) -> Result<u8, Failure>) -> ExitC
 pub(super) fn went_well(result: Result<(), Failure>) -> Done {
     match result {
         Ok(()) => Ok(true),
-        Err(failure @ (Failure::Out(_) | Failure::Usage(_))) => Err(failure),
-        Err(Failure::Client(error)) if !matches!(error, ClientError::Refused { .. }) => {
-            Err(Failure::Client(error))
-        }
+        Err(failure) if failure.is_last() => Err(failure),
         Err(failure) => {
             failure.report();
             Ok(false)

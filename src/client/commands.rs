@@ -103,7 +103,7 @@ impl Client {
         self.run(move |vat| async move {
             let following = Following { vat, id: command.id.clone(), after: 0 };
             // One that the caller has chosen may be an older command's.
-            let is_free = is_ours || following.is_unknown().await;
+            let is_free = is_ours || following.is_unknown().await?;
             let open = following.start(&command, is_free).await?;
             Ok(following.follow(open, has_input, client))
         })
@@ -238,8 +238,11 @@ impl Open {
 
 impl Following {
     /// Whether the daemon has no command of this id.
-    async fn is_unknown(&self) -> bool {
-        self.attach().await.is_err_and(|error| error.code() == "ENOENT")
+    async fn is_unknown(&self) -> Result<bool, ClientError> {
+        match self.attach().await {
+            Err(ClientError::Refused { code, .. }) => Ok(code == "ENOENT"),
+            found => found.map(|_| false),
+        }
     }
 
     /// Starts the command. When the answer is lost, the command is looked for by its id, if that was free before.

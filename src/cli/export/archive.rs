@@ -77,13 +77,17 @@ impl<'a> ToArchive<'a> {
         self.builder.get_mut().write_all(portion).map_err(failed)
     }
 
-    /// Fills up what a file that shrank meanwhile left open, and the last record.
-    pub(super) fn end(&mut self, missing: u64) -> Result<(), Failure> {
+    /// Fills up what a file that shrank meanwhile, or could not be read, left open, and the last record, so that what comes
+    /// after it is found. Where nothing comes any more there is nothing to fill up for.
+    pub(super) fn end(&mut self, missing: u64, read: Result<(), Failure>) -> Result<(), Failure> {
+        if read.as_ref().is_err_and(Failure::is_last) {
+            return read;
+        }
         let failed = self.failed();
         let padding = (RECORD - self.size % RECORD) % RECORD;
         let mut zeros = io::Read::take(io::repeat(0), missing + padding);
         io::copy(&mut zeros, self.builder.get_mut()).map_err(&failed)?;
-        Ok(())
+        read
     }
 
     pub(super) fn finish(mut self) -> Result<(), Failure> {
@@ -150,4 +154,27 @@ fn decimal(nanos: i64) -> String {
     let sign = if nanos < 0 { "-" } else { "" };
     let nanos = nanos.unsigned_abs();
     format!("{sign}{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Applied, ClientError};
+
+    /// With the daemon gone in the middle of a disk image, all the rest of that was written as zeros.
+    #[test]
+    fn a_file_is_filled_up_only_if_more_may_come() {
+        let (url, reason, applied) = (String::new(), String::new(), Applied::No);
+        let lost = Failure::Client(ClientError::Lost { url, reason, applied });
+        let unreadable = Failure::Local(PathBuf::new(), io::Error::other("unreadable"));
+        for (failure, length) in [(lost, 3 * RECORD), (unreadable, 22 * RECORD)] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let mut out = Out::new();
+            let mut archive = ToArchive::new(&mut out, Some(file.path())).unwrap();
+            archive.begin(b"image", &Meta::default(), 19 * RECORD).unwrap();
+            archive.end(19 * RECORD, Err(failure)).unwrap_err();
+            archive.builder.get_mut().flush().unwrap();
+            assert_eq!(file.as_file().metadata().unwrap().len(), length);
+        }
+    }
 }
