@@ -47,6 +47,13 @@ impl Space {
         self.is_limited() && self.staged.read().contains(&ino)
     }
 
+    /// The node counts by itself from now on, with the bytes that were counted for it before.
+    fn stage(&self, ino: Ino, counted: u64) {
+        self.staged.write().insert(ino);
+        self.allocated.fetch_sub(counted, Ordering::Relaxed);
+        self.staged_bytes.fetch_add(counted, Ordering::Relaxed);
+    }
+
     /// The node is no more.
     pub(super) fn unstage(&self, ino: Ino) {
         if self.is_staged(ino) {
@@ -95,8 +102,12 @@ impl Vfs {
     pub fn stage(&self, caller: Caller) -> FsResult<Attr> {
         let new = NewNode { kind: Kind::File, mode: 0o600, umask: 0, rdev: 0 };
         let attr = self.tmpfile(caller, ROOT, new)?;
-        if self.space.is_limited() {
-            self.space.staged.write().insert(attr.ino);
+        if self.space.is_limited()
+            && let Some(node) = self.nodes.get(attr.ino)
+        {
+            // It may have inherited an access control list.
+            let counted = node.meta.read().xattr_bytes;
+            self.space.stage(attr.ino, counted);
         }
         Ok(attr)
     }

@@ -220,3 +220,25 @@ fn what_is_staged_counts_by_itself_and_is_bounded() {
     fs.vfs.write(ME, file, 0, &[1; 1 << 20], false).unwrap();
     is_full(fs.vfs.write(ME, file, 1 << 20, &[1; 1], false));
 }
+
+/// It inherits the access control list that files of the workspace's root get.
+#[test]
+fn attributes_of_what_is_staged_count_with_it() {
+    let fs = limited();
+    let entries =
+        [(1, 7, u32::MAX), (2, 7, 1000), (4, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 5, u32::MAX)];
+    let mut list = 2u32.to_le_bytes().to_vec();
+    for (tag, perms, id) in entries {
+        list.extend([tag, 0, perms, 0]);
+        list.extend(id.to_le_bytes());
+    }
+    fs.vfs.setxattr(ME, ROOT, b"system.posix_acl_default", &list, SetXattr::Any).unwrap();
+    let before = fs.vfs.stats().allocated_bytes;
+    for _ in 0..2 {
+        let staged = fs.vfs.stage(ME).unwrap().ino;
+        fs.vfs.write(ME, staged, 0, &[1; 1 << 20], false).unwrap();
+        assert_eq!(fs.vfs.stats().allocated_bytes, before);
+        fs.vfs.release(staged);
+    }
+    assert_eq!(fs.vfs.stats().allocated_bytes, before);
+}
