@@ -80,6 +80,17 @@ fn device(stat: &Statx) -> u64 {
 }
 
 impl Mark {
+    /// What is mounted there.
+    pub(super) fn at(point: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self::in_which(&rustix::fs::open(point, flags, Mode::empty())?)
+    }
+
+    /// The mount in which a file is that was opened.
+    pub(super) fn in_which(file: &OwnedFd) -> io::Result<Self> {
+        Ok(Self::of(&stat(file)?))
+    }
+
     fn of(root: &Statx) -> Self {
         if root.stx_mask & UNIQUE_ID.bits() == 0 {
             Self::Device(device(root))

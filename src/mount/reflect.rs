@@ -12,6 +12,7 @@
 //! The kernel lets nobody change the size of a program that runs. That is done when it no longer runs; until then the kernel's
 //! size is not believed.
 
+use super::guard::Mark;
 use crate::clock::Timestamp;
 use crate::store::rows::{Ino, Kind};
 use crate::vfs::{Attr, Invalidator, Seen, Vfs};
@@ -98,8 +99,9 @@ pub(super) struct Kernel {
     vfs: Weak<Vfs>,
     notifier: Notifier,
     point: PathBuf,
-    /// The number of the mount's device.
+    /// The number of the mount's device, and which mount it is: a directory of ours may be mounted over another one.
     device: u64,
+    mark: Mark,
     reflected: Arc<Reflected>,
     /// Held while the kernel is given what is new of a file, by its number: who comes last, gives the latest.
     turns: [Mutex<()>; 64],
@@ -114,13 +116,13 @@ impl Kernel {
         vfs: &Arc<Vfs>,
         notifier: Notifier,
         point: PathBuf,
-        device: u64,
         reflected: Arc<Reflected>,
     ) -> std::io::Result<Arc<Self>> {
+        let (device, mark) = (rustix::fs::stat(&point)?.st_dev, Mark::at(&point)?);
         let (owes, wake) = channel();
         let (vfs, owed) = (Arc::downgrade(vfs), Mutex::default());
         let turns = std::array::from_fn(|_| Mutex::default());
-        let kernel = Arc::new(Self { vfs, notifier, point, device, reflected, turns, owed, owes });
+        let kernel = Arc::new(Self { vfs, notifier, point, device, mark, reflected, turns, owed, owes });
         let weak = Arc::downgrade(&kernel);
         std::thread::Builder::new().name("wsd-owed".into()).spawn(move || pay(&weak, &wake))?;
         Ok(kernel)
@@ -181,8 +183,10 @@ impl Kernel {
             let path = vfs.path_of(ino).map_err(std::io::Error::other)?;
             match &path {
                 Some(path) => match self.open_at(path, flags)? {
-                    Some((_, stat)) if stat.st_dev != self.device => break,
-                    Some((file, stat)) if stat.st_ino == ino => return Ok(Some((file, stat))),
+                    Some((file, stat)) if (stat.st_dev, stat.st_ino) == (self.device, ino) => {
+                        return Ok(Some((file, stat)));
+                    }
+                    Some((file, _)) if !self.is_in_mount(&file)? => break,
                     _ if last.as_ref() == Some(path) && self.is_hidden(path) => break,
                     _ => {}
                 },
@@ -210,8 +214,13 @@ impl Kernel {
     /// Whether something else is mounted over the directory of what has this path.
     fn is_hidden(&self, path: &[u8]) -> bool {
         let path = self.point.join(OsStr::from_bytes(path));
-        let above = path.parent().and_then(|above| rustix::fs::stat(above).ok());
-        above.is_none_or(|above| above.st_dev != self.device)
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let above = path.parent().and_then(|above| rustix::fs::open(above, flags, Mode::empty()).ok());
+        above.is_none_or(|above| !self.is_in_mount(&above).unwrap_or(false))
+    }
+
+    fn is_in_mount(&self, file: &OwnedFd) -> std::io::Result<bool> {
+        Ok(Mark::in_which(file)? == self.mark)
     }
 
     fn set_to_what_it_is(&self, attr: &Attr, new: New) -> std::io::Result<()> {

@@ -83,8 +83,7 @@ impl Session {
             return Err(failed(source));
         };
         let _ = notifier.set(fuse.notifier());
-        let number = rustix::fs::stat(at).map_err(|error| failed(error.into()))?.st_dev;
-        let kernel = Kernel::start(vfs, fuse.notifier(), at.to_path_buf(), number, reflected);
+        let kernel = Kernel::start(vfs, fuse.notifier(), at.to_path_buf(), reflected);
         vfs.set_invalidator(Some(kernel.map_err(failed)?));
         tune(&ours.device, KERNEL_DIRTY.min(vfs.cache_bytes() / 2));
         let vfs = Arc::clone(vfs);

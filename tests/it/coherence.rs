@@ -302,6 +302,28 @@ fn a_file_that_is_mounted_over_is_not_mistaken_for_what_is_there() {
     assert_eq!(live.vfs.read(ino, 0, 9).unwrap(), b"bel");
 }
 
+/// Another directory of the workspace is as well, though it is on the same device.
+#[test]
+fn a_file_that_another_directory_is_mounted_over_keeps_nobody_waiting() {
+    if !is_root() {
+        return;
+    }
+    let Some(live) = Live::new() else { return };
+    fs::create_dir(live.path("dir")).unwrap();
+    fs::create_dir(live.path("other")).unwrap();
+    fs::write(live.path("dir/file"), b"below").unwrap();
+    let ino = live.ino("dir/file");
+    let over = live.path("dir");
+    assert!(
+        Command::new("mount").arg("--bind").arg(live.path("other")).arg(&over).status().unwrap().success()
+    );
+    let since = Instant::now();
+    live.vfs.setattr(ME, ino, &SetAttr { size: Some(3), ..SetAttr::default() }).unwrap();
+    let took = since.elapsed();
+    assert!(Command::new("umount").arg(&over).status().unwrap().success());
+    assert!(took < Duration::from_millis(200), "{took:?}");
+}
+
 /// A program appends while others write before that, set attributes, and give the file other names.
 #[test]
 fn what_a_program_appends_stays_whatever_changes_meanwhile() {
