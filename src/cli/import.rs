@@ -1,6 +1,7 @@
 //! `wsd import`: a whole tree of this machine, or a tar archive, into the workspace, with all that belongs to it: modes,
 //! owners, times, symlinks, hard links, extended attributes, holes.
 
+mod source;
 mod sparse;
 
 use super::offline;
@@ -11,6 +12,7 @@ use crate::client::{Client, SetTime, WriteOptions, XattrMode};
 use crate::config::ClientFlags;
 use bytes::Bytes;
 use clap::Args;
+use source::Source;
 use sparse::Sparse;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -25,6 +27,11 @@ const PORTION: usize = 1 << 20;
 
 /// Zeros of this length, and at a multiple of it, become holes: a chunk of the store.
 const HOLE: usize = 64 << 10;
+
+/// What GNU tar calls a directory with a list of what was in it (`tar --incremental`), and a member of several volumes that
+/// has begun in the one before.
+const DUMPED: u8 = b'D';
+const CONTINUED: u8 = b'M';
 
 #[derive(Args)]
 pub(super) struct ImportArgs {
@@ -151,14 +158,11 @@ impl Import<'_> {
 
     async fn archive(&mut self, source: &Path, to: &[u8]) -> Result<(), Failure> {
         let failed = Failure::local(source);
-        let reader: Box<dyn Read> = if source == Path::new("-") {
-            Box::new(io::stdin().lock())
-        } else {
-            Box::new(File::open(source).map_err(&failed)?)
-        };
+        let (reader, allowance) = Source::open(source)?;
         let mut archive = tar::Archive::new(reader);
         for entry in archive.entries().map_err(&failed)? {
             let mut entry = entry.map_err(&failed)?;
+            allowance.member(stored(&entry).map_err(&failed)?);
             // What the archive says of all that is in it.
             if entry.header().entry_type().is_pax_global_extensions() {
                 continue;
@@ -195,14 +199,21 @@ impl Import<'_> {
     ) -> Result<(), Failure> {
         let name = Path::new(trees::os(name));
         let failed = Failure::local(name);
-        let meta = Meta::of_member(entry).map_err(&failed)?;
         let kind = entry.header().entry_type();
+        if kind.as_byte() == CONTINUED {
+            let text = "begun in another volume: put the volumes together with tar first; left out";
+            return Err(failed(io::Error::other(text)));
+        }
+        let meta = Meta::of_member(entry).map_err(&failed)?;
         let target = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
         // Archives may leave out the directories on the way.
-        if let Some(parent) = Path::new(&trees::os(&remote)).parent().filter(|_| !kind.is_dir()) {
+        let is_dir = kind.is_dir()
+            || kind.as_byte() == DUMPED
+            || (kind.is_file() && name.as_os_str().as_bytes().ends_with(b"/"));
+        if let Some(parent) = Path::new(&trees::os(&remote)).parent().filter(|_| !is_dir) {
             self.client.mkdir(parent.as_os_str().as_bytes(), 0o755, true).await?;
         }
-        if kind.is_dir() {
+        if is_dir {
             self.directory(&remote, meta).await
         } else if kind.is_symlink() {
             self.symlink(&target, &remote, &meta).await
@@ -210,15 +221,19 @@ impl Import<'_> {
             let outside = || failed(io::Error::other("a link to what is not in the archive: left out"));
             self.hard_link(&trees::inside(to, &target).ok_or_else(outside)?, &remote).await
         } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
-            self.begin(&remote, &meta).await?;
+            let stored = stored(entry).map_err(&failed)?;
             let size = sparse.as_ref().map_or(entry.size(), |sparse| sparse.size);
-            match sparse {
-                None => self.bytes(name, entry, &remote, 0).await?,
-                Some(sparse) => {
-                    for part in sparse.parts(entry).map_err(&failed)? {
-                        let bytes = entry.by_ref().take(part.end - part.start);
-                        self.bytes(name, bytes, &remote, part.start).await?;
-                    }
+            let parts = match sparse {
+                None => std::iter::once(0..size).collect(),
+                Some(sparse) => sparse.parts(entry, stored).map_err(&failed)?,
+            };
+            self.begin(&remote, &meta).await?;
+            for part in parts.into_iter().filter(|part| !part.is_empty()) {
+                let wanted = part.end - part.start;
+                let read = self.bytes(name, entry.by_ref().take(wanted), &remote, part.start).await?;
+                if read < wanted {
+                    self.client.truncate(&remote, size).await?;
+                    return Err(failed(io::Error::other("the archive ends in it: the rest is zeros")));
                 }
             }
             self.client.truncate(&remote, size).await?;
@@ -254,14 +269,14 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Bytes to a place in a file; runs of zeros are left out.
+    /// Bytes to a place in a file, and how many they were; runs of zeros are left out.
     async fn bytes(
         &self,
         local: &Path,
         mut from: impl Read,
         remote: &[u8],
         start: u64,
-    ) -> Result<(), Failure> {
+    ) -> Result<u64, Failure> {
         let mut at = start;
         loop {
             let mut portion = Vec::with_capacity(PORTION);
@@ -269,7 +284,7 @@ impl Import<'_> {
             let wanted = PORTION as u64 - at % PORTION as u64;
             let read = from.by_ref().take(wanted).read_to_end(&mut portion).map_err(Failure::local(local))?;
             if read == 0 {
-                return Ok(());
+                return Ok(at - start);
             }
             for run in trees::runs(&portion, HOLE) {
                 let data = Bytes::copy_from_slice(&portion[run.clone()]);
@@ -300,4 +315,10 @@ impl Import<'_> {
         self.client.utimes(remote, at(meta.atime), at(meta.mtime), false).await?;
         Ok(())
     }
+}
+
+/// How many bytes a member has in the archive. A file with holes has more of its own.
+fn stored<R: Read>(entry: &tar::Entry<'_, R>) -> io::Result<u64> {
+    let header = entry.header();
+    if header.entry_type().is_gnu_sparse() { header.entry_size() } else { Ok(entry.size()) }
 }

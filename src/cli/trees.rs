@@ -53,7 +53,8 @@ impl Meta {
     /// Of something in an archive.
     pub(super) fn of_member<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Self> {
         let header = entry.header();
-        let mtime = header.mtime()?.min(i64::MAX as u64 / 1_000_000_000) as i64 * 1_000_000_000;
+        // GNU tar has times before 1970 as the complement of two.
+        let mtime = (header.mtime()? as i64).saturating_mul(1_000_000_000);
         let mut meta = Self {
             mode: header.mode()? & 0o7777,
             uid: header.uid()? as u32,

@@ -213,3 +213,134 @@ fn a_file_that_cannot_be_read_leaves_the_archive_whole() {
     assert_eq!(sh(here, "tar -tf out.tar | sort; tar -xOf out.tar good"), "./\nbad\ngood\nx\n");
     daemon.stop();
 }
+
+/// GNU tar's directories with lists, names of archives, and times before 1970, and libarchive's directories of the oldest
+/// format: they were left out, ended the import, lay in another century, or became files that nothing could be put into.
+#[test]
+fn archives_of_all_kinds_are_taken() {
+    if !(has("tar") && has("python3")) {
+        return;
+    }
+    let place = Place::new();
+    let here = place.dir.path();
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    sh(here, "mkdir -p d/e && echo x > d/e/file && ln d/e/file d/hard && touch -d '1965-03-04 UTC' d/e/file");
+    let expected = sh(here, "find d -printf '%p %y %s %n %T@\n' | sort; cat d/hard").replace(" 4096 ", " D ");
+    let python = r#"python3 -c "
+import tarfile
+t = tarfile.open('made.tar', 'w', format=tarfile.USTAR_FORMAT)
+for name, kind in (('d', b'\0'), ('d/e', b'\0')):
+    i = tarfile.TarInfo(name + '/'); i.type = kind; t.addfile(i)
+    t.fileobj.seek(-512, 1); header = bytearray(i.tobuf(tarfile.USTAR_FORMAT))
+    header[:100] = (name + '/').encode().ljust(100, b'\0'); header[257:512] = bytes(255)
+    header[148:156] = b' ' * 8; header[148:156] = b'%06o\0 ' % sum(header); t.fileobj.write(header)
+i = tarfile.TarInfo('d/e/file'); i.size = 2; t.addfile(i, __import__('io').BytesIO(b'x\n')); t.close()""#;
+    for (to, make) in [
+        ("label", "tar -V LABEL --format=gnu -cf made.tar d"),
+        ("dumped", "tar -g list --format=gnu -cf made.tar d"),
+        ("oldest", python),
+    ] {
+        sh(here, make);
+        does(&["import", "--to", to, "made.tar"], Some(&daemon), here);
+        does(&["export", "--from", to, &format!("out-{to}")], Some(&daemon), here);
+        let out = here.join(format!("out-{to}"));
+        if to == "oldest" {
+            assert_eq!(sh(&out, "find . -type f; cat d/e/file"), "./d/e/file\nx\n");
+            continue;
+        }
+        let found =
+            sh(&out, "find d -printf '%p %y %s %n %T@\n' | sort; cat d/hard").replace(" 4096 ", " D ");
+        assert_eq!(
+            found.lines().filter(|line| !line.contains(" d ")).collect::<Vec<_>>(),
+            expected.lines().filter(|line| !line.contains(" d ")).collect::<Vec<_>>(),
+            "{to}"
+        );
+    }
+    daemon.stop();
+}
+
+/// The number of a bad checksum was told.
+#[test]
+fn what_is_no_whole_archive_is_told() {
+    if !(has("tar") && has("gzip")) {
+        return;
+    }
+    let place = Place::new();
+    let here = place.dir.path();
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    sh(here, "mkdir d && head -c 300000 /dev/urandom > d/large && echo x > d/z && tar -czf packed.tar.gz d");
+    sh(
+        here,
+        "tar -M -L 100 --format=gnu -f 1.tar -f 2.tar -f 3.tar -f 4.tar -c d/large d/z && head -c 5000 1.tar > cut.tar",
+    );
+    let fails = |file: &str, parts: &[&str]| {
+        let output = wsd(&["import", "--to", file, file], daemon.port, here);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        parts.iter().for_each(|part| assert!(said.contains(part), "{part:?} is not in {said:?}"));
+    };
+    fails("packed.tar.gz", &["packed.tar.gz: compressed", "`gzip -dc`"]);
+    fails("cut.tar", &["large: the archive ends in it"]);
+    fails("3.tar", &["large: begun in another volume"]);
+    assert_eq!(text(&does(&["cat", "3.tar/d/z"], Some(&daemon), here)), "x\n");
+    daemon.stop();
+}
+
+/// A map that was longer than its file made one of zeros of it, a long one or a long name took all memory.
+#[test]
+fn what_an_archive_says_of_its_members_takes_bounded_memory() {
+    if !has("python3") {
+        return;
+    }
+    let place = Place::new();
+    let here = place.dir.path();
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    let script = r#"
+import sys, tarfile
+def head(name, size, kind=b'0'):
+    info = tarfile.TarInfo(name); info.size = size; info.type = kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+def fill(data):
+    return data + bytes(-len(data) % 512)
+def pax(pairs):
+    out = b''
+    for pair in pairs:
+        n = len(pair) + 2
+        while len(str(n)) + len(pair) + 2 != n: n += 1
+        out += b'%d %s\n' % (n, pair)
+    return head('pax', len(out), b'x') + fill(out)
+def member(numbers, data, size, is_many=False):
+    body = fill(numbers) + data
+    return pax([b'GNU.sparse.major=1', b'GNU.sparse.minor=0', b'GNU.sparse.name=hole', b'GNU.sparse.realsize=%d' % size]) \
+        + head('GNUSparseFile.0/hole', len(body)) + fill(body)
+good = head('good', 2) + fill(b'g\n') + bytes(1024)
+many = 30000000
+for name, bytes_ in (
+    ('many', member(b'%d\n' % many + b'0\n' * (2 * many), b'', 5)),
+    ('huge', member(b'1\n18446744073709551615\n9\n', b'', 5)),
+    ('long', member(b'1\n0\n4000\n', b'x' * 10, 5000)),
+    ('short', member(b'9\n0\n', b'', 5000)),
+):
+    open(name + '.tar', 'wb').write(bytes_ + good)
+with open('name.tar', 'wb') as out:
+    out.write(head('././@LongLink', 1 << 30, b'L')); out.truncate(512 + (1 << 30)); out.seek(0, 2); out.write(good)
+"#;
+    assert!(Command::new("python3").args(["-c", script]).current_dir(here).status().unwrap().success());
+    for (name, expected) in [
+        ("many", "hole: the map of its holes has more than"),
+        ("huge", "hole: the map of its holes makes no sense"),
+        ("long", "hole: the map of its holes makes no sense"),
+        ("short", "hole: the map of its holes makes no sense"),
+        ("name", "name.tar: the headers of a member have more than"),
+    ] {
+        let line = format!("ulimit -v 600000 && exec {WSD} import --to {name} {name}.tar");
+        let port = std::ffi::OsString::from(daemon.port.to_string());
+        let output = crate::support::sh_output(here, &line, &[("PORT", &port)]);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(expected), "{name}: {said}");
+        if name != "name" {
+            assert_eq!(text(&does(&["cat", &format!("{name}/good")], Some(&daemon), here)), "g\n");
+        }
+    }
+    daemon.stop();
+}

@@ -4,6 +4,9 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
+/// Most parts between holes: all of the map is kept in memory.
+const MAX_PARTS: u64 = 1 << 22;
+
 /// Bytes of a record; the map before the bytes is filled up to whole ones.
 const RECORD: usize = 512;
 
@@ -29,35 +32,42 @@ impl Sparse {
                 Ok("GNU.sparse.size" | "GNU.sparse.realsize") => size = Some(number(value)?),
                 Ok("GNU.sparse.offset" | "GNU.sparse.numbytes") => map.push(number(value)?),
                 Ok("GNU.sparse.map") if !value.is_empty() => {
-                    map = value.split(|byte| *byte == b',').map(number).collect::<io::Result<_>>()?;
+                    let most = 2 * MAX_PARTS as usize + 2;
+                    let numbers = value.split(|byte| *byte == b',').map(number);
+                    map = numbers.take(most).collect::<io::Result<_>>()?;
                 }
                 _ => {}
             }
+            few(map.len() as u64 / 2)?;
         }
         Ok(size.map(|size| Self { name, size, map: is_in_header.then_some(map) }))
     }
 
-    /// Where in the file the bytes that follow belong, part by part.
-    pub(super) fn parts(&self, bytes: &mut impl Read) -> io::Result<Vec<Range<u64>>> {
-        let map = match &self.map {
-            Some(map) => map.clone(),
-            None => read_map(bytes)?,
+    /// Where in the file the bytes that follow belong, part by part; `stored` is how many the member has.
+    pub(super) fn parts(self, bytes: &mut impl Read, stored: u64) -> io::Result<Vec<Range<u64>>> {
+        let (map, stored) = match self.map {
+            Some(map) => (map, stored),
+            None => read_map(bytes).map(|(map, length)| (map, stored.saturating_sub(length)))?,
         };
         let (pairs, rest) = map.as_chunks::<2>();
         let part = |[offset, length]: &[u64; 2]| {
             let end = offset.checked_add(*length).filter(|end| *end <= self.size);
             end.map(|end| *offset..end).ok_or_else(senseless)
         };
-        if rest.is_empty() { pairs.iter().map(part).collect() } else { Err(senseless()) }
+        let parts = pairs.iter().map(part).collect::<io::Result<Vec<_>>>()?;
+        let mapped = parts.iter().try_fold(0, |sum: u64, part| sum.checked_add(part.end - part.start));
+        if rest.is_empty() && mapped == Some(stored) { Ok(parts) } else { Err(senseless()) }
     }
 }
 
-/// Numbers, a line each: first how many pairs there are.
-fn read_map(bytes: &mut impl Read) -> io::Result<Vec<u64>> {
+/// Numbers, a line each: first how many pairs there are. And how many bytes the map takes.
+fn read_map(bytes: &mut impl Read) -> io::Result<(Vec<u64>, u64)> {
     let (mut numbers, mut line, mut left) = (Vec::new(), Vec::new(), None);
+    let mut length = 0;
     loop {
         let mut record = [0; RECORD];
-        bytes.read_exact(&mut record)?;
+        bytes.read_exact(&mut record).map_err(|_| senseless())?;
+        length += RECORD as u64;
         for byte in record {
             if byte != b'\n' {
                 line.push(byte);
@@ -66,20 +76,28 @@ fn read_map(bytes: &mut impl Read) -> io::Result<Vec<u64>> {
             let found = number(&line)?;
             line.clear();
             left = match left {
-                None => Some(found.checked_mul(2).ok_or_else(senseless)?),
+                None => Some(2 * few(found)?),
                 Some(left) => {
                     numbers.push(found);
                     Some(left - 1)
                 }
             };
             if left == Some(0) {
-                return Ok(numbers);
+                return Ok((numbers, length));
             }
         }
         if line.len() > RECORD {
             return Err(senseless());
         }
     }
+}
+
+/// A number of parts, if it is not too large.
+fn few(parts: u64) -> io::Result<u64> {
+    if parts <= MAX_PARTS {
+        return Ok(parts);
+    }
+    Err(io::Error::other(format!("the map of its holes has more than {MAX_PARTS} parts")))
 }
 
 fn number(text: &[u8]) -> io::Result<u64> {
