@@ -1,6 +1,8 @@
 //! `wsd get`: files of the workspace onto this machine.
 //!
-//! A file is written beside its place and renamed into it, so that a transfer that breaks off leaves what was there.
+//! A file takes its place when it is complete, so that a transfer that breaks off leaves what was there.
+
+mod part;
 
 use super::files::stream;
 use super::out::Out;
@@ -12,14 +14,14 @@ use crate::config::ClientFlags;
 use clap::Args;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use part::Part;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Args)]
 pub(super) struct GetArgs {
@@ -53,6 +55,7 @@ pub(super) async fn get(client: &Client, out: &mut Out, args: &GetArgs) -> Done 
         args.local.clone()
     };
     if attr.kind != Kind::Dir {
+        part::sweep(part::directory_of(&local));
         let download = Download { client, progress: Progress::new(Some(attr.size)) };
         download.file(remote.to_owned(), local, attr.mode).await?;
         return Ok(true);
@@ -84,20 +87,21 @@ impl Download<'_> {
         let failed = Failure::local(&local);
         let mut bytes = self.client.read_file(&remote, 0, None).await?;
         let is_special = fs::metadata(&local).is_ok_and(|there| !there.is_file());
-        let (mut file, beside) = if is_special {
-            (File::options().write(true).open(&local).map_err(&failed)?, None)
+        let (mut special, mut part) = if is_special {
+            (Some(File::options().write(true).open(&local).map_err(&failed)?), None)
         } else {
-            let (file, beside) = Beside::create(&local).map_err(&failed)?;
-            (file, Some(beside))
+            (None, Some(Part::create(&local).map_err(&failed)?))
         };
         while let Some(portion) = bytes.next().await {
             let portion = portion?;
-            file.write_all(&portion).map_err(&failed)?;
+            for file in special.iter_mut().chain(part.as_mut().map(|part| &mut part.file)) {
+                file.write_all(&portion).map_err(&failed)?;
+            }
             self.progress.add(portion.len());
         }
-        let Some(beside) = beside else { return Ok(()) };
-        file.set_permissions(Permissions::from_mode(mode & 0o777)).map_err(&failed)?;
-        fs::rename(&beside.0, &local).map_err(&failed)
+        let Some(part) = part else { return Ok(()) };
+        part.file.set_permissions(Permissions::from_mode(mode & 0o777)).map_err(&failed)?;
+        part.keep(&local).map_err(&failed)
     }
 
     /// A directory; whether everything in it could be got.
@@ -163,7 +167,10 @@ impl Download<'_> {
 fn make_directory(place: &Path) -> Result<(), Failure> {
     let made = match fs::create_dir(place) {
         // Not one that a symlink leads to.
-        Err(_) if fs::symlink_metadata(place).is_ok_and(|there| there.is_dir()) => Ok(()),
+        Err(_) if fs::symlink_metadata(place).is_ok_and(|there| there.is_dir()) => {
+            part::sweep(place);
+            Ok(())
+        }
         made => made,
     };
     let opened = made.and_then(|()| fs::set_permissions(place, Permissions::from_mode(0o700)));
@@ -177,31 +184,6 @@ fn below<'a>(root: &[u8], path: &'a [u8]) -> Option<&'a Path> {
     rest.components().all(|part| matches!(part, Component::Normal(_))).then_some(rest)
 }
 
-/// An incomplete file, removed if it stays one.
-struct Beside(PathBuf);
-
-impl Beside {
-    /// Its own name is not in it: that may be as long as a name can be. What is there already is of another process that has
-    /// the same number elsewhere, or of one that was killed.
-    fn create(local: &Path) -> io::Result<(File, Self)> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        loop {
-            let next = NEXT.fetch_add(1, Ordering::Relaxed);
-            let place = local.with_file_name(format!(".wsd-get-{}-{next}", std::process::id()));
-            match File::options().write(true).create_new(true).mode(0o600).open(&place) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => return Ok((made?, Self(place))),
-            }
-        }
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,22 +194,6 @@ mod tests {
         assert_eq!(below(b"/w/a", b"/w/a"), Some(Path::new("")));
         for path in ["/etc/passwd", "/w/a/../../etc/passwd", "/w/a//etc/passwd"] {
             assert_eq!(below(b"/w/a", path.as_bytes()), None, "{path}");
-        }
-    }
-
-    /// Both wrote into one file when two machines, or containers, had given them the same number.
-    #[test]
-    fn what_another_process_is_getting_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let others = |at: u64| dir.path().join(format!(".wsd-get-{}-{at}", std::process::id()));
-        for at in 0..64 {
-            fs::write(others(at), "another's").unwrap();
-        }
-        let (mut file, beside) = Beside::create(&dir.path().join("file")).unwrap();
-        file.write_all(b"ours").unwrap();
-        drop(beside);
-        for at in 0..64 {
-            assert_eq!(fs::read_to_string(others(at)).unwrap(), "another's");
         }
     }
 }

@@ -433,3 +433,25 @@ fn a_listing_goes_on_after_a_directory_that_cannot_be_listed() {
     assert_eq!(text(&output.stdout), ".:\na\nb\nc\n\n./a:\n\n./b:\n\n./c:\nin\n\n./c/in:\n");
     daemon.stop();
 }
+
+/// It left what it had got so far, for ever.
+#[test]
+fn a_transfer_that_is_killed_leaves_nothing() {
+    let place = Place::new();
+    let daemon = place.serve_with(NO_MOUNT);
+    feed(&daemon, &["put", "-", "large"], &noise(3, 100 << 20));
+    let here = place.dir.path().join("here");
+    fs::create_dir(&here).unwrap();
+    let mut child = wsd(&daemon).args(["get", "large"]).arg(&here).spawn().unwrap();
+    let open = format!("/proc/{}/fd", child.id());
+    eventually("it has begun", || {
+        let files = fs::read_dir(&open).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_link(file.path()).ok()).any(|file| file.starts_with(&here))
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    feed(&daemon, &["put", "-", "small"], b"x");
+    ok(&daemon, &[OsStr::new("get"), OsStr::new("small"), here.as_os_str()]);
+    let names: Vec<_> = fs::read_dir(&here).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["small"]);
+}
