@@ -10,7 +10,7 @@ use clap::Args;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, DirEntry, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -44,6 +44,7 @@ pub(super) struct PutArgs {
 pub(super) async fn put(client: &Client, args: &PutArgs) -> Done {
     let remote = args.remote_path.as_bytes();
     if args.local == Path::new("-") {
+        is_of_a_file(remote)?;
         let progress = Progress::new(None);
         let upload = Upload { client, progress, sync: args.sync };
         upload.bytes(&args.local, io::stdin().lock(), remote, WriteOptions::default()).await?;
@@ -60,6 +61,7 @@ pub(super) async fn put(client: &Client, args: &PutArgs) -> Done {
         into(client, named.as_os_str().as_bytes(), remote).await?
     };
     if !metadata.is_dir() {
+        is_of_a_file(&remote)?;
         let options = WriteOptions { mode: mode_of(&metadata), ..WriteOptions::default() };
         let progress = Progress::new(metadata.is_file().then_some(metadata.len()));
         let upload = Upload { client, progress, sync: args.sync };
@@ -75,6 +77,17 @@ pub(super) async fn put(client: &Client, args: &PutArgs) -> Done {
         client.sync().await?;
     }
     Ok(is_good)
+}
+
+/// A slash at the end is of a directory.
+fn is_of_a_file(remote: &[u8]) -> Result<(), Failure> {
+    if !remote.ends_with(b"/") {
+        return Ok(());
+    }
+    let remote = String::from_utf8_lossy(remote);
+    Err(Failure::Usage(format!(
+        "{remote:?} is the name of a directory: say the name that the file is to have"
+    )))
 }
 
 fn mode_of(metadata: &Metadata) -> u32 {
@@ -122,7 +135,7 @@ impl Upload<'_> {
         let mut running = FuturesUnordered::new();
         let mut pending = vec![(local, remote)];
         while let Some((local, remote)) = pending.pop() {
-            let listed = self.directory(&local, &remote, &mut modes).await;
+            let listed = self.directory(&local, &remote, &mut modes, &mut is_good).await;
             let entries = match listed {
                 Ok(entries) => entries,
                 Err(failure) => {
@@ -162,14 +175,13 @@ impl Upload<'_> {
         local: &Path,
         remote: &[u8],
         modes: &mut Vec<(Vec<u8>, u32)>,
+        is_good: &mut bool,
     ) -> Result<Vec<(PathBuf, Metadata)>, Failure> {
         let failed = Failure::local(local);
         let mode = mode_of(&fs::metadata(local).map_err(&failed)?);
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(local).map_err(&failed)? {
-            let entry = entry.map_err(&failed)?;
-            entries.push((entry.path(), entry.metadata().map_err(Failure::local(&entry.path()))?));
-        }
+        let listed = fs::read_dir(local).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let (entries, is_whole) = look_at(listed.map_err(&failed)?)?;
+        *is_good &= is_whole;
         let made: Attr = self.client.mkdir(remote, mode | 0o700, true).await?;
         if made.mode != mode {
             modes.push((remote.to_owned(), mode));
@@ -199,5 +211,37 @@ impl Upload<'_> {
             }
             made => made.map(drop),
         }
+    }
+}
+
+/// What is behind the names of a directory, and whether that could be told of each: others may remove some meanwhile.
+fn look_at(listed: Vec<DirEntry>) -> Result<(Vec<(PathBuf, Metadata)>, bool), Failure> {
+    let (mut entries, mut is_good) = (Vec::with_capacity(listed.len()), true);
+    for entry in listed {
+        let path = entry.path();
+        match entry.metadata().map_err(Failure::local(&path)) {
+            Ok(metadata) => entries.push((path, metadata)),
+            Err(failure) => is_good &= went_well(Err(failure))?,
+        }
+    }
+    Ok((entries, is_good))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All of the directory was left out.
+    #[test]
+    fn what_vanishes_takes_no_other_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["goes", "stays"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let listed = fs::read_dir(dir.path()).unwrap().collect::<io::Result<Vec<_>>>().unwrap();
+        fs::remove_file(dir.path().join("goes")).unwrap();
+        let (entries, is_good) = look_at(listed).unwrap();
+        let paths: Vec<_> = entries.into_iter().map(|(path, _)| path).collect();
+        assert_eq!((paths, is_good), (vec![dir.path().join("stays")], false));
     }
 }

@@ -434,6 +434,24 @@ fn a_listing_goes_on_after_a_directory_that_cannot_be_listed() {
     daemon.stop();
 }
 
+/// The name was taken without its slash.
+#[test]
+fn no_file_is_put_where_a_directory_is_named() {
+    let place = Place::new();
+    let daemon = place.serve_with(NO_MOUNT);
+    let local = place.dir.path().join("local");
+    fs::write(&local, "x").unwrap();
+    let local = local.to_str().unwrap();
+    ok(&daemon, &["mkdir", "there"]);
+    for args in [&["put", "-", "name/"][..], &["put", "-", "there/"], &["put", "-T", local, "name/"]] {
+        assert!(fails(&daemon, 2, args).contains("is the name of a directory"));
+    }
+    assert!(fails(&daemon, 1, &["put", "-", "there"]).contains("EISDIR"));
+    assert!(fails(&daemon, 1, &["put", local, "name/"]).contains("ENOENT"));
+    ok(&daemon, &["put", local, "there/"]);
+    assert_eq!(ok(&daemon, &["find", "--type", "f"]), format!("{}/there/local\n", place.point.display()));
+}
+
 /// It left what it had got so far, for ever.
 #[test]
 fn a_transfer_that_is_killed_leaves_nothing() {
