@@ -78,7 +78,7 @@ impl Remote {
                 talk(&args.remote, async |client, out| search::find(client, out, &args).await)
             }
             Self::Grep(args) => {
-                talk(&args.remote, async |client, out| search::grep(client, out, &args).await)
+                talk_code(&args.remote, async |client, out| search::grep(client, out, &args).await)
             }
             Self::Watch(args) => {
                 talk(&args.remote, async |client, out| watch::watch(client, out, &args).await)

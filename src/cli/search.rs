@@ -8,6 +8,9 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 
+/// The exit code of grep when something could not be searched.
+const UNSEARCHED: u8 = 2;
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Type {
     /// Regular files
@@ -138,15 +141,17 @@ fn find_options(args: &FindArgs, path: &[u8]) -> FindOptions {
     }
 }
 
-pub(super) async fn grep(client: &Client, out: &mut Out, args: &GrepArgs) -> Done {
+/// The exit code is that of grep: 0 when a line matched, 1 when none did, 2 when something could not be searched.
+pub(super) async fn grep(client: &Client, out: &mut Out, args: &GrepArgs) -> Result<u8, Failure> {
     let mut is_good = true;
     let mut printer = Printer { as_json: args.json, has_matched: false, has_context: false, last: None };
     for path in paths_or_root(&args.paths) {
         let options = grep_options(args, path);
         printer.has_context |= options.before + options.after > 0;
-        is_good &= went_well(printer.print_all(client, out, options).await)?;
+        let printed = printer.print_all(client, out, options).await;
+        is_good &= printed.or_else(|failure| went_well(Err(failure)))?;
     }
-    Ok(is_good && printer.has_matched)
+    Ok(if is_good { u8::from(!printer.has_matched) } else { UNSEARCHED })
 }
 
 fn grep_options(args: &GrepArgs, path: &[u8]) -> GrepOptions {
@@ -189,15 +194,19 @@ struct Printer {
 }
 
 impl Printer {
-    async fn print_all(
-        &mut self,
-        client: &Client,
-        out: &mut Out,
-        options: GrepOptions,
-    ) -> Result<(), Failure> {
+    /// Whether all of it could be searched.
+    async fn print_all(&mut self, client: &Client, out: &mut Out, options: GrepOptions) -> Done {
+        let mut is_good = true;
         let mut cursor = client.grep(options).await?;
         while let Some(found) = cursor.next().await {
-            let found = found?;
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    out.flush()?;
+                    is_good &= went_well(Err(error.into()))?;
+                    continue;
+                }
+            };
             self.has_matched |= !found.context;
             if self.as_json {
                 out.json(&Value::Object(object(&found)))?;
@@ -208,7 +217,7 @@ impl Printer {
                 out.flush()?;
             }
         }
-        Ok(())
+        Ok(is_good)
     }
 
     fn print(&mut self, out: &mut Out, found: &Match) -> Result<(), Failure> {

@@ -27,7 +27,7 @@ pub struct Cursor<T> {
 }
 
 impl<T> Cursor<T> {
-    /// The next thing; none at the end and after an error.
+    /// The next thing; none at the end. A file that could not be searched is an error, and what others have comes after it.
     pub async fn next(&mut self) -> Option<Result<T, ClientError>> {
         loop {
             if let Some(item) = self.page.next() {
@@ -61,7 +61,13 @@ impl Client {
         let client = self.clone();
         self.run(move |vat| async move {
             let (send, pages) = mpsc::channel(1);
-            let mut searching = Searching { vat, search, seen: HashSet::new() };
+            let mut searching = Searching {
+                vat,
+                search,
+                seen: HashSet::new(),
+                unreadable: HashSet::new(),
+                unreadable_here: HashSet::new(),
+            };
             let open = searching.open().await?;
             tokio::task::spawn_local(async move {
                 let ended = tokio::select! {
@@ -80,6 +86,8 @@ impl Client {
 
 /// What the two kinds of searches differ in.
 trait Search: Send + 'static {
+    /// It reads files.
+    const HAS_LINES: bool;
     type Item: Send + 'static;
     type Cursor;
 
@@ -97,6 +105,9 @@ struct Searching<S> {
     vat: Rc<Vat>,
     search: S,
     seen: HashSet<[u8; 16]>,
+    /// What could not be read, on any connection and on this one.
+    unreadable: HashSet<Vec<u8>>,
+    unreadable_here: HashSet<Vec<u8>>,
 }
 
 impl<S: Search> Searching<S> {
@@ -131,16 +142,33 @@ impl<S: Search> Searching<S> {
                 }
                 Err(failure) => {
                     let error = self.vat.judge(&link, failure, Effect::Reads);
+                    if self.goes_on(&error) {
+                        let is_new = self.unreadable.insert(error.path().to_owned());
+                        if is_new && pages.send(Err(error)).await.is_err() {
+                            return Ok(());
+                        }
+                        continue;
+                    }
                     let is_lost = matches!(error, ClientError::Lost { .. });
                     if !is_lost || losses == TRIES || self.seen.len() >= REMEMBERED {
                         return Err(error);
                     }
                     losses += 1;
                     (cursor, link) = self.open().await?;
+                    self.unreadable_here.clear();
                     is_again = true;
                 }
             }
         }
+    }
+
+    /// Whether the daemon goes on after an error: one of a file, which it says once.
+    fn goes_on(&mut self, error: &ClientError) -> bool {
+        let is_of_a_file =
+            S::HAS_LINES && matches!(error, ClientError::Refused { .. }) && error.code() == "EIO";
+        is_of_a_file
+            && self.unreadable.len() < REMEMBERED
+            && self.unreadable_here.insert(error.path().to_owned())
     }
 
     /// Takes note of something.
@@ -159,6 +187,7 @@ impl<S: Search> Searching<S> {
 struct Entries(FindOptions);
 
 impl Search for Entries {
+    const HAS_LINES: bool = false;
     type Item = PathEntry;
     type Cursor = entry_cursor::Client;
 
@@ -189,6 +218,7 @@ impl Search for Entries {
 struct Matches(GrepOptions);
 
 impl Search for Matches {
+    const HAS_LINES: bool = true;
     type Item = Match;
     type Cursor = match_cursor::Client;
 

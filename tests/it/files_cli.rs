@@ -240,7 +240,7 @@ fn trees_are_searched() {
     assert_eq!((&found["line"], &found["offset"]), (&Value::from(2), &Value::from(4)));
     let output = run(&daemon, &["grep", "nothing at all"]);
     assert_eq!((output.status.code(), output.stderr.len()), (Some(1), 0));
-    let said = fails(&daemon, 1, &["grep", "("]);
+    let said = fails(&daemon, 2, &["grep", "("]);
     assert!(said.ends_with("(EPROTOCOL)\n") && said.matches('\n').count() == 1, "{said}");
     daemon.stop();
 }
@@ -381,12 +381,12 @@ fn a_search_goes_on_where_one_of_its_paths_leads_to_nothing() {
     let daemon = place.serve_with(NO_MOUNT);
     feed(&daemon, &["put", "-", "there"], b"needle\n");
     let point = place.point.display().to_string();
-    for (args, found) in [
-        (&["find", "nowhere", "there"][..], format!("{point}/there\n")),
-        (&["grep", "needle", "nowhere", "there"], format!("{point}/there:1:needle\n")),
+    for (args, code, found) in [
+        (&["find", "nowhere", "there"][..], 1, format!("{point}/there\n")),
+        (&["grep", "needle", "nowhere", "there"], 2, format!("{point}/there:1:needle\n")),
     ] {
         let output = run(&daemon, args);
-        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), found));
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(code), found));
         assert!(text(&output.stderr).contains("nowhere"), "{args:?}");
     }
     daemon.stop();
@@ -450,6 +450,36 @@ fn no_file_is_put_where_a_directory_is_named() {
     assert!(fails(&daemon, 1, &["put", local, "name/"]).contains("ENOENT"));
     ok(&daemon, &["put", local, "there/"]);
     assert_eq!(ok(&daemon, &["find", "--type", "f"]), format!("{}/there/local\n", place.point.display()));
+}
+
+/// It ended there, and the exit code was that of no match.
+#[test]
+fn a_search_goes_on_after_a_file_that_cannot_be_read() {
+    if !crate::support::has("sqlite3") {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve_with(NO_MOUNT);
+    for (name, seed) in [("b", 1), ("d", 2)] {
+        feed(
+            &daemon,
+            &["put", "-", name],
+            &noise(seed, 3_000_001).into_iter().filter(|byte| *byte != 0).collect::<Vec<_>>(),
+        );
+    }
+    daemon.stop();
+    let damage = "UPDATE chunk_data SET data = x'00'";
+    assert!(Command::new("sqlite3").arg(&place.store).arg(damage).status().unwrap().success());
+    let daemon = place.serve_with(NO_MOUNT);
+    for name in ["a", "c", "e"] {
+        feed(&daemon, &["put", "-", name], b"a needle\n");
+    }
+    let output = run(&daemon, &["grep", "needle"]);
+    let (said, found) = (text(&output.stderr), text(&output.stdout));
+    assert_eq!((said.lines().count(), found.lines().count()), (2, 3), "{said}{found}");
+    assert!(said.contains("/b: ") && said.contains("/d: "), "{said}");
+    assert_eq!(output.status.code(), Some(2));
+    fails(&daemon, 1, &["grep", "nothing of it", "a", "c"]);
 }
 
 /// It left what it had got so far, for ever.
