@@ -69,7 +69,8 @@ struct Command {
     # What is written to the `stdin` that `run` returns, until it is closed.
   }
   timeoutMs @7 :UInt64;
-  # After this the command is ended as by `kill`, with KILL after 2 seconds. 0: never.
+  # After this the command is ended as by `kill`, with KILL after 2 seconds, and with it all that it has left running,
+  # `detach` or not. It counts until the command's end: what a detached one leaves running then has no time. 0: never.
   terminal @8 :Terminal;
   # When given, the command has a pseudo-terminal: stdin, stdout and stderr are one, and its output is stdout.
   id @9 :Text;
