@@ -5,10 +5,13 @@ use super::complain;
 use super::out::Out;
 use super::talk::{Failure, options, talk_to};
 use crate::client::{Client, ClientOptions};
-use crate::config::{ClientFlags, Config, Defaults, Flags};
+use crate::config::{ClientFlags, Config, ConfigError, Defaults, Flags};
 use crate::daemon::Daemon;
+use crate::store::Location;
+use crate::store::error::StoreError;
 use clap::Args;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Args)]
@@ -18,10 +21,18 @@ pub(super) struct OfflineFlags {
     db: Option<PathBuf>,
 }
 
+/// What becomes of a store that is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    IsMade,
+    IsRefused,
+}
+
 /// Does the work on a running daemon, or on a store.
 pub(super) fn work_on(
     remote: &ClientFlags,
     offline: &OfflineFlags,
+    missing: Missing,
     work: impl AsyncFnOnce(&Client, &mut Out) -> Result<bool, Failure>,
 ) -> ExitCode {
     let Some(store) = &offline.db else {
@@ -31,19 +42,15 @@ pub(super) fn work_on(
         };
     };
     let store = std::path::absolute(store).unwrap_or_else(|_| store.clone());
+    if missing == Missing::IsRefused && !store.exists() {
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        return complain(StoreError::Open { path: store, source }, 1);
+    }
     let secret = match secret() {
         Ok(secret) => secret,
         Err(error) => return complain(error, 1),
     };
-    let flags = Flags {
-        port: Some("0".into()),
-        host: Some("127.0.0.1".into()),
-        fuse_mount: Some("none".into()),
-        db: Some(store.to_string_lossy().into_owned()),
-        token: Some(secret.clone()),
-        ..Flags::default()
-    };
-    let daemon = Config::load(&flags, Defaults::RUN).map_err(|error| complain(error, super::USAGE));
+    let daemon = configure(&store, &secret).map_err(|error| complain(error, super::USAGE));
     let daemon = daemon.and_then(|config| Daemon::start(config).map_err(|error| complain(error, 1)));
     let daemon = match daemon {
         Ok(daemon) => daemon,
@@ -57,8 +64,25 @@ pub(super) fn work_on(
     }
 }
 
+/// The settings of a daemon for this store and one client, with no upstream, whatever the environment says.
+fn configure(store: &Path, secret: &str) -> Result<Config, ConfigError> {
+    let flags = Flags {
+        port: Some("0".into()),
+        host: Some("127.0.0.1".into()),
+        fuse_mount: Some("none".into()),
+        // Not a text, as a setting is: any path of a file will do.
+        db: Some("memory".into()),
+        token: Some(secret.to_owned()),
+        ..Flags::default()
+    };
+    let mut config = Config::load(&flags, Defaults::RUN)?;
+    config.store = Location::File(store.to_path_buf());
+    config.sync.upstream = None;
+    Ok(config)
+}
+
 /// Something that nobody guesses.
-fn secret() -> std::io::Result<String> {
+fn secret() -> io::Result<String> {
     let mut random = [0; 32];
     rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())

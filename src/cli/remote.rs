@@ -1,5 +1,6 @@
 //! The commands that talk to a running daemon.
 
+use super::offline::Missing;
 use super::talk::{finish, options, talk, talk_code};
 use super::{about, commands, exec, export, files, get, import, list, offline, put, search, sync, watch};
 use clap::Subcommand;
@@ -62,12 +63,16 @@ impl Remote {
             Self::Cat(args) => talk(&args.remote, async |client, out| files::cat(client, out, &args).await),
             Self::Put(args) => talk(&args.remote, async |client, _| put::put(client, &args).await),
             Self::Get(args) => talk(&args.remote, async |client, out| get::get(client, out, &args).await),
-            Self::Import(args) => offline::work_on(&args.remote, &args.offline, async |client, _| {
-                import::import(client, &args).await
-            }),
-            Self::Export(args) => offline::work_on(&args.remote, &args.offline, async |client, out| {
-                export::export(client, out, &args).await
-            }),
+            Self::Import(args) => {
+                offline::work_on(&args.remote, &args.offline, Missing::IsMade, async |client, _| {
+                    import::import(client, &args).await
+                })
+            }
+            Self::Export(args) => {
+                offline::work_on(&args.remote, &args.offline, Missing::IsRefused, async |client, out| {
+                    export::export(client, out, &args).await
+                })
+            }
             Self::Mkdir(args) => talk(&args.remote, async |client, _| files::mkdir(client, &args).await),
             Self::Rm(args) => talk(&args.remote, async |client, _| files::rm(client, &args).await),
             Self::Mv(args) => talk(&args.remote, async |client, _| files::mv(client, &args).await),

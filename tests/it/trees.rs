@@ -2,6 +2,7 @@
 
 use crate::support::{Daemon, Place, WSD, has, is_root, sh, text};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -343,4 +344,53 @@ with open('name.tar', 'wb') as out:
         }
     }
     daemon.stop();
+}
+
+/// An archive of a store, and what is put into one, is of that store alone: the environment may be that of a replica.
+#[test]
+fn what_is_done_to_a_store_without_a_daemon_stays_there() {
+    let hub = Place::new();
+    let daemon = hub.serve_with(&[("FUSE_MOUNT", "none")]);
+    let root = hub.dir.path();
+    sh(root, "mkdir tree below && echo private > tree/file");
+    let upstream = format!("ws://127.0.0.1:{}", daemon.port);
+    let offline = |arguments: &[&str]| {
+        let mut command = Command::new(WSD);
+        command.args(arguments).env_clear().env("HOME", "/").env("UPSTREAM_URL", &upstream);
+        command.current_dir(root.join("below")).output().unwrap()
+    };
+    let output = offline(&["import", "../tree", "--db", "../own.db"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&does(&["ls"], Some(&daemon), root)), "");
+    let output = offline(&["export", "out", "--db", "../own.db"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(fs::read(root.join("below/out/file")).unwrap(), b"private\n");
+    daemon.stop();
+}
+
+/// It was made, with nothing in it, and so was a copy with nothing in it.
+#[test]
+fn a_store_that_is_not_there_is_not_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = wsd(&["export", "out", "--db", "mistyped.db"], 1, dir.path());
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("mistyped.db"), "{said}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// Another file was made, with a name of replacement characters.
+#[test]
+fn a_store_has_any_name() {
+    let dir = tempfile::tempdir().unwrap();
+    sh(dir.path(), "mkdir tree && echo here > tree/file");
+    let store = std::ffi::OsStr::from_bytes(b"caf\xe9.db");
+    let work = |command: &str, what: &str| {
+        let mut wsd = Command::new(WSD);
+        let output = wsd.args([command, what, "--db"]).arg(store).current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    work("import", "tree");
+    assert!(dir.path().join(store).is_file());
+    work("export", "out");
+    assert_eq!(fs::read(dir.path().join("out/file")).unwrap(), b"here\n");
 }
