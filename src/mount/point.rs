@@ -4,8 +4,10 @@ use super::MountError;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use std::time::{Duration, Instant};
 /// A line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MountInfo {
@@ -125,6 +127,27 @@ pub(super) fn make(point: &Path) -> Result<(), MountError> {
             Ok(_) => return Err(MountError::NotADirectory(point.to_path_buf())),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 std::fs::create_dir_all(point).map_err(failed)?;
+/// How long a daemon that is about to mount at the same place is waited for.
+const TURN: Duration = Duration::from_secs(5);
+
+/// Keeps other daemons from mounting here for as long as what is returned lives: they would find the directory as empty as we
+/// do, and one mount would cover the other. Nothing is returned where the directory cannot be locked.
+pub(super) fn keep_others_away(point: &Path) -> Option<OwnedFd> {
+    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(point, flags, Mode::empty()).ok()?;
+    let until = Instant::now() + TURN;
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(directory),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
                 break;
             }
             // "Transport endpoint is not connected": the daemon that mounted this is gone.

@@ -51,6 +51,9 @@ impl Session {
     pub(super) fn start(vfs: &Arc<Vfs>, at: &Path) -> Result<Self, MountError> {
         point::prepare(at)?;
         let failed = |source| MountError::Fuse { point: at.to_path_buf(), source };
+        point::make(at)?;
+        // Until ours is there. Then others find it.
+        let _alone = point::keep_others_away(at);
         let at = at.canonicalize().map_err(failed)?;
         let (notifier, reflected) = (Arc::new(OnceLock::new()), Arc::new(Reflected::default()));
         let (seeker, seeker_thread) =

@@ -2,7 +2,7 @@
 
 use crate::support::{Place, WSD, eventually, has, has_fuse, is_root, noise, sh, text};
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 #[test]
@@ -177,7 +177,40 @@ fn the_end_of_an_old_daemon_leaves_the_mount_of_a_new_one_alone() {
     assert!(old.log().contains("unmounted by somebody else"), "{}", old.log());
 }
 
+/// Each found the directory empty, and one mount covered the other.
 #[test]
+fn of_daemons_that_start_at_once_at_one_mount_point_one_mounts() {
+    if !(has_fuse() && is_root()) {
+        return;
+    }
+    let places: Vec<Place> = (0..4).map(|_| Place::new()).collect();
+    let point = &places[0].point;
+    for _ in 0..5 {
+        let start = |place: &Place| {
+            let mut command = place.command();
+            command.env("MOUNT_POINT", point).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let mut daemons: Vec<_> = places.iter().map(start).collect();
+        // The address, or nothing from one that has ended.
+        let says = |daemon: &mut std::process::Child| {
+            let mut line = String::new();
+            BufReader::new(daemon.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+            !line.is_empty()
+        };
+        let serving: Vec<bool> = daemons.iter_mut().map(says).collect();
+        for (daemon, serves) in daemons.into_iter().zip(&serving) {
+            if *serves {
+                sh(places[0].dir.path(), &format!("kill {}", daemon.id()));
+            }
+            let output = daemon.wait_with_output().unwrap();
+            let said = text(&output.stderr);
+            assert!(*serves || said.contains("is mounted already"), "{said}");
+        }
+        assert_eq!(serving.iter().filter(|serves| **serves).count(), 1);
+    }
+}
+
+/// What is written in the mount and#[test]
 fn a_second_signal_ends_at_once_without_harm() {
     if !has_fuse() {
         return;
