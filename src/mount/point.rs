@@ -1,16 +1,19 @@
 //! Mount points: what is mounted there, who uses it, and whether it may be used.
 
 use super::MountError;
+use super::guard::Mark;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-
 use std::time::{Duration, Instant};
+
 /// A line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MountInfo {
+    /// Number of the mount, which it keeps wherever it is moved.
+    id: u64,
     /// Number of the mounted device, `major:minor`: no two filesystems share one at the same time.
     pub(super) device: String,
     /// Filesystem type.
@@ -62,6 +65,30 @@ pub(super) fn mounted_at(point: &Path) -> Option<MountInfo> {
     mounts().into_iter().filter(|(at, _)| at == point).map(|(_, info)| info).next_back()
 }
 
+/// Where a mount is now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// Here, if not where it was made: a directory above it may have been renamed.
+    At(PathBuf),
+    /// Here, but something else is mounted over it, or over a directory above it: no path leads to it.
+    Covered(PathBuf),
+    /// Somebody has unmounted it.
+    Gone,
+}
+
+/// Where a mount is that is listed so and marked so.
+pub(super) fn find(mount: &MountInfo, mark: Mark) -> Whereabouts {
+    let mounts = mounts();
+    let Some(index) = mounts.iter().position(|(_, info)| info == mount) else { return Whereabouts::Gone };
+    let at = mounts[index].0.clone();
+    // The table tells when it cannot be covered. Only the way there tells that it is.
+    let may_be = mounts[index + 1..].iter().any(|(over, _)| at.starts_with(over));
+    if may_be && Mark::at(&at).ok() != Some(mark) {
+        return Whereabouts::Covered(at);
+    }
+    Whereabouts::At(at)
+}
+
 /// All mounts, each over those before it.
 fn mounts() -> Vec<(PathBuf, MountInfo)> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
@@ -72,10 +99,11 @@ fn mounts() -> Vec<(PathBuf, MountInfo)> {
 fn parse(line: &[u8]) -> Option<(PathBuf, MountInfo)> {
     let line = String::from_utf8_lossy(line).into_owned();
     let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ').skip(2);
+    let mut fields = before.split(' ');
+    let (id, _parent) = (fields.next()?.parse().ok()?, fields.next()?);
     let (device, _root, point) = (fields.next()?, fields.next()?, fields.next()?);
     let kind = after.split(' ').next()?;
-    Some((unescape(point), MountInfo { device: device.to_owned(), kind: kind.to_owned() }))
+    Some((unescape(point), MountInfo { id, device: device.to_owned(), kind: kind.to_owned() }))
 }
 
 /// Undoes the octal escapes of blanks, tabs, newlines and backslashes.
@@ -97,6 +125,27 @@ fn unescape(field: &str) -> PathBuf {
         }
     }
     PathBuf::from(std::ffi::OsString::from_vec(plain))
+}
+
+/// How long a daemon that is about to mount at the same place is waited for.
+const TURN: Duration = Duration::from_secs(5);
+
+/// Keeps other daemons from mounting here for as long as what is returned lives: they would find the directory as empty as we
+/// do, and one mount would cover the other. Nothing is returned where the directory cannot be locked.
+pub(super) fn keep_others_away(point: &Path) -> Option<OwnedFd> {
+    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(point, flags, Mode::empty()).ok()?;
+    let until = Instant::now() + TURN;
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(directory),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Makes the mount point ready, and refuses whatever is not an empty directory.
@@ -127,27 +176,6 @@ pub(super) fn make(point: &Path) -> Result<(), MountError> {
             Ok(_) => return Err(MountError::NotADirectory(point.to_path_buf())),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 std::fs::create_dir_all(point).map_err(failed)?;
-/// How long a daemon that is about to mount at the same place is waited for.
-const TURN: Duration = Duration::from_secs(5);
-
-/// Keeps other daemons from mounting here for as long as what is returned lives: they would find the directory as empty as we
-/// do, and one mount would cover the other. Nothing is returned where the directory cannot be locked.
-pub(super) fn keep_others_away(point: &Path) -> Option<OwnedFd> {
-    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = open(point, flags, Mode::empty()).ok()?;
-    let until = Instant::now() + TURN;
-    loop {
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Some(directory),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(_) => return None,
-        }
-    }
-}
-
                 break;
             }
             // "Transport endpoint is not connected": the daemon that mounted this is gone.
@@ -247,7 +275,7 @@ mod tests {
             br"36 35 98:0 /mnt1 /mnt/with\040blank rw,noatime master:1 - fuse.wsd wsd rw,errors=continue";
         let (point, info) = parse(line).unwrap();
         assert_eq!(point, Path::new("/mnt/with blank"));
-        assert_eq!(info, MountInfo { device: "98:0".into(), kind: "fuse.wsd".into() });
+        assert_eq!(info, MountInfo { id: 36, device: "98:0".into(), kind: "fuse.wsd".into() });
         assert!(parse(b"").is_none());
         assert!(parse(b"36 35 - x").is_none());
         assert_eq!(unescape(r"a\\b\1"), Path::new(r"a\\b\1"));

@@ -3,7 +3,8 @@
 use super::MountError;
 use super::adapter::Adapter;
 use super::device::{Greeting, Threads};
-use super::point::{self, MountInfo};
+use super::guard::Mark;
+use super::point::{self, MountInfo, Whereabouts};
 use super::reflect::{Kernel, Reflected};
 use super::seeker::Seeker;
 use crate::memory;
@@ -44,16 +45,17 @@ pub(super) struct Session {
     point: PathBuf,
     /// What the mount table says of our mount, so that nobody else's is ever touched.
     ours: MountInfo,
+    mark: Mark,
 }
 
 impl Session {
     /// Mounts the workspace.
     pub(super) fn start(vfs: &Arc<Vfs>, at: &Path) -> Result<Self, MountError> {
-        point::prepare(at)?;
-        let failed = |source| MountError::Fuse { point: at.to_path_buf(), source };
         point::make(at)?;
         // Until ours is there. Then others find it.
         let _alone = point::keep_others_away(at);
+        point::prepare(at)?;
+        let failed = |source| MountError::Fuse { point: at.to_path_buf(), source };
         let at = at.canonicalize().map_err(failed)?;
         let (notifier, reflected) = (Arc::new(OnceLock::new()), Arc::new(Reflected::default()));
         let (seeker, seeker_thread) =
@@ -85,23 +87,24 @@ impl Session {
             let source = std::io::Error::other("the mount table does not show the mount");
             return Err(failed(source));
         };
+        let mark = Mark::at(at).map_err(failed)?;
         let _ = notifier.set(fuse.notifier());
         let kernel = Kernel::start(vfs, fuse.notifier(), at.to_path_buf(), reflected);
         vfs.set_invalidator(Some(kernel.map_err(failed)?));
         tune(&ours.device, KERNEL_DIRTY.min(vfs.cache_bytes() / 2));
         let vfs = Arc::clone(vfs);
         let (threads, seeker) = (Some(threads), Some(seeker));
-        Ok(Self { _fuse: fuse, threads, seeker, vfs, point: at.to_path_buf(), ours })
+        Ok(Self { _fuse: fuse, threads, seeker, vfs, point: at.to_path_buf(), ours, mark })
     }
 
     /// Whether programs reach the workspace through the mount.
     pub(super) fn is_alive(&self) -> bool {
         let is_answered = self.threads.as_ref().is_some_and(Threads::are_at_work);
-        is_answered && point::mounted_at(&self.point).as_ref() == Some(&self.ours)
+        is_answered && point::find(&self.ours, self.mark) == Whereabouts::At(self.point.clone())
     }
 
     /// Brings in what the kernel has not written back, and unmounts. A mount in use is taken away from its
-    /// users, after they were named in the log.
+    /// users, after they were named in the log. One that no path leads to stays, dead.
     pub(super) fn stop(mut self) {
         self.unmount();
     }
@@ -110,19 +113,20 @@ impl Session {
         let Some(threads) = self.threads.take() else { return };
         self.vfs.set_invalidator(None);
         // Device numbers are used again, but not as long as our connection lives.
-        let connected = threads.are_at_work();
-        if connected && point::mounted_at(&self.point).as_ref() == Some(&self.ours) {
-            self.write_back();
-            match point::unmount(&self.point) {
-                Ok(true) => {}
-                Ok(false) => self.detach(),
-                Err(error) => {
-                    tracing::warn!(point = ?self.point, %error, "the workspace could not be unmounted; detaching it");
-                    self.detach();
-                }
+        let found =
+            if threads.are_at_work() { point::find(&self.ours, self.mark) } else { Whereabouts::Gone };
+        match found {
+            Whereabouts::At(point) => take_away(&point),
+            Whereabouts::Covered(point) => {
+                tracing::warn!(
+                    ?point,
+                    "something else is mounted over the workspace, which stays below it, dead"
+                );
+                write_back(None);
             }
-        } else {
-            tracing::warn!(point = ?self.point, "the workspace was unmounted by somebody else");
+            Whereabouts::Gone => {
+                tracing::warn!(point = ?self.point, "the workspace was unmounted by somebody else");
+            }
         }
         // A detached mount may still have users if it was not ours to abort; it ends with them, or with us.
         let deadline = Instant::now() + FAREWELL;
@@ -133,33 +137,55 @@ impl Session {
             let _ = seeker.join();
         }
     }
-
-    /// In a process of its own: a thread of ours that waits for our own mount could not end when we are killed, and
-    /// the mount could not end before it.
-    fn write_back(&self) {
-        let synced = match std::process::Command::new("sync").arg("-f").arg(&self.point).status() {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(std::io::Error::other(format!("sync -f: {status}"))),
-            // An image without even that.
-            Err(_) => std::fs::File::open(&self.point).and_then(|root| Ok(rustix::fs::syncfs(root)?)),
-        };
-        if let Err(error) = synced {
-            tracing::error!(point = ?self.point, %error, "what the kernel held could not be written back");
-        }
-    }
-
-    fn detach(&self) {
-        let holders = point::holders(&self.point);
-        tracing::warn!(point = ?self.point, holders = holders.join(", "), "the mount is in use: detaching it");
-        if let Err(error) = point::detach(&self.point) {
-            tracing::error!(point = ?self.point, %error, "the mount could not be detached");
-        }
-    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         self.unmount();
+    }
+}
+
+/// Unmounts what is ours there.
+fn take_away(point: &Path) {
+    write_back(Some(point));
+    match point::unmount(point) {
+        Ok(true) => {}
+        Ok(false) => detach(point),
+        Err(error) => {
+            tracing::warn!(?point, %error, "the workspace could not be unmounted; detaching it");
+            detach(point);
+        }
+    }
+}
+
+/// Has the kernel write back what it holds of the mount at this path; where no path leads to it, of everything. In a process
+/// of its own: a thread of ours that waits for our own mount could not end when we are killed, and the mount could not
+/// end before it.
+fn write_back(point: Option<&Path>) {
+    let mut sync = std::process::Command::new("sync");
+    if let Some(point) = point {
+        sync.arg("-f").arg(point);
+    }
+    let synced = match (sync.status(), point) {
+        (Ok(status), _) if status.success() => Ok(()),
+        (Ok(status), _) => Err(std::io::Error::other(format!("sync: {status}"))),
+        // An image without even that.
+        (Err(_), Some(point)) => std::fs::File::open(point).and_then(|root| Ok(rustix::fs::syncfs(root)?)),
+        (Err(_), None) => {
+            rustix::fs::sync();
+            Ok(())
+        }
+    };
+    if let Err(error) = synced {
+        tracing::error!(?point, %error, "what the kernel held could not be written back");
+    }
+}
+
+fn detach(point: &Path) {
+    let holders = point::holders(point);
+    tracing::warn!(?point, holders = holders.join(", "), "the mount is in use: detaching it");
+    if let Err(error) = point::detach(point) {
+        tracing::error!(?point, %error, "the mount could not be detached");
     }
 }
 

@@ -210,7 +210,53 @@ fn of_daemons_that_start_at_once_at_one_mount_point_one_mounts() {
     }
 }
 
-/// What is written in the mount and#[test]
+/// What is written in the mount and not synced, by a program that is still at it, is there after the stop. A mount that was
+/// not where it was made was taken for one that somebody had unmounted, and what the kernel held of it was lost.
+fn a_stop_after(what: &str, undo: &str, is_ready: bool) {
+    if !(has_fuse() && is_root()) {
+        return;
+    }
+    const LEN: usize = 48 << 20;
+    let place = Place::new();
+    let root = place.dir.path().canonicalize().unwrap();
+    let point = root.join("above/mnt");
+    let daemon = place.serve_with(&[("MOUNT_POINT", point.to_str().unwrap())]);
+    let mut open = fs::File::create(point.join("file")).unwrap();
+    open.write_all(&vec![b'x'; LEN]).unwrap();
+    sh(&root, what);
+    assert_eq!(daemon.ask("GET /health?ready", "").0, if is_ready { 200 } else { 503 });
+    daemon.stop();
+    drop(open);
+    sh(&root, undo);
+    assert!(!place.log().contains("by somebody else"), "{}", place.log());
+    let daemon = place.serve_with(&[("MOUNT_POINT", point.to_str().unwrap())]);
+    assert!(fs::read(point.join("file")).unwrap() == vec![b'x'; LEN]);
+    daemon.stop();
+    place.check();
+}
+
+#[test]
+fn a_stop_keeps_what_the_kernel_holds_when_the_mount_was_moved() {
+    a_stop_after("mv above beside", "! grep $PWD/ /proc/self/mountinfo; mv beside above", false);
+}
+
+#[test]
+fn a_stop_keeps_what_the_kernel_holds_when_something_is_mounted_over_the_mount() {
+    a_stop_after("mount -t tmpfs none above/mnt", "umount above/mnt; umount -l above/mnt", false);
+}
+
+#[test]
+fn a_stop_keeps_what_the_kernel_holds_when_something_is_mounted_over_what_is_above() {
+    a_stop_after("mount -t tmpfs none above; mkdir above/mnt", "umount above; umount -l above/mnt", false);
+}
+
+#[test]
+fn a_mount_beside_the_mount_disturbs_nobody() {
+    let what = "mkdir above/mnt2 copy; mount -t tmpfs none above/mnt2; mount --bind above/mnt copy";
+    a_stop_after(what, "umount above/mnt2 copy; ! grep $PWD/ /proc/self/mountinfo", true);
+}
+
+#[test]
 fn a_second_signal_ends_at_once_without_harm() {
     if !has_fuse() {
         return;
