@@ -91,6 +91,7 @@ impl Daemon {
         // From here on a signal is answered, if only once everything has started.
         let signals = runtime.block_on(async { Signals::new() }).map_err(DaemonError::Threads)?;
         let address = SocketAddr::new(config.host, config.port);
+        let signals = signals.attend(&runtime);
         let listen = |source| DaemonError::Listen { address, source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
         let port = listener.local_addr().map_err(listen)?.port();
@@ -137,6 +138,7 @@ impl Daemon {
         let guard = guard_of(&state.config, backend);
         Ok(Self { runtime, signals, state, guard, replica, stop_http, http })
     }
+        let signals = signals.end(&runtime).map_err(|error| DaemonError::Threads(error.into()))?;
 
     /// The port that is listened on.
     pub fn port(&self) -> u16 {

@@ -2,7 +2,10 @@
 
 use std::io;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
 
 /// Exit code after a second signal: as after SIGTERM.
 const ENDED: i32 = 128 + 15;
@@ -11,6 +14,8 @@ const ENDED: i32 = 128 + 15;
 pub const ECHO: Duration = Duration::from_millis(250);
 
 pub(super) struct Signals {
+    /// One that came while the daemon started, and nobody has waited for yet.
+    came: Option<bool>,
     term: Signal,
     int: Signal,
     /// `None`: whoever started this wants it to outlive the terminal, as nohup(1) does.
@@ -26,6 +31,7 @@ impl Signals {
         let hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
         let too_large = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
         Ok(Self {
+            came: None,
             _child: signal(SignalKind::child())?,
             _too_large: too_large,
             term: signal(SignalKind::terminate())?,
@@ -36,6 +42,9 @@ impl Signals {
 
     /// Waits for one; returns whether it was one that the terminal does not send to every process in it.
     pub(super) async fn wait(&mut self) -> bool {
+        if let Some(came) = self.came.take() {
+            return came;
+        }
         tokio::select! {
             _ = self.term.recv() => true,
             _ = self.int.recv() => false,
@@ -43,12 +52,50 @@ impl Signals {
         }
     }
 
+    /// While something is done that is not broken off: the first signal is kept for later, the second one ends the process.
+    pub(super) fn attend(mut self, runtime: &Runtime) -> Attended {
+        let (done, mut is_done) = oneshot::channel::<()>();
+        let signals = runtime.spawn(async move {
+            let came = tokio::select! {
+                came = self.wait() => came,
+                _ = &mut is_done => return self,
+            };
+            tokio::select! {
+                () = self.second() => std::process::exit(ENDED),
+                _ = is_done => {}
+            }
+            self.came = Some(came);
+            self
+        });
+        Attended { _done: done, signals }
+    }
+
     /// From now on a signal ends the process. The store takes no harm: it is whole at every moment.
     pub(super) async fn end_at_once_on_the_next(mut self) {
+        self.second().await;
+        std::process::exit(ENDED);
+    }
+
+    /// Waits for one that is not the first one over again.
+    async fn second(&mut self) {
         tokio::time::sleep(ECHO).await;
         while tokio::time::timeout(Duration::ZERO, self.wait()).await.is_ok() {}
         self.wait().await;
-        std::process::exit(ENDED);
+    }
+}
+
+/// Signals that are attended to meanwhile; dropped, no longer.
+pub(super) struct Attended {
+    _done: oneshot::Sender<()>,
+    signals: JoinHandle<Signals>,
+}
+
+impl Attended {
+    /// It is done.
+    pub(super) fn end(self, runtime: &Runtime) -> Result<Signals, JoinError> {
+        let Self { _done: done, signals } = self;
+        drop(done);
+        runtime.block_on(signals)
     }
 }
 

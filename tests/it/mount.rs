@@ -4,6 +4,7 @@ use crate::support::{Place, WSD, eventually, has, has_fuse, is_root, noise, sh, 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_mount_point_with_something_in_it_is_refused() {
@@ -254,6 +255,28 @@ fn a_stop_keeps_what_the_kernel_holds_when_something_is_mounted_over_what_is_abo
 fn a_mount_beside_the_mount_disturbs_nobody() {
     let what = "mkdir above/mnt2 copy; mount -t tmpfs none above/mnt2; mount --bind above/mnt copy";
     a_stop_after(what, "umount above/mnt2 copy; ! grep $PWD/ /proc/self/mountinfo", true);
+}
+
+/// It was heard when all had started, which may take long.
+#[test]
+fn a_second_signal_ends_a_start_too() {
+    let place = Place::new();
+    place.serve_with(&[("FUSE_MOUNT", "none")]).stop();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let other = rusqlite::Connection::open(&place.store).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let mut command = place.command();
+    let mut daemon = command.env("FUSE_MOUNT", "none").env("PORT", port.to_string()).spawn().unwrap();
+    eventually("the port", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let begun = Instant::now();
+    let signal = |signal: &str| sh(place.dir.path(), &format!("kill -{signal} {}", daemon.id()));
+    signal("TERM");
+    std::thread::sleep(Duration::from_millis(600));
+    signal("INT");
+    let status = daemon.wait().unwrap();
+    assert!(status.code() == Some(143) && begun.elapsed() < Duration::from_secs(3), "{status}");
+    drop(other);
+    place.check();
 }
 
 #[test]
