@@ -2,6 +2,7 @@
 
 mod around;
 mod descriptors;
+mod measures;
 mod memory;
 mod signals;
 
@@ -88,10 +89,10 @@ impl Daemon {
         let cache_bytes = memory::share_out(config.cache_bytes);
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().build().map_err(DaemonError::Threads)?;
-        // From here on a signal is answered, if only once everything has started.
+        // From here on a signal is answered, if only once everything has started; a second one at once.
         let signals = runtime.block_on(async { Signals::new() }).map_err(DaemonError::Threads)?;
-        let address = SocketAddr::new(config.host, config.port);
         let signals = signals.attend(&runtime);
+        let address = SocketAddr::new(config.host, config.port);
         let listen = |source| DaemonError::Listen { address, source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
         let port = listener.local_addr().map_err(listen)?.port();
@@ -107,6 +108,7 @@ impl Daemon {
             synced: AtomicBool::new(false),
             metrics: metrics::install().map_err(DaemonError::Metrics)?,
         });
+        runtime.spawn(measures::keep(state.metrics.clone(), measures::PERIOD));
         let (stop_http, stopped) = oneshot::channel();
         let http = runtime.spawn(http::serve(listener, Arc::clone(&state), descriptors.connections, async {
             let _ = stopped.await;
@@ -136,9 +138,9 @@ impl Daemon {
         let _ = state.host.set(Arc::new(host));
         let _ = state.workspace.set(opened);
         let guard = guard_of(&state.config, backend);
+        let signals = signals.end(&runtime).map_err(|error| DaemonError::Threads(error.into()))?;
         Ok(Self { runtime, signals, state, guard, replica, stop_http, http })
     }
-        let signals = signals.end(&runtime).map_err(|error| DaemonError::Threads(error.into()))?;
 
     /// The port that is listened on.
     pub fn port(&self) -> u16 {
