@@ -388,16 +388,22 @@ fn allowed_hosts(value: Option<String>) -> Parsed<Vec<String>> {
     let mut names: Vec<String> = LOOPBACK_NAMES.map(String::from).to_vec();
     let Some(value) = value else { return Ok(names) };
     for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-        if name.contains(|character: char| character.is_whitespace() || character == '/') {
-            return Err(wrong(
-                "WSD_ALLOWED_HOSTS",
-                name,
-                "give host names separated by commas, without ports or paths".into(),
-            ));
+        if !is_host(name) {
+            let accepted = "give host names separated by commas, without ports, paths or wildcards, IPv6 addresses in brackets";
+            return Err(wrong("WSD_ALLOWED_HOSTS", name, accepted.into()));
         }
         names.push(name.to_ascii_lowercase());
     }
     Ok(names)
+}
+
+/// Whether a request can name its host so, once its port is gone.
+fn is_host(name: &str) -> bool {
+    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    address.map_or_else(
+        || !name.contains(|character: char| character.is_whitespace() || "/:*[]@".contains(character)),
+        |address| address.parse::<std::net::Ipv6Addr>().is_ok(),
+    )
 }
 
 fn parse_bytes(variable: &'static str, value: &str, least: u64) -> Parsed<u64> {
