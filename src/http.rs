@@ -26,10 +26,13 @@ use axum::routing::{any, get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use ops::FEATURES;
 pub use server::serve;
+
+/// How long the body of a request may take to arrive.
+const BODY: Duration = Duration::from_secs(30);
 
 /// What the routes know.
 pub struct State {
@@ -71,6 +74,10 @@ fn router(state: Arc<State>) -> Router {
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), guard::check))
         .layer(axum::middleware::from_fn(log::request))
         .with_state(state)
+}
+
+fn too_slow() -> Response {
+    text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n")
 }
 
 /// A line of plain text.

@@ -1,7 +1,7 @@
 //! The two ways to the workspace's objects: a WebSocket for a session, a POST for a batch.
 
 use super::stall::Stall;
-use super::{State, text};
+use super::{BODY, State, text, too_slow};
 use crate::rpc::{BatchError, MAX_BODY, Share};
 use axum::body::Body;
 use axum::extract::{self, Request};
@@ -14,14 +14,10 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// What a batch is.
 const CONTENT_TYPE: &str = "application/x-capnp-rpc";
-
-/// How long the body of a batch may take to arrive.
-const BODY: Duration = Duration::from_secs(30);
 
 type Shared = extract::State<Arc<State>>;
 
@@ -109,7 +105,7 @@ pub(super) async fn batch(state: Shared, request: Request) -> Response {
     let body = match tokio::time::timeout(BODY, receive(request.into_body(), claimed, &mut share)).await {
         Ok(Ok(body)) => body,
         Ok(Err(refusal)) => return refusal,
-        Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n"),
+        Err(_) => return too_slow(),
     };
     match state.sessions.batch(host, body, share).await {
         Ok(answer) => {
