@@ -18,6 +18,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// How long a line waits for somebody to read standard error.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What is never logged, whatever the filter says: the head of the requests that we make, which has the secret of whom we dial.
+const SECRET: &str = "tungstenite::handshake::client=info";
+
 /// Bytes that a pipe takes at once when it takes any, pipe(7).
 const PIPE_BUF: usize = 4096;
 
@@ -42,6 +45,7 @@ pub fn start(config: &LogConfig) -> Result<(), LogError> {
     };
     // The filter was checked when the settings were read.
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = SECRET.parse().into_iter().fold(filter, EnvFilter::add_directive);
     let registry = tracing_subscriber::registry().with(filter);
     // A log that is started twice (by a test) goes on as it is.
     let _ = if config.json {

@@ -2,6 +2,7 @@
 
 use crate::support::{Place, WSD, has, has_fuse, is_root, text};
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -227,4 +228,25 @@ fn a_log_file_that_cannot_be_written() {
     let place = Place::new();
     let output = place.command().env("LOG_FILE", "/proc/no/log").env("FUSE_MOUNT", "none").output().unwrap();
     says(&output, &["the log file \"/proc/no/log\" cannot be written", "LOG_FILE"]);
+}
+
+/// Of a library that logs the whole request when it is asked to log all.
+#[test]
+fn no_filter_has_a_secret_logged() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = format!("ws://{}", listener.local_addr().unwrap());
+    let place = Place::new();
+    let daemon = place.serve_with(&[
+        ("FUSE_MOUNT", "none"),
+        ("UPSTREAM_URL", &upstream),
+        ("UPSTREAM_TOKEN", "s3cret"),
+        ("SYNC_GRACE", "0"),
+        ("WSD_LOG", "trace,tungstenite::handshake::client=trace"),
+    ]);
+    let mut head = [0; 512];
+    let read = listener.accept().unwrap().0.read(&mut head).unwrap();
+    assert!(text(&head[..read]).contains("s3cret"), "{}", text(&head));
+    daemon.stop();
+    let log = place.log();
+    assert!(log.contains("TRACE") && !log.contains("s3cret"), "{log}");
 }
