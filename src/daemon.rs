@@ -48,6 +48,10 @@ pub enum DaemonError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot start threads: {0}")]
     Threads(std::io::Error),
+    #[error(
+        "this process may have {there} files open at a time, and needs {least}: raise the limit (ulimit -n, LimitNOFILE=)"
+    )]
+    Descriptors { there: u64, least: u64 },
     #[error("cannot measure: {0}")]
     Metrics(metrics_exporter_prometheus::BuildError),
     #[error("{0}")]
@@ -87,6 +91,7 @@ impl Daemon {
             tracing::warn!(variables, "set, but without effect: UPSTREAM_URL is not");
         }
         let cache_bytes = memory::share_out(config.cache_bytes);
+        let descriptors = descriptors::share_out()?;
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().build().map_err(DaemonError::Threads)?;
         // From here on a signal is answered, if only once everything has started; a second one at once.
@@ -96,7 +101,6 @@ impl Daemon {
         let listen = |source| DaemonError::Listen { address, source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
         let port = listener.local_addr().map_err(listen)?.port();
-        let descriptors = descriptors::share_out();
         let state = Arc::new(http::State {
             config,
             port,

@@ -173,12 +173,10 @@ impl Store {
 
     /// Opens a store that is there already, for work on it without a mount.
     pub fn open_existing(path: &Path) -> StoreResult<Self> {
-        if !path.exists() {
-            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(StoreError::Open { path: path.to_path_buf(), source });
-        }
+        let found =
+            path.metadata().map_err(|source| StoreError::Open { path: path.to_path_buf(), source })?;
         // One would be made in it.
-        if path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
+        if found.is_file() && found.len() == 0 {
             return Err(StoreError::NotAStore(path.to_path_buf()));
         }
         let opened = Self::open_at(&Location::File(path.to_path_buf()), None);

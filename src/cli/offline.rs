@@ -42,8 +42,9 @@ pub(super) fn work_on(
         };
     };
     let store = std::path::absolute(store).unwrap_or_else(|_| store.clone());
-    if missing == Missing::IsRefused && !store.exists() {
-        let source = io::Error::from(io::ErrorKind::NotFound);
+    if missing == Missing::IsRefused
+        && let Err(source) = store.metadata()
+    {
         return complain(StoreError::Open { path: store, source }, 1);
     }
     let secret = match secret() {

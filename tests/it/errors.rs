@@ -52,6 +52,21 @@ fn a_port_in_use() {
     assert!(!place.store.exists(), "nothing was made");
 }
 
+/// With the least a panic was told, with a few more that SQLite could not open a file.
+#[test]
+fn too_few_files_may_be_open() {
+    let place = Place::new();
+    for most in [6, 24, 63] {
+        let limited = format!("ulimit -n {most}; exec \"$0\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &limited, WSD]).env_clear().env("PORT", "0").env("FUSE_MOUNT", "none");
+        command.env("WSD_DB", &place.store).env("MOUNT_POINT", &place.point);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        says(&output, &[&format!("may have {most} files open"), "needs 64", "ulimit -n"]);
+    }
+    assert!(!place.store.exists(), "nothing was made");
+}
+
 #[test]
 fn no_right_to_mount() {
     if !(is_root() && has_fuse() && has("setpriv")) {
