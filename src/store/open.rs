@@ -243,7 +243,7 @@ pub(super) fn reader(path: &Path) -> StoreResult<Connection> {
 
 /// The connection that folds the WAL.
 pub(super) fn folder(path: &Path) -> StoreResult<Connection> {
-    let connection = Connection::open(path)?;
+    let connection = connect(path, OpenFlags::default())?;
     connection.busy_timeout(super::READERS)?;
     connection.pragma_update(None, "cache_size", -256)?;
     Ok(connection)
@@ -251,7 +251,7 @@ pub(super) fn folder(path: &Path) -> StoreResult<Connection> {
 
 /// A connection that looks for flaws, with views of the rows as they are now.
 pub(super) fn checker(path: &Path) -> StoreResult<Connection> {
-    let connection = Connection::open(path)?;
+    let connection = connect(path, OpenFlags::default())?;
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(connection)

@@ -1,7 +1,7 @@
 //! SQLite's writes to the WAL, gathered into few large ones.
 //!
 //! SQLite writes each page of a transaction to the WAL by two system calls, 24 bytes that describe it and the page itself:
-//! 65,000 of them for 256 MiB, most of what a commit cost. So who writes and who reads has a VFS of wsd's, which is
+//! 65,000 of them for 256 MiB, most of what a commit cost. So all connections of a daemon have a VFS of wsd's, which is
 //! SQLite's own except that it keeps what is appended to the WAL until a transaction ends, something else is done with the
 //! file, or [`MOST`] bytes are there. Nobody can tell: frames are read by others only once SQLite has published their
 //! transaction, and before the call that hands over the last byte of one returns, all of it is in the file, or that call
@@ -13,8 +13,9 @@
 use super::passed;
 use rusqlite::Connection;
 use rusqlite::ffi::{
-    self, SQLITE_CANTOPEN, SQLITE_IOERR, SQLITE_OK, SQLITE_OPEN_MAIN_DB, SQLITE_OPEN_WAL, SQLITE_SHM_UNLOCK,
-    sqlite3_file, sqlite3_int64, sqlite3_io_methods, sqlite3_vfs,
+    self, SQLITE_CANTOPEN, SQLITE_IOERR, SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_OK,
+    SQLITE_OPEN_MAIN_DB, SQLITE_OPEN_WAL, SQLITE_SHM_UNLOCK, sqlite3_file, sqlite3_int64, sqlite3_io_methods,
+    sqlite3_vfs,
 };
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
@@ -41,7 +42,7 @@ unsafe impl Send for Below {}
 // SAFETY: as above.
 unsafe impl Sync for Below {}
 
-/// The name of the VFS for a connection that writes or reads. `None`: SQLite's VFS is not one that can be put below it, so it is used
+/// The name of the VFS for a connection. `None`: SQLite's VFS is not one that can be put below it, so it is used
 /// as it is.
 pub(super) fn vfs() -> Option<&'static CStr> {
     BELOW.get_or_init(register).map(|_| NAME)
@@ -240,7 +241,11 @@ unsafe extern "C" fn read(
         if !of(file).is_wal {
             passed::note(at as u64);
         }
-        read_below(file, into, length, at)
+        match read_below(file, into, length, at) {
+            // What the disk cannot read now SQLite would call damaged; it may be there the next time.
+            SQLITE_IOERR_CORRUPTFS => SQLITE_IOERR_READ,
+            read => read,
+        }
     }
 }
 

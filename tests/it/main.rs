@@ -14,6 +14,7 @@ mod exec_cli;
 mod exec_sync;
 mod faults;
 mod files_cli;
+mod flaky;
 mod followers;
 mod fuzz;
 mod hostile;
