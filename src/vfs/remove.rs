@@ -63,7 +63,10 @@ impl Vfs {
             break node;
         };
         self.reap(&node);
-        self.tell(caller, |kernel| kernel.entry(parent, name));
+        self.tell(caller, |kernel| {
+            kernel.entry(parent, name);
+            kernel.attributes(node.ino);
+        });
         Ok(())
     }
 

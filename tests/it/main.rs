@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod both_sides;
+mod both_trees;
 mod cli;
 mod client;
 mod coherence;
