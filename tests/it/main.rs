@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod coherence;
 mod crash;
+mod damage;
 mod edges;
 mod errors;
 mod exec_changes;
