@@ -133,11 +133,11 @@ impl Adapter {
                 found => Answer::Entry(found?),
             },
             Operation::Forget { count } => {
-                self.vfs.forget(node, count);
+                self.forget(node, count);
                 Answer::None
             }
             Operation::ForgetMany { these } => {
-                forgotten(these).for_each(|(node, count)| self.vfs.forget(node, count));
+                forgotten(these).for_each(|(node, count)| self.forget(node, count));
                 Answer::None
             }
             Operation::ReadDir { offset, size } => {
@@ -148,6 +148,13 @@ impl Adapter {
             }
             _ => return Err(Errno(libc::ENOSYS)),
         })
+    }
+
+    fn forget(&self, node: Ino, count: u64) {
+        self.vfs.forget(node, count);
+        if !self.vfs.is_known_to_kernel(node) {
+            self.reflected.take_untold(node);
+        }
     }
 
     /// Names of a directory, as many as there is room for.
@@ -253,7 +260,11 @@ impl Adapter {
                 Answer::Written(data.len() as u32)
             }
             Operation::Fsync if self.reflected.is_ours(request.pid, node, Act::Flush) => Answer::Done,
-            Operation::Fsync | Operation::FsyncDir => {
+            Operation::Fsync => {
+                self.vfs.sync()?;
+                return self.reflected.take_untold(node).map_or(Ok(Answer::Done), |why| Err(Errno(why)));
+            }
+            Operation::FsyncDir => {
                 self.vfs.sync()?;
                 Answer::Done
             }

@@ -19,7 +19,7 @@ use crate::vfs::{Attr, Invalidator, Seen, Vfs};
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -42,6 +42,9 @@ const OWNER_WRITES: u32 = 0o200;
 #[derive(Default)]
 pub(super) struct Reflected {
     under_way: Mutex<HashSet<(Ino, Act, u32)>>,
+    /// Why bytes that programs had written could not be written back, where the kernel has told us. It then holds that for known to
+    /// all who open the file later.
+    untold: Mutex<HashMap<Ino, i32>>,
 }
 
 /// What we do to it.
@@ -74,6 +77,11 @@ impl Reflected {
     /// filesystem was mounted; one that no other thread can have meanwhile.
     pub(super) fn is_ours(&self, pid: u32, ino: Ino, act: Act) -> bool {
         self.under_way.lock().contains(&(ino, act, pid))
+    }
+
+    /// Why bytes of a file are lost, of which no program may have been told: once.
+    pub(super) fn take_untold(&self, ino: Ino) -> Option<i32> {
+        self.untold.lock().remove(&ino)
     }
 
     fn guard(self: &Arc<Self>, ino: Ino, act: Act) -> Guard {
@@ -332,10 +340,14 @@ impl Invalidator for Kernel {
         let flushed = self.open(ino, OFlags::RDONLY | OFlags::NONBLOCK).and_then(|file| {
             let Some((file, _)) = file else { return Ok(()) };
             let _ours = self.reflected.guard(ino, Act::Flush);
-            Ok(rustix::fs::fdatasync(&file)?)
+            let flushed = rustix::fs::fdatasync(&file);
+            if let Err(error) = flushed {
+                self.reflected.untold.lock().insert(ino, error.raw_os_error());
+            }
+            Ok(flushed?)
         });
         if let Err(error) = flushed {
-            tracing::debug!(ino, %error, "the file cannot be opened in the mount; dropping what the kernel holds");
+            tracing::debug!(ino, %error, "the kernel cannot write back what it holds of a file; dropping that");
             self.drop_cached(ino, 0);
         }
     }

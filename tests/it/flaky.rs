@@ -1,7 +1,7 @@
 //! The calls that a daemon makes on its store's files fail, any of them, and then no longer: programs are told by the right
 //! call, and nothing else is to be seen of it.
 
-use crate::support::{Daemon, Place, eventually, has, has_fuse, noise};
+use crate::support::{Daemon, Place, WSD, eventually, has, has_fuse, noise};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What can fail, as in `flaky.c`.
+const FULL: u32 = 1 << 1;
 const READ: u32 = 1 << 7;
 const ALL: u32 = 0xff;
 
@@ -86,6 +87,41 @@ fn a_disk_that_cannot_be_read_for_a_moment_is_neither_damaged_nor_lost() {
         assert_eq!(log.lines().find(is_wrong), None, "round {round}");
         flaky.place.check();
     }
+}
+
+/// The kernel tells whoever asks first, and that was the daemon, for a caller from outside. So what a program had written was
+/// gone, and `fsync` succeeded.
+#[test]
+fn a_look_from_outside_takes_no_error_from_programs() {
+    let Some(flaky) = Flaky::new() else { return };
+    let daemon = flaky.serve();
+    let [full, file] = ["full", "file"].map(|name| daemon.path(name));
+    let open = |path| File::options().write(true).open(path).unwrap();
+    fs::write(&full, b"old").and_then(|()| fs::write(&file, b"old")).unwrap();
+    open(&file).sync_all().unwrap();
+    flaky.fail(FULL, 1000);
+    open(&full).write_all_at(&noise(1, 9000), 0).unwrap();
+    let error = open(&full).sync_all().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    let program = open(&file);
+    program.write_all_at(&noise(2, 90_000), 0).unwrap();
+    // It writes back, and nobody asks what became of that.
+    rustix::fs::fadvise(&program, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let look =
+        || Command::new(WSD).arg("cat").arg(&file).env("PORT", daemon.port.to_string()).output().unwrap();
+    eventually("a look", || {
+        std::thread::sleep(Duration::from_millis(100));
+        look().status.success()
+    });
+    drop(program);
+    flaky.recovers(&daemon);
+    let error = open(&file).sync_all().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    fs::write(&file, b"new").unwrap();
+    open(&file).sync_all().unwrap();
+    assert_eq!(look().stdout, b"new");
+    daemon.stop();
+    flaky.place.check();
 }
 
 /// What is known of a file.
