@@ -15,6 +15,7 @@ mod exec_changes;
 mod exec_cli;
 mod exec_sync;
 mod faults;
+mod faulty;
 mod files_cli;
 mod flaky;
 mod followers;
