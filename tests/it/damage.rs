@@ -105,8 +105,9 @@ static SOUND: LazyLock<Sound> = LazyLock::new(|| {
             now.insert(format!("{dir}/f{number}"), (file, bytes));
         }
         vfs.symlink(ME, ino, b"link", format!("../{dir}/f1").as_bytes()).unwrap();
-        (0..40)
-            .for_each(|number| drop(vfs.create(ME, ino, format!("empty{number}").as_bytes(), FILE).unwrap()));
+        for number in 0..40 {
+            vfs.create(ME, ino, format!("empty{number}").as_bytes(), FILE).unwrap();
+        }
     }
     let note = |now: &BTreeMap<String, (Ino, Vec<u8>)>, versions: &mut BTreeMap<String, Vec<Vec<u8>>>| {
         vfs.sync().unwrap();
@@ -114,16 +115,12 @@ static SOUND: LazyLock<Sound> = LazyLock::new(|| {
             .for_each(|(path, (_, bytes))| versions.entry(path.clone()).or_default().push(bytes.clone()));
     };
     note(&now, &mut versions);
-    let before = |vfs: &Vfs| vfs.commit_now().unwrap();
-    before(&vfs);
     store.checkpoint(Checkpoint::Truncate).unwrap();
     // Changed in place, shared, cut, and with a hole.
     for (path, at, len) in [("a/f6", 3, 9), ("a/f7", 65_536, 4096), ("b/f7", 100_000, 20), ("c/f2", 5, 5)] {
         let (ino, bytes) = now.get_mut(path).unwrap();
         vfs.write(ME, *ino, at as u64, &noise(99, len), false).unwrap();
         bytes[at..at + len].copy_from_slice(&noise(99, len));
-        let (ino, bytes) = (*ino, bytes.clone());
-        let _ = (ino, bytes);
         note(&now, &mut versions);
     }
     let (from, copied) = now["b/f6"].clone();
@@ -270,7 +267,7 @@ fn meet(is_running: bool, damages: &[(bool, Damage)], no_wal: bool) -> Met {
             let _ = done.send(met);
         })
         .unwrap();
-    let met = wait.recv_timeout(SOON).expect("it hangs, or has panicked");
+    let met = wait.recv_timeout(SOON).unwrap_or_else(|error| panic!("it hangs, or has panicked: {error}"));
     assert_eq!(PANICS.load(Ordering::Relaxed), 0, "somebody panicked");
     met
 }
@@ -292,7 +289,14 @@ fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
+/// An eighth of what `PROPTEST_CASES` says: each takes half a second.
+fn few() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig { cases: config.cases.div_ceil(8), max_shrink_iters: 400, ..config }
+}
+
 proptest! {
+    #![proptest_config(few())]
     #[test]
     fn damage_is_an_error_and_soon(
         is_running: bool,

@@ -202,15 +202,15 @@ impl Writer {
         let place = u64::from_le_bytes(dice.try_into().unwrap());
         let (at, len) =
             (place as usize % (bytes.len() + 10), [10, 4096, 70_000, 300_000][usize::from(dice[2] % 4)]);
-        let at = if dice[3] % 2 == 0 { at } else { at / 4096 * 4096 };
+        let at = if dice[3].is_multiple_of(2) { at } else { at / 4096 * 4096 };
         let new = noise(place, len);
         one.write_all_at(&new, at as u64)?;
         bytes.resize(bytes.len().max(at + len), 0);
         bytes[at..at + len].copy_from_slice(&new);
         known.since.push(bytes.clone());
-        if dice[4] % 2 == 0 {
+        if dice[4].is_multiple_of(2) {
             // What one descriptor was told of, the other one is told of too, unless nothing is lost.
-            let [first, second] = if dice[5] % 2 == 0 { [one, other] } else { [other, one] };
+            let [first, second] = if dice[5].is_multiple_of(2) { [one, other] } else { [other, one] };
             first.sync_all().or_else(|_| second.sync_all())?;
             known.since = vec![bytes.clone()];
             rustix::fs::fadvise(one, 0, None, rustix::fs::Advice::DontNeed)?;
@@ -271,13 +271,14 @@ fn whatever_call_fails_programs_are_told_and_it_is_outlived() {
             }
             for dice in dice[1..].chunks(5) {
                 std::thread::sleep(Duration::from_millis(u64::from(dice[0])));
-                let which = if dice[1] % 4 == 0 { ALL } else { 1 << (dice[1] % 8) | 1 << (dice[2] % 8) };
+                let which =
+                    if dice[1].is_multiple_of(4) { ALL } else { 1 << (dice[1] % 8) | 1 << (dice[2] % 8) };
                 flaky.fail(which, [3, 20, 100, 500, 1000][usize::from(dice[3] % 5)]);
                 std::thread::sleep(Duration::from_millis(2 * u64::from(dice[4])));
                 flaky.fail(0, 0);
             }
             daemon.iter().for_each(|daemon| flaky.recovers(daemon));
-            if dice[0] % 2 == 0 {
+            if dice[0].is_multiple_of(2) {
                 daemon.take().into_iter().for_each(Daemon::kill);
             }
             stop.store(true, Ordering::Relaxed);
