@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 use wsd::error::{FsError, FsResult};
+use wsd::store::error::StoreError;
 use wsd::store::fault::{Fault, Point};
 use wsd::store::rows::{Ino, Kind, ROOT};
 use wsd::store::{Checkpoint, Location, Store};
@@ -84,7 +85,15 @@ struct Run {
 
 fn open(path: &Path, options: Options) -> (Arc<Store>, Arc<Vfs>) {
     let location = Location::File(path.to_path_buf());
-    let store = Arc::new(Store::open(&location, "/nowhere".as_ref()).unwrap());
+    let mut store = Store::open(&location, "/nowhere".as_ref());
+    // A child that another test is just starting may have the lock of the one before.
+    eventually("the lock", || {
+        if matches!(store, Err(StoreError::InUse { .. })) {
+            store = Store::open(&location, "/nowhere".as_ref());
+        }
+        !matches!(store, Err(StoreError::InUse { .. }))
+    });
+    let store = Arc::new(store.unwrap());
     let vfs = Vfs::open(Arc::clone(&store), options).unwrap();
     (store, vfs)
 }
