@@ -11,17 +11,22 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Connections at a time.
 const MOST: usize = 16;
 
 /// The first and the longest pause between two attempts.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+const PAUSES: (Duration, Duration) = if cfg!(test) {
+    (Duration::from_millis(1), Duration::from_millis(200))
+} else {
+    (Duration::from_millis(250), Duration::from_secs(30))
+};
 
 /// A connection that lasted longer than this was a good one: the next one is dialled after the first pause.
-const STEADY: Duration = Duration::from_secs(10);
+const STEADY: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 10_000 });
 
 /// Whom to dial.
 #[derive(Clone, Debug)]
@@ -85,6 +90,21 @@ pub struct Call {
     pub attempts: u64,
 }
 
+/// How a connection ended.
+struct Ended {
+    error: String,
+    /// For good.
+    is_over: bool,
+    /// How long it was there.
+    served: Duration,
+}
+
+impl Ended {
+    fn at_once(error: String, is_over: bool) -> Self {
+        Self { error, is_over, served: Duration::ZERO }
+    }
+}
+
 struct Kept {
     call: Call,
     stop: CancellationToken,
@@ -123,7 +143,7 @@ impl Outbound {
         let all = self.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = all.keep(id, &pool, &host, &options, &stop) => {}
+                () = all.keep(id, &options.url, || all.once(id, &pool, &host, &options, &stop)) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -158,29 +178,15 @@ impl Outbound {
     }
 
     /// The life of one: dialled again and again.
-    async fn keep(
-        &self,
-        id: u64,
-        pool: &Pool,
-        host: &Arc<Host>,
-        options: &ClientOptions,
-        stop: &CancellationToken,
-    ) {
+    async fn keep<F: Future<Output = Ended>>(&self, id: u64, url: &str, once: impl Fn() -> F) {
         let mut pause = PAUSES.0;
         loop {
             self.note(id, |call| {
                 call.state = CallState::Connecting;
                 call.attempts += 1;
             });
-            let begun = Instant::now();
-            let (error, is_over) = self.once(id, pool, host, options, stop).await;
-            tracing::info!(
-                connection = id,
-                url = options.url,
-                error,
-                is_over,
-                "a connection that was dialled ends"
-            );
+            let Ended { error, is_over, served } = once().await;
+            tracing::info!(connection = id, url, error, is_over, "a connection that was dialled ends");
             self.note(id, |call| {
                 call.state = if is_over { CallState::Refused } else { CallState::Waiting };
                 call.error = Some(error);
@@ -188,7 +194,7 @@ impl Outbound {
             if is_over {
                 return;
             }
-            if begun.elapsed() > STEADY {
+            if served > STEADY {
                 pause = PAUSES.0;
             }
             tokio::time::sleep(jitter(pause)).await;
@@ -196,7 +202,7 @@ impl Outbound {
         }
     }
 
-    /// One connection; how it ended, and whether for good.
+    /// One connection.
     async fn once(
         &self,
         id: u64,
@@ -204,19 +210,22 @@ impl Outbound {
         host: &Arc<Host>,
         options: &ClientOptions,
         stop: &CancellationToken,
-    ) -> (String, bool) {
+    ) -> Ended {
         let web = match upgrade(options).await {
             Ok(web) => web,
-            Err(error) => return (error.to_string(), is_final(&error)),
+            Err(error) => return Ended::at_once(error.to_string(), is_final(&error)),
         };
+        let since = Instant::now();
         self.note(id, |call| {
             call.state = CallState::Connected;
             call.error = None;
         });
         tracing::info!(connection = id, url = options.url, "a connection that was dialled is served");
         match pool.serve_dialled(Arc::clone(host), web, stop.clone()).await {
-            Some(End { reason, refused }) => (reason, refused),
-            None => ("there are too many sessions".to_owned(), false),
+            Some(End { reason, refused }) => {
+                Ended { error: reason, is_over: refused, served: since.elapsed() }
+            }
+            None => Ended::at_once("there are too many sessions".to_owned(), false),
         }
     }
 }
@@ -227,5 +236,35 @@ fn is_final(error: &ClientError) -> bool {
         ClientError::Connect { is_temporary, .. } => !is_temporary,
         ClientError::Secret { .. } | ClientError::Url { .. } => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// The first ten pauses, if each dial takes so long, and each connection lasts so long.
+    async fn pauses(dial: Duration, served: Duration) -> Vec<Duration> {
+        let (all, ended) = (Outbound::default(), RefCell::new(None));
+        let found = RefCell::new(Vec::new());
+        all.keep(1, "ws://nowhere/", || async {
+            let pause = ended.borrow().map(|ended: Instant| ended.elapsed());
+            found.borrow_mut().extend(pause);
+            tokio::time::sleep(dial + served).await;
+            *ended.borrow_mut() = Some(Instant::now());
+            Ended { error: String::new(), is_over: found.borrow().len() == 10, served }
+        })
+        .await;
+        found.into_inner()
+    }
+
+    #[tokio::test]
+    async fn a_dial_that_takes_long_is_no_steady_connection() {
+        let (short, long) = (Duration::from_millis(1), Duration::from_millis(60));
+        let slow = pauses(long, Duration::ZERO).await;
+        assert!(slow[9] >= PAUSES.1 / 2, "{slow:?}");
+        let steady = pauses(short, long).await;
+        assert!(steady.iter().skip(7).min() < Some(&(PAUSES.1 / 2)), "{steady:?}");
     }
 }
