@@ -19,6 +19,8 @@
 # Codes of errors that mean something here, beside those of common.capnp:
 #   EREFUSED   no: and asking again changes nothing until somebody does something, which the message says
 #   EAGAIN     not now; it may work later
+#   ENOSPC     not now, for want of room: what takes something away may make some. (Older hubs say EAGAIN, and "no space left" at
+#              the beginning of the message.)
 #   ENOTCONN   the upstream cannot be reached at present
 
 @0xd1f1a5c0de3e7a05;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// What an error says first if there is no room.
+/// What an error says first if there is no room: older replicas and hubs know it by that.
 pub const NO_SPACE: &str = "no space left";
 
 /// Why a filesystem operation failed. Every variant has exactly one errno and one wire code.

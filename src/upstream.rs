@@ -114,7 +114,8 @@ fn judge(error: ClientError) -> LinkError {
         ClientError::Refused { code, message, .. } => match code.as_str() {
             "EREFUSED" | "EPROTOCOL" | "EAUTH" => LinkError::Refused(message),
             "ESHUTDOWN" => LinkError::Lost(message),
-            "EAGAIN" => LinkError::Failed(message),
+            "ENOSPC" => LinkError::Full(message),
+            "EAGAIN" => LinkError::in_words(message),
             _ => LinkError::Failed(text),
         },
         ClientError::Secret { url } => {

@@ -171,7 +171,7 @@ pub(super) fn trouble(call: Call, error: LinkError) -> Event {
     match error {
         LinkError::Lost(error) => Event::Lost { call, error, random },
         LinkError::Refused(reason) => Event::TurnedAway { call, reason },
-        LinkError::Failed(error) => Event::Failed { call, error, random },
+        LinkError::Failed(error) | LinkError::Full(error) => Event::Failed { call, error, random },
     }
 }
 
@@ -188,7 +188,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> FsResult<T> + Send + 'static,
 ) -> Result<T, LinkError> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| LinkError::Failed(error.to_string())),
+        Ok(result) => result.map_err(LinkError::from),
         Err(_) => Err(LinkError::Failed("the work was broken off".to_owned())),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::driver::{Shared, blocking, lacked, refused};
 use crate::clock::Timestamp;
-use crate::error::{FsError, FsResult, NO_SPACE};
+use crate::error::{FsError, FsResult};
 use crate::store::rows::{Ino, Kind, Revision};
 use crate::store::sync::{SyncChange, SyncNode};
 use crate::sync::engine::{Call, Event};
@@ -81,15 +81,13 @@ fn bare(offers: &[Told<Offer>]) -> Vec<Told<Offer>> {
 
 /// Whether the other side, or this one, has no room.
 pub(super) fn is_full(error: &LinkError) -> bool {
-    matches!(error, LinkError::Failed(why) if why.contains(NO_SPACE))
+    matches!(error, LinkError::Full(_))
 }
 
 /// What upstream says, told here.
 fn theirs(error: LinkError) -> LinkError {
     match error {
-        LinkError::Failed(why) if why.starts_with(NO_SPACE) => {
-            LinkError::Failed(format!("upstream has {why}"))
-        }
+        LinkError::Full(why) => LinkError::Full(format!("upstream has {why}")),
         other => other,
     }
 }

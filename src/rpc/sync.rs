@@ -47,6 +47,7 @@ impl From<LinkError> for Failure {
         match error {
             LinkError::Refused(text) => Self::new("EREFUSED", text),
             LinkError::Failed(text) => Self::new("EAGAIN", text),
+            LinkError::Full(text) => Self::new("ENOSPC", text),
             LinkError::Lost(text) => Self::new("ENOTCONN", text),
         }
     }
@@ -394,5 +395,16 @@ impl sync::Server for SyncObject {
         let outcome = self.control("sync.join", self.session.host.sync.control.join(merge)).await;
         answer!(results, outcome, |()| {});
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_room_has_a_code() {
+        assert_eq!(Failure::from(LinkError::Full(String::new())).code, "ENOSPC");
+        assert_eq!(Failure::from(LinkError::Failed(String::new())).code, "EAGAIN");
     }
 }

@@ -54,7 +54,7 @@ pub struct Peer {
 
 impl From<FsError> for LinkError {
     fn from(error: FsError) -> Self {
-        Self::Failed(error.to_string())
+        if is_full(&error) { Self::Full(error.to_string()) } else { Self::Failed(error.to_string()) }
     }
 }
 
@@ -220,13 +220,13 @@ impl Hub {
         if pile.is_full() {
             *pile = Pile::new(&self.site.objects, pile.room())?;
         }
-        if !is_full(&pile.add(&objects)) {
+        if !pile.add(&objects).is_err_and(|error| is_full(&error)) {
             return Ok(());
         }
         // What others have brought they can bring again.
         self.piles.lock().retain(|_, other| Arc::ptr_eq(other, &own));
         let added = pile.add(&objects);
-        if is_full(&added) {
+        if added.as_ref().is_err_and(is_full) {
             self.piles.lock().remove(&replica);
         }
         Ok(added?)
@@ -270,7 +270,7 @@ impl Hub {
         for _ in 0..TRIES {
             self.site.gather(offers.iter().map(|offer| offer.id), &Ignore::default())?;
             let tried = self.try_push(&row, &offers, &mut stock);
-            if is_full(&tried) {
+            if tried.as_ref().is_err_and(is_full) {
                 self.piles.lock().remove(&replica);
             }
             match tried? {
@@ -367,8 +367,8 @@ impl Hub {
     }
 }
 
-fn is_full<T>(result: &FsResult<T>) -> bool {
-    matches!(result, Err(FsError::NoSpace | FsError::NoRoom { .. }))
+fn is_full(error: &FsError) -> bool {
+    matches!(error, FsError::NoSpace | FsError::NoRoom { .. })
 }
 
 /// Whether the replica knows of what the hub has had from it last.

@@ -4,6 +4,7 @@
 
 use super::entry::{Author, Cursor, Entry, Hash, Offer, ReplicaId};
 use super::tree::Refusal;
+use crate::error::NO_SPACE;
 use crate::store::rows::Revision;
 use std::time::Duration;
 
@@ -149,6 +150,16 @@ pub enum LinkError {
     /// The hub could not do it; it may later.
     #[error("{0}")]
     Failed(String),
+    /// The same, for want of room.
+    #[error("{0}")]
+    Full(String),
+}
+
+impl LinkError {
+    /// What a hub could not do that has no code for its want of room, because it is older: it says so in words.
+    pub fn in_words(message: String) -> Self {
+        if message.starts_with(NO_SPACE) { Self::Full(message) } else { Self::Failed(message) }
+    }
 }
 
 /// What was asked for, or why not.
@@ -193,4 +204,21 @@ pub trait Upstream: Send + Sync + 'static {
     fn flush(&self, revision: Revision) -> impl Future<Output = Answer<Cursor>> + Send;
     /// All replicas that the hub knows.
     fn watermarks(&self) -> impl Future<Output = Answer<Vec<Watermark>>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::FsError;
+
+    /// Those who know no code for it read the words.
+    #[test]
+    fn want_of_room_is_told_in_words_too() {
+        for error in [FsError::NoSpace, FsError::NoRoom { more: 2, free: 1 }] {
+            let error = LinkError::from(error);
+            assert_eq!(LinkError::in_words(error.to_string()), error);
+            assert!(matches!(error, LinkError::Full(_)));
+        }
+        assert!(matches!(LinkError::from(FsError::Stale), LinkError::Failed(_)));
+    }
 }

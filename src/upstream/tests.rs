@@ -13,19 +13,28 @@ fn objects_go_in_groups_that_fit() {
     assert_eq!(sizes(vec![object(OBJECT_BYTES), object(1)]), [1, 1]);
 }
 
+fn refusal(code: &str, message: &str) -> ClientError {
+    let (code, message) = (code.to_owned(), message.to_owned());
+    ClientError::Refused { code, message, path: Vec::new(), applied: Applied::No }
+}
+
+#[test]
+fn a_hub_that_has_no_code_for_it_says_in_words_that_it_has_no_room() {
+    let words = "no space left: 2 bytes more are needed, and the workspace's quota leaves 1";
+    assert_eq!(judge(refusal("EAGAIN", words)), LinkError::Full(words.to_owned()));
+    assert_eq!(judge(refusal("ENOSPC", "any others")), LinkError::Full("any others".to_owned()));
+    // A file may have any name.
+    let other = "cannot read \"no space left\"";
+    assert_eq!(judge(refusal("EAGAIN", other)), LinkError::Failed(other.to_owned()));
+}
+
 #[test]
 fn failures_say_whether_to_try_again() {
-    let told = |code: &str| {
-        judge(ClientError::Refused {
-            code: code.to_owned(),
-            message: "m".to_owned(),
-            path: Vec::new(),
-            applied: Applied::No,
-        })
-    };
+    let told = |code| judge(refusal(code, "m"));
     assert_eq!(told("EREFUSED"), LinkError::Refused("m".to_owned()));
     assert_eq!(told("EAGAIN"), LinkError::Failed("m".to_owned()));
-    assert_eq!(told("ENOSPC"), LinkError::Failed("m".to_owned()));
+    assert_eq!(told("EIO"), LinkError::Failed("m".to_owned()));
+    assert_eq!(told("ENOSPC"), LinkError::Full("m".to_owned()));
     assert_eq!(told("ESHUTDOWN"), LinkError::Lost("m".to_owned()));
     let url = || "ws://h/ws".to_owned();
     let secret = judge(ClientError::Secret { url: url() });
