@@ -116,6 +116,13 @@ struct Refused {
     times: u32,
 }
 
+/// Something that has not worked since it worked last. What else works meanwhile does not make it good.
+#[derive(Debug, Default)]
+struct Trouble {
+    times: u32,
+    error: Option<String>,
+}
+
 /// The state machine of a replica.
 #[derive(Debug)]
 pub struct Engine {
@@ -146,10 +153,12 @@ pub struct Engine {
     stopping: bool,
     stopped: bool,
     lost: u32,
-    failed: u32,
-    /// The last push did. What is applied meanwhile does not make that good.
-    push_failed: bool,
-    last_error: Option<String>,
+    /// Why there is no connection.
+    lost_for: Option<String>,
+    applying: Trouble,
+    /// Reading, and finding out what became of a push.
+    reading: Trouble,
+    pushing: Trouble,
     conflicts: u64,
     effects: Vec<Effect>,
 }
@@ -179,9 +188,10 @@ impl Engine {
             stopping: false,
             stopped: false,
             lost: 0,
-            failed: 0,
-            push_failed: false,
-            last_error: None,
+            lost_for: None,
+            applying: Trouble::default(),
+            reading: Trouble::default(),
+            pushing: Trouble::default(),
             conflicts: 0,
             effects: Vec::new(),
         }
@@ -216,7 +226,7 @@ impl Engine {
         };
         Status {
             link,
-            last_error: self.last_error.clone(),
+            last_error: self.last_error().cloned(),
             pulled: self.cursor.map_or(0, |cursor| cursor.revision),
             upstream_revision: self.upstream,
             pushed: self.pushed,
@@ -226,6 +236,11 @@ impl Engine {
             conflicts: self.conflicts,
             ..Status::default()
         }
+    }
+
+    fn last_error(&self) -> Option<&String> {
+        let work = [&self.applying, &self.pushing, &self.reading];
+        self.lost_for.iter().chain(work.into_iter().flat_map(|trouble| &trouble.error)).next()
     }
 
     fn hear(&mut self, event: Event) {
@@ -242,10 +257,7 @@ impl Engine {
             Event::TurnedAway { call, reason } if self.waits_for(call) => self.refuse(reason),
             Event::Failed { call, error, random } if self.waits_for(call) => self.fail(call, error, random),
             Event::Pulled { call, up_to, more, reset, entries, bytes } if self.pull == Pull::Asked(call) => {
-                self.lost = 0;
-                if self.failed == 0 {
-                    self.last_error = None;
-                }
+                (self.lost, self.lost_for) = (0, None);
                 self.upstream = self.upstream.max(up_to.revision);
                 if reset {
                     self.pull = Pull::Idle;
@@ -265,7 +277,8 @@ impl Engine {
             Event::PushLacked { call, random } if self.work == Work::Pushing(call) => {
                 self.due = Due::Now;
                 self.distrust();
-                self.rest(random);
+                let times = self.pushing.wait();
+                self.rest(times, random);
             }
             Event::LocalChanged { revision } => self.revision = self.revision.max(revision),
             Event::Flush { waiter, revision } => {
@@ -396,14 +409,14 @@ impl Engine {
             self.disappoint(&error);
         }
         self.hang_up();
-        self.last_error = Some(error);
+        self.lost_for = Some(error);
         let after = self.backoff(self.lost, random);
         self.lost = self.lost.saturating_add(1);
         self.link = Link::Waiting(self.wake(after));
     }
 
     fn refuse(&mut self, reason: String) {
-        self.last_error = Some(reason.clone());
+        self.lost_for = Some(reason.clone());
         self.leave(Link::Refused(reason));
     }
 
@@ -424,24 +437,37 @@ impl Engine {
         if !self.is_working(call) {
             return self.lose(error, random);
         }
-        self.last_error = Some(error);
         match self.work {
             // It may have been taken all the same.
             Work::Pushing(_) => {
                 (self.due, self.unanswered, self.caught_up) = (Due::Now, true, false);
-                self.push_failed = true;
                 self.distrust();
             }
             // What it tells of may not be there any more.
             Work::Applying(_) => self.distrust(),
             _ => {}
         }
-        self.rest(random);
+        let trouble = match self.work {
+            Work::Pushing(_) => &mut self.pushing,
+            Work::Reading(_) | Work::Recovering(_) => &mut self.reading,
+            _ => &mut self.applying,
+        };
+        trouble.error = Some(error);
+        let times = trouble.wait();
+        self.rest(times, random);
     }
 
-    fn rest(&mut self, random: u32) {
-        let after = self.backoff(self.failed, random);
-        self.failed = self.failed.saturating_add(1);
+    fn rest(&mut self, times: u32, random: u32) {
+        let after = self.backoff(times, random);
         self.work = Work::Resting(self.wake(after));
+    }
+}
+
+impl Trouble {
+    /// It is left alone for a while: how often it was before.
+    fn wait(&mut self) -> u32 {
+        let before = self.times;
+        self.times = before.saturating_add(1);
+        before
     }
 }

@@ -150,3 +150,30 @@ fn what_became_of_a_push_that_failed_is_found_out_before_the_next() {
         assert_eq!(engine.status().last_error.as_deref(), Some("full"));
     }
 }
+
+#[test]
+fn pushing_does_not_make_good_that_applying_fails() {
+    let (mut engine, mut held) = up();
+    let mut waited = Duration::ZERO;
+    for round in 0..5 {
+        let portion =
+            Event::Pulled { call: held, up_to: at(9), more: false, reset: false, entries: 1, bytes: 0 };
+        let effects = engine.on(portion);
+        let Some(Effect::Apply { call, .. }) = effects.first() else { panic!("{effects:?}") };
+        let failed = Event::Failed { call: *call, error: "no room here".into(), random: 0 };
+        let effects = engine.on(failed);
+        let [Effect::Wake { call: rested, after }] = effects[..] else { panic!("{effects:?}") };
+        assert!(after > waited, "it is tried more often");
+        waited = after;
+        engine.on(Event::LocalChanged { revision: 10 + round });
+        engine.on(Event::Flush { waiter: 1, revision: 10 + round });
+        let effects = engine.on(Event::Woke { call: rested });
+        let push = effects.iter().find_map(|effect| match effect {
+            Effect::Push { call, .. } => Some(*call),
+            _ => None,
+        });
+        let pushed = Event::Pushed { call: push.unwrap(), revision: 10 + round, cursor: Some(at(9)) };
+        held = asked(&engine.on(pushed)).unwrap().0;
+        assert_eq!(engine.status().last_error.as_deref(), Some("no room here"));
+    }
+}

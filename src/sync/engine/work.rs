@@ -1,7 +1,7 @@
 //! What is started when, and what comes of it.
 
 use super::{Call, Cursor, NodeId, Revision};
-use super::{Due, Effect, Engine, Link, PATIENCE, Portion, Pull, Refused, Work};
+use super::{Due, Effect, Engine, Link, PATIENCE, Portion, Pull, Refused, Trouble, Work};
 
 impl Engine {
     /// Starts what can be started.
@@ -132,8 +132,10 @@ impl Engine {
             return;
         }
         let work = std::mem::replace(&mut self.work, Work::Idle);
-        if !self.push_failed {
-            (self.failed, self.last_error) = (0, None);
+        self.lost_for = None;
+        match work {
+            Work::Reading(_) | Work::Recovering(_) => self.reading = Trouble::default(),
+            _ => self.applying = Trouble::default(),
         }
         self.conflicts += conflicts;
         self.known = true;
@@ -176,7 +178,7 @@ impl Engine {
         if cursor.is_some() {
             self.distrust();
         }
-        (self.failed, self.last_error, self.push_failed) = (0, None, false);
+        (self.lost_for, self.pushing) = (None, Trouble::default());
         self.known = true;
         self.pushed = self.pushed.max(revision);
         self.upstream = self.upstream.max(cursor.map_or(0, |cursor| cursor.revision));
