@@ -69,6 +69,8 @@ struct Draft {
     placed: Vec<(ContentId, Ino)>,
     /// Nodes that are gone, and count as changed.
     gone: Vec<Ino>,
+    /// Something has changed since the plan was made.
+    is_late: bool,
 }
 
 /// What sync knows of a node afterwards.
@@ -100,6 +102,9 @@ impl Site {
         self.draft_plan(&mut draft, &tree, plan, stock, marks.touch)?;
         let present = tree.snapshot().revision();
         tree.end()?;
+        if draft.is_late {
+            return Ok(Carried::Changed);
+        }
         if !draft.lacks.is_empty() {
             return Ok(Carried::Lacks(draft.lacks));
         }
@@ -252,6 +257,7 @@ impl Site {
             _ => false,
         };
         let revision = there.as_ref().map(|there| there.row.revision);
+        draft.is_late |= step.seen.is_some() && step.seen != revision;
         // What is not as its base says is to be offered, so it has to count as changed.
         let differs = touch
             || !step.unseen
@@ -269,6 +275,7 @@ impl Site {
                 Some(there) => Some(Seen {
                     revision: step.seen.unwrap_or(there.row.revision),
                     access: (there.row.mode, there.row.uid, there.row.gid),
+                    xattrs: Arc::clone(&there.state.attributes.xattrs),
                     places: tree.snapshot().names_of(ino)?.into_iter().collect(),
                 }),
                 None => None,

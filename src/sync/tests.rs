@@ -1,15 +1,18 @@
 //! Contents and grafts over a real tree.
 
+use super::carry::{Carried, Marks, Stock};
 use super::contents::{self, Record};
-use super::entry::ContentId;
+use super::entry::{ContentId, Offer};
 use super::ignore::Ignore;
+use super::judge::judge;
 use super::local::LocalTree;
 use super::objects::Assembly;
 use super::site::Site;
+use super::tree::{Plan, Tree, Verdict};
 use crate::store::rows::{Ino, Kind, ROOT};
 use crate::store::{Location, Store};
 use crate::vfs::graft::{Becomes, Bytes, Grafted, Scion, Seen};
-use crate::vfs::{Caller, Fallocate, NewNode, Options, SetAttr, Vfs};
+use crate::vfs::{Caller, Fallocate, NewNode, Options, RenameMode, SetAttr, SetXattr, Vfs};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -162,7 +165,8 @@ fn a_graft_exchanges_names_and_moves_trees_at_once() {
     let seen = |ino: Ino, name: &str| {
         let attr = site.vfs.getattr(ino).unwrap();
         let places = BTreeSet::from([(ROOT, name.as_bytes().into())]);
-        Some(Seen { revision: attr.revision, access: (attr.mode, attr.uid, attr.gid), places })
+        let xattrs = Arc::default();
+        Some(Seen { revision: attr.revision, access: (attr.mode, attr.uid, attr.gid), xattrs, places })
     };
     let mut into_dir = becomes(Kind::File, "a", Bytes::Keep);
     into_dir.places = BTreeSet::from([(dir, b"x"[..].into()), (dir, b"y"[..].into())]);
@@ -197,7 +201,8 @@ fn a_graft_removes_a_tree_whatever_its_order() {
     let gone = |ino: Ino, parent: Ino, name: &str| {
         let attr = site.vfs.getattr(ino).unwrap();
         let places = BTreeSet::from([(parent, name.as_bytes().into())]);
-        let seen = Seen { revision: attr.revision, access: (attr.mode, attr.uid, attr.gid), places };
+        let access = (attr.mode, attr.uid, attr.gid);
+        let seen = Seen { revision: attr.revision, access, xattrs: Arc::default(), places };
         Scion { ino, seen: Some(seen), becomes: None }
     };
     let scions = [gone(outer, ROOT, "outer"), gone(inner, outer, "inner")];
@@ -269,4 +274,57 @@ fn two_files_of_one_content_both_know_its_objects() {
     there.store.drop_pieces(there.store.workspace(), one).unwrap();
     drop(staged);
     assert!(there.objects.has(&content.hash).unwrap());
+}
+
+/// What a push makes of a directory, which was judged; and the directory.
+fn judged(site: &Site, name: &str) -> (Ino, Plan) {
+    site.vfs.commit_now().unwrap();
+    let ignore = Ignore::default();
+    let tree = LocalTree::now(&site.store, &site.lives, &ignore).unwrap();
+    let ino = site.vfs.resolve(name.as_bytes()).unwrap().ino;
+    let id = tree.id(ino).unwrap();
+    let base = tree.node(id).unwrap().unwrap().state;
+    let mut state = base.clone();
+    state.iter_mut().for_each(|state| state.attributes.mode = 0o700);
+    let verdict = judge(&tree, &[Offer { id, base, state }]).unwrap();
+    tree.end().unwrap();
+    let Verdict::Accept(plan) = verdict else { panic!("{verdict:?}") };
+    (ino, plan)
+}
+
+/// Contents that a push needs may take long to put together.
+#[test]
+fn a_directory_that_changes_after_it_was_judged_is_judged_anew() {
+    let site = site(&Location::Memory);
+    let new = NewNode { kind: Kind::Dir, mode: 0o755, umask: 0, rdev: 0 };
+    site.vfs.create(Caller::DAEMON, ROOT, b"dir", new).unwrap();
+    let ignore = Ignore::default();
+    let carry = |plan: &Plan| {
+        site.vfs.commit_now().unwrap();
+        let tree = LocalTree::now(&site.store, &site.lives, &ignore).unwrap();
+        site.carry(tree, plan, &Stock::default(), Marks::default()).unwrap()
+    };
+    let (dir, plan) = judged(&site, "dir");
+    let to = |name: &'static [u8]| (ROOT, name);
+    site.vfs.rename(Caller::DAEMON, to(b"dir"), to(b"moved"), RenameMode::Replace).unwrap();
+    assert_eq!(carry(&plan), Carried::Changed);
+    assert_eq!(site.vfs.resolve(b"moved").unwrap().ino, dir);
+    let (_, plan) = judged(&site, "moved");
+    assert!(matches!(carry(&plan), Carried::Done(_)));
+}
+
+/// The mode of a directory says that it has not changed, and its revision says nothing.
+#[test]
+fn attributes_that_a_directory_gets_meanwhile_are_not_overwritten() {
+    let site = site(&Location::Memory);
+    let new = NewNode { kind: Kind::Dir, mode: 0o755, umask: 0, rdev: 0 };
+    let dir = site.vfs.create(Caller::DAEMON, ROOT, b"dir", new).unwrap();
+    let places = BTreeSet::from([(ROOT, b"dir"[..].into())]);
+    let access = (dir.mode, dir.uid, dir.gid);
+    let seen = Seen { revision: dir.revision, access, xattrs: Arc::default(), places };
+    site.vfs.setxattr(Caller::DAEMON, dir.ino, b"user.x", b"y", SetXattr::Any).unwrap();
+    let becomes = Some(becomes(Kind::Dir, "dir", Bytes::Keep));
+    let done =
+        site.vfs.graft(&[Scion { ino: dir.ino, seen: Some(seen), becomes }], |_, _| Default::default());
+    assert!(matches!(done.unwrap(), Grafted::Changed(ino) if ino == dir.ino));
 }

@@ -50,6 +50,8 @@ pub struct Seen {
     pub revision: Revision,
     /// Mode, owner and group. Compared for directories.
     pub access: (u32, u32, u32),
+    /// All extended attributes. Compared for directories.
+    pub xattrs: Arc<Xattrs>,
     /// All its names.
     pub places: BTreeSet<At>,
 }
@@ -239,7 +241,7 @@ impl Vfs {
         for scion in scions {
             let Some(seen) = &scion.seen else { continue };
             let node = ground.node(scion.ino)?;
-            if scion.ino != ROOT && !is_as_seen(node, seen) {
+            if !is_as_seen(node, seen) {
                 return Ok(Some(scion.ino));
             }
             for (parent, name) in &seen.places {
@@ -482,7 +484,10 @@ impl Vfs {
 fn is_as_seen(node: &Node, seen: &Seen) -> bool {
     let meta = node.meta.read();
     let InodeRow { revision, nlink, mode, uid, gid, .. } = meta.row;
-    let same =
-        if node.kind == Kind::Dir { (mode, uid, gid) == seen.access } else { revision == seen.revision };
+    let same = if node.kind == Kind::Dir {
+        (mode, uid, gid) == seen.access && meta.xattrs.as_ref().is_none_or(|xattrs| *xattrs == seen.xattrs)
+    } else {
+        revision == seen.revision
+    };
     !meta.removed && nlink > 0 && same
 }

@@ -453,6 +453,6 @@ fn becomes(attr: &Attr, name: &str, bytes: Bytes) -> Scion {
         btime: attr.btime,
         bytes,
     };
-    let seen = Seen { revision: attr.revision, access, places };
+    let seen = Seen { revision: attr.revision, access, xattrs: Arc::default(), places };
     Scion { ino: attr.ino, seen: Some(seen), becomes: Some(becomes) }
 }
