@@ -32,7 +32,8 @@ interface Sync {
   # -- Between a replica and its hub ---------------------------------------------------------------------------
 
   hello @0 (hello :Hello) -> (error :Error, welcome :Welcome);
-  # Comes first on each connection, and again whenever the replica is another one. The calls from `fetchChanges` to
+  # Comes first on each connection, and again whenever the replica is another one, or wants to know what became of a push
+  # that failed: none that it sent before is taken any more. The calls from `fetchChanges` to
   # `push` need it (EPROTOCOL). EREFUSED: two workspaces that are not related, neither of them empty.
 
   fetchChanges @1 (after :Cursor, ignore :List(Text), waitMs :UInt32 = 0) -> (error :Error, portion :Portion);
@@ -158,7 +159,9 @@ struct Welcome {
   # hub, of another workspace even. What the replica believes the hub to have may not be so: it must forget all of that, and begin without a cursor
   # as one that has never met the hub.
   taken @6 :Data;
-  # The digest of the offers of the replica's last push, 32 bytes, if that was taken and the hub remembers; else null.
+  # The digest of the offers of the last push of the replica that was taken, 32 bytes, if the hub remembers; else null.
+  pushed @7 :UInt64;
+  # `upTo` of that push; 0: the hub does not say, and `taken` may be of an earlier one that offered just the same.
 }
 
 # -- What a node is ----------------------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ pub fn write_welcome(mut to: welcome::Builder<'_>, welcome: &Welcome) {
     to.set_resumes(welcome.resumes);
     to.set_stale(welcome.stale);
     to.set_restored(welcome.restored);
+    to.set_pushed(welcome.pushed);
     if let Some(taken) = &welcome.taken {
         to.set_taken(taken);
     }
@@ -130,6 +131,7 @@ pub fn read_welcome(from: welcome::Reader<'_>) -> Result<Welcome, Wrong> {
         resumes: from.get_resumes(),
         stale: from.get_stale(),
         restored: from.get_restored(),
+        pushed: from.get_pushed(),
         taken: from.has_taken().then(|| exactly(from.get_taken()?, "a digest")).transpose()?,
     })
 }

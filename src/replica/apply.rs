@@ -1,6 +1,6 @@
 //! What comes from upstream becomes ours.
 
-use super::driver::{Shared, blocking};
+use super::driver::{Shared, blocking, cursor};
 use super::number_of;
 use super::push::is_full;
 use crate::clock::Timestamp;
@@ -12,6 +12,7 @@ use crate::sync::engine::{Call, Event};
 use crate::sync::entry::{ContentId, Cursor, Entry, NodeId, State};
 use crate::sync::link::{Answer, BATCH_ENTRIES, LinkError, Told, Upstream};
 use crate::sync::local::LocalTree;
+use crate::sync::site::Sent;
 use crate::sync::tree::{Conflict, Plan};
 use crate::sync::{Planned, Rules, plan};
 use std::sync::Arc;
@@ -120,7 +121,7 @@ impl Shared {
 
     /// Finds out what became of offers that were not answered.
     pub(super) async fn recover<L: Upstream>(self: Arc<Self>, link: Arc<L>, call: Call) -> Answer<Event> {
-        let ids: Vec<NodeId> = self.unanswered.lock().iter().map(|offer| offer.id).collect();
+        let ids: Vec<NodeId> = self.unanswered.lock().offers.iter().map(|offer| offer.id).collect();
         let told = self.entries(&*link, ids).await?;
         let event = self.take_in(&*link, call, told, None).await?;
         if matches!(event, Event::Applied { .. }) {
@@ -132,8 +133,27 @@ impl Shared {
 
     /// No offer is without an answer any more.
     pub(super) fn answered(&self) -> FsResult<()> {
-        self.site.note_offers(&[])?;
-        self.unanswered.lock().clear();
+        self.site.note_offers(&Sent::default())?;
+        *self.unanswered.lock() = Sent::default();
+        Ok(())
+    }
+
+    /// Asks whether upstream took what it did not answer, if it has not said so on this connection.
+    async fn make_sure<L: Upstream>(self: &Arc<Self>, link: &L) -> Answer<()> {
+        if !self.unsure.load(Ordering::Relaxed) || self.unanswered.lock().offers.is_empty() {
+            return Ok(());
+        }
+        let shared = Arc::clone(self);
+        let hello = blocking(move || shared.hello(shared.site.state()?.cursor.map(cursor))).await?;
+        // Who could not be heard has to say hello on another connection.
+        let welcome = link.hello(hello).await.map_err(|error| match error {
+            LinkError::Failed(why) | LinkError::Full(why) => LinkError::Lost(why),
+            other => other,
+        })?;
+        if welcome.stale || welcome.restored {
+            return Err(LinkError::Lost("the upstream is to be met anew".to_owned()));
+        }
+        self.welcomed(&welcome);
         Ok(())
     }
 
@@ -191,6 +211,7 @@ impl Shared {
         cursor: Option<Cursor>,
     ) -> Answer<Event> {
         let epoch = self.epoch();
+        self.make_sure(link).await?;
         let mut batch = Batch { entries: Vec::new(), stock: Stock::default() };
         batch.entries = take_bytes(told, &mut batch.stock);
         for _ in 0..ROUNDS {
@@ -260,7 +281,7 @@ impl Shared {
             on_conflict: self.settings.on_conflict,
             replica: &replica,
             now: Timestamp::now(),
-            unanswered: &unanswered,
+            unanswered: &unanswered.offers,
             taken: self.taken.load(Ordering::Relaxed),
         };
         let plan = match plan(&tree, &batch.entries, &rules)? {

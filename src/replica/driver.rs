@@ -4,12 +4,13 @@ use super::{Dial, Settings};
 use crate::clock::Timestamp;
 use crate::error::FsResult;
 use crate::store::rows::{Ino, Revision};
+use crate::store::sync::CursorRow;
 use crate::sync::contents::hash;
 use crate::sync::engine::{Call, Effect, Engine, Event};
-use crate::sync::entry::{ContentId, Cursor, Entry, NodeId, Offer, ReplicaId};
-use crate::sync::link::{Hello, LinkError, Told, Upstream, digest};
+use crate::sync::entry::{ContentId, Cursor, Entry, NodeId, ReplicaId};
+use crate::sync::link::{Hello, LinkError, Told, Upstream, Welcome};
 use crate::sync::objects::Assembly;
-use crate::sync::site::Site;
+use crate::sync::site::{Sent, Site};
 use crate::sync::status::Status;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -60,9 +61,11 @@ pub(super) struct Shared {
     /// Files in the making; they outlive the connection that they began on.
     pub(super) assemblies: Mutex<HashMap<ContentId, Assembly>>,
     /// Offers that were sent and not answered.
-    pub(super) unanswered: Mutex<Vec<Offer>>,
+    pub(super) unanswered: Mutex<Sent>,
     /// Upstream has said that it took them.
     pub(super) taken: AtomicBool,
+    /// Upstream has not said whether it did.
+    pub(super) unsure: AtomicBool,
     /// Large files that are being written, and since when they are waited for.
     pub(super) waited_for: Mutex<HashMap<Ino, Instant>>,
     /// Nodes that have been told of in a full listing.
@@ -86,6 +89,7 @@ impl Shared {
             assemblies: Mutex::default(),
             unanswered: Mutex::default(),
             taken: AtomicBool::new(false),
+            unsure: AtomicBool::new(false),
             told: Mutex::default(),
             waited_for: Mutex::default(),
             status: Mutex::new(Status { upstream, ..Status::default() }),
@@ -137,7 +141,14 @@ impl Shared {
         Ok(self.site.replica()?.to_string().chars().take(8).collect())
     }
 
-    fn hello(&self, cursor: Option<Cursor>) -> FsResult<Hello> {
+    /// Upstream has answered to hello.
+    pub(super) fn welcomed(&self, welcome: &Welcome) {
+        let sent = self.unanswered.lock();
+        self.taken.store(welcome.has_taken(&sent.offers, sent.made_at), Ordering::Relaxed);
+        self.unsure.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn hello(&self, cursor: Option<Cursor>) -> FsResult<Hello> {
         let site = &self.site;
         let lives = site.lives(LIVES);
         let state = site.state()?;
@@ -156,6 +167,11 @@ impl Shared {
             lives,
         })
     }
+}
+
+/// A cursor, as it is stored.
+pub(super) fn cursor(row: CursorRow) -> Cursor {
+    Cursor { life: crate::sync::Author(row.life), revision: row.revision, listed: row.listed }
 }
 
 /// A number drawn by chance, for jitter.
@@ -268,14 +284,10 @@ impl<D: Dial> Loop<D> {
             let site = &shared.site;
             site.leave_out(&shared.settings.ignore)?;
             let state = site.state()?;
-            let cursor = state.cursor.map(|row| Cursor {
-                life: crate::sync::Author(row.life),
-                revision: row.revision,
-                listed: row.listed,
-            });
-            let offers = site.unanswered()?;
-            let unanswered = !offers.is_empty();
-            *shared.unanswered.lock() = offers;
+            let cursor = state.cursor.map(cursor);
+            let sent = site.unanswered()?;
+            let unanswered = !sent.offers.is_empty();
+            *shared.unanswered.lock() = sent;
             let known = site.has_bases()?;
             Ok(Event::Began { cursor, known, unanswered, pushed: state.pushed, revision: site.revision() })
         });
@@ -387,7 +399,7 @@ impl<D: Dial> Loop<D> {
                 self.answer(call, async move {
                     blocking(move || {
                         shared.site.forget_agreement()?;
-                        shared.unanswered.lock().clear();
+                        *shared.unanswered.lock() = Sent::default();
                         Ok(())
                     })
                     .await?;
@@ -453,8 +465,7 @@ impl<D: Dial> Loop<D> {
                 };
                 let link = dial.dial().await?;
                 let welcome = link.hello(hello).await?;
-                let taken = welcome.taken.is_some() && welcome.taken == digest(&shared.unanswered.lock());
-                shared.taken.store(taken, Ordering::Relaxed);
+                shared.welcomed(&welcome);
                 Ok((link, welcome))
             };
             match met.await {

@@ -10,6 +10,7 @@ use crate::sync::entry::{Author, ContentId, Cursor, NodeId, Offer, State};
 use crate::sync::link::{Answer, BATCH_BYTES, BATCH_ENTRIES, BATCH_MOST, LinkError, Pushed, Told, Upstream};
 use crate::sync::local::{LocalTree, decode_base, encode_base};
 use crate::sync::offers;
+use crate::sync::site::Sent as Unanswered;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -157,7 +158,7 @@ impl Shared {
             self.bring_contents(link, parcel.contents.clone()).await.map_err(theirs)?;
         }
         for _ in 0..TRIES + usize::from(asks) {
-            self.note_unanswered(&parcel.offers).await?;
+            self.note_unanswered(&parcel).await?;
             let offers = if asks { bare(&parcel.offers) } else { parcel.offers.clone() };
             let answer = link.push(offers, parcel.made_at, parcel.life).await.map_err(theirs)?;
             match answer {
@@ -190,13 +191,15 @@ impl Shared {
     }
 
     /// Notes what is offered, before it is.
-    async fn note_unanswered(self: &Arc<Self>, offers: &[Told<Offer>]) -> Answer<()> {
-        let offers: Vec<Offer> = offers.iter().map(|told| told.what.clone()).collect();
+    async fn note_unanswered(self: &Arc<Self>, parcel: &Parcel) -> Answer<()> {
+        let offers = parcel.offers.iter().map(|told| told.what.clone()).collect();
+        let sent = Unanswered { offers, made_at: parcel.made_at };
         let shared = Arc::clone(self);
         blocking(move || {
-            shared.site.note_offers(&offers)?;
-            *shared.unanswered.lock() = offers;
+            shared.site.note_offers(&sent)?;
+            *shared.unanswered.lock() = sent;
             shared.taken.store(false, Ordering::Relaxed);
+            shared.unsure.store(true, Ordering::Relaxed);
             Ok(())
         })
         .await

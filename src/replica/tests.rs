@@ -1,6 +1,7 @@
 //! Replicas and a hub over real trees, without a wire between them.
 
 mod bytes;
+mod chain;
 mod ignored;
 mod restored;
 
@@ -38,6 +39,8 @@ struct Way {
     bytes: Arc<AtomicU64>,
     /// A push is taken, and nobody hears of it: then it is cut.
     deaf: Arc<AtomicBool>,
+    /// A push does not arrive, and it is cut.
+    lose: Arc<AtomicBool>,
     /// Has a permit less for each question for changes that is under way.
     pulls: Arc<Semaphore>,
 }
@@ -119,6 +122,9 @@ impl Upstream for Link {
         self.ask(move |hub, peer| hub.bring(peer.id, objects)).await
     }
     async fn push(&self, offers: Vec<Told<Offer>>, up_to: Revision, life: Author) -> Answer<Pushed> {
+        if self.way.lose.swap(false, Ordering::Relaxed) {
+            self.way.cut.store(true, Ordering::Relaxed);
+        }
         let answer = self.ask(move |hub, peer| hub.push(peer, offers, up_to, life)).await;
         if matches!(answer, Ok(Pushed::Taken(_))) && self.way.deaf.swap(false, Ordering::Relaxed) {
             self.way.cut.store(true, Ordering::Relaxed);
@@ -143,6 +149,7 @@ impl Way {
             left: Arc::new(AtomicU64::new(u64::MAX)),
             bytes: Arc::default(),
             deaf: Arc::default(),
+            lose: Arc::default(),
             pulls: Arc::new(Semaphore::new(PULLS)),
         }
     }

@@ -30,6 +30,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/0003_sync.sql")),
     M::up(include_str!("migrations/0004_heard.sql")),
     M::up(include_str!("migrations/0005_version.sql")),
+    M::up(include_str!("migrations/0006_taken.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 

@@ -3,6 +3,7 @@
 use super::Store;
 use super::error::StoreResult;
 use super::rows::{Revision, WorkspaceId};
+use super::sync::HashBytes;
 use rusqlite::{Row, params};
 
 /// Conflicts that are remembered.
@@ -18,6 +19,7 @@ pub struct ReplicaRow {
     pub applied: Revision,
     pub pushed: Revision,
     pub life: Option<[u8; 16]>,
+    pub taken: Option<HashBytes>,
     pub seen: i64,
 }
 
@@ -40,6 +42,7 @@ fn replica_row(row: &Row<'_>) -> rusqlite::Result<ReplicaRow> {
         pushed: row.get::<_, i64>(4)? as Revision,
         life: row.get(5)?,
         seen: row.get(6)?,
+        taken: row.get(7)?,
     })
 }
 
@@ -47,19 +50,20 @@ impl Store {
     /// All replicas that this hub knows.
     pub fn replicas(&self, ws: WorkspaceId) -> StoreResult<Vec<ReplicaRow>> {
         self.with_reader(|reader| {
-            let sql = "SELECT id, replica, label, applied, pushed, life, seen FROM replica WHERE ws = ?1 ORDER BY id";
+            let sql = "SELECT id, replica, label, applied, pushed, life, seen, taken
+                       FROM replica WHERE ws = ?1 ORDER BY id";
             let mut statement = reader.prepare_cached(sql)?;
             Ok(statement.query_map([ws], replica_row)?.collect::<Result<_, _>>()?)
         })
     }
 
-    /// Notes what is known of a replica, which gets a number if it has none; returns that.
+    /// Notes who a replica is, what it has applied and when it was seen; it gets a number if it has none. Returns that. What
+    /// it has pushed is noted with what it pushed ([`SyncChange::taken`](super::sync::SyncChange::taken)).
     pub fn put_replica(&self, ws: WorkspaceId, row: &ReplicaRow) -> StoreResult<i64> {
         self.noting(|tx| {
-            let sql = "INSERT INTO replica (ws, replica, label, applied, pushed, life, seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                       ON CONFLICT DO UPDATE SET label = ?3, applied = ?4, pushed = ?5, life = ?6, seen = ?7 RETURNING id";
-            let values =
-                params![ws, row.replica, row.label, row.applied as i64, row.pushed as i64, row.life, row.seen];
+            let sql = "INSERT INTO replica (ws, replica, label, applied, seen) VALUES (?1, ?2, ?3, ?4, ?5)
+                       ON CONFLICT DO UPDATE SET label = ?3, applied = ?4, seen = ?5 RETURNING id";
+            let values = params![ws, row.replica, row.label, row.applied as i64, row.seen];
             Ok(tx.query_row(sql, values, |row| row.get(0))?)
         })
     }

@@ -56,6 +56,16 @@ pub struct CursorRow {
     pub listed: Revision,
 }
 
+/// A push that a hub has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the table")]
+pub struct TakenRow {
+    pub pushed: Revision,
+    pub life: [u8; 16],
+    pub taken: Option<HashBytes>,
+    pub seen: i64,
+}
+
 /// What a group changes of what sync knows.
 #[derive(Clone, Debug, Default)]
 pub struct SyncChange {
@@ -67,6 +77,8 @@ pub struct SyncChange {
     pub cursor: Option<CursorRow>,
     /// Where the upstream was when it told of this, or took it: its life and revision.
     pub heard: Option<([u8; 16], Revision)>,
+    /// The latest pushes of replicas, by their numbers, that are in the tree with this.
+    pub taken: BTreeMap<i64, TakenRow>,
 }
 
 /// Where a replica is with its upstream.
@@ -93,7 +105,11 @@ impl SyncState {
 impl SyncChange {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty() && self.gone.is_empty() && self.cursor.is_none() && self.heard.is_none()
+        self.nodes.is_empty()
+            && self.gone.is_empty()
+            && self.cursor.is_none()
+            && self.heard.is_none()
+            && self.taken.is_empty()
     }
 
     /// Adds a later change to this one.
@@ -102,6 +118,7 @@ impl SyncChange {
         self.gone.extend(later.gone);
         self.cursor = later.cursor.or(self.cursor);
         self.heard = later.heard.or(self.heard);
+        self.taken.extend(later.taken);
     }
 }
 
@@ -140,6 +157,12 @@ impl Batch<'_> {
             self.run(
                 "UPDATE sync SET heard_life = ?2, heard_revision = ?3 WHERE ws = ?1",
                 params![self.ws, life, *revision as i64],
+            )?;
+        }
+        for (id, row) in &change.taken {
+            self.run(
+                "UPDATE replica SET pushed = ?2, life = ?3, taken = ?4, seen = ?5 WHERE id = ?1",
+                params![id, row.pushed as i64, row.life, row.taken, row.seen],
             )?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use super::site::Site;
 use super::tree::{Bytes, Local, Plan, Step, Tree};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{Ino, Kind, Revision};
-use crate::store::sync::{CursorRow, SyncChange, SyncNode};
+use crate::store::sync::{CursorRow, SyncChange, SyncNode, TakenRow};
 use crate::vfs::graft::{At, Becomes, Bytes as GraftBytes, Grafted, Scion, Seen};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub struct Marks {
     pub cursor: Option<Cursor>,
     /// Upstream was here when it told of it.
     pub heard: Option<Cursor>,
+    /// It is a push of that replica.
+    pub taken: Option<TakenRow>,
     /// All nodes of the plan count as changed.
     pub touch: bool,
 }
@@ -96,7 +98,8 @@ enum Settled {
 }
 
 impl Site {
-    /// Carries out a plan, all of it or nothing.
+    /// Carries out a plan, all of it or nothing. Where the store has no room for what is in the tree already, that is no
+    /// error that says so: it is tried again, and will be written.
     pub fn carry(&self, tree: LocalTree<'_>, plan: &Plan, stock: &Stock, marks: Marks) -> FsResult<Carried> {
         let mut draft = Draft::default();
         self.draft_plan(&mut draft, &tree, plan, stock, marks.touch)?;
@@ -121,7 +124,8 @@ impl Site {
             let unchanged = parents.into_iter().filter(|parent| before(parent.ino) == Some(parent.revision));
             let parents = unchanged.map(|parent| (parent.ino, SyncNode { settled: revision, ..parent.row }));
             let nodes = notes.into_iter().map(|note| (note.ino, note.at(revision, marks.by_replica)));
-            SyncChange { nodes: parents.chain(nodes).collect(), gone, cursor, heard }
+            let taken = marks.taken.map(|row| (marks.by_replica, row)).into_iter().collect();
+            SyncChange { nodes: parents.chain(nodes).collect(), gone, cursor, heard, taken }
         };
         if nothing {
             let change = note(present, &|_| None);
@@ -134,7 +138,7 @@ impl Site {
             Grafted::Done(revision) => revision,
             Grafted::Changed(_) => return Ok(Carried::Changed),
         };
-        self.vfs.commit_now()?;
+        self.vfs.commit_now().map_err(unwritten)?;
         for (content, ino) in placed {
             if let Some(staged) = stock.files.get(&content) {
                 self.objects.placed(staged, ino)?;
@@ -392,6 +396,11 @@ impl Draft {
         };
         Ok((parent, Arc::clone(&place.name)))
     }
+}
+
+/// Why what was done is not in the store yet.
+pub(super) fn unwritten(error: FsError) -> FsError {
+    FsError::Io(format!("what was changed is not written yet, and is tried again: {error}").into())
 }
 
 /// The contents that a plan needs from the other side and that do not travel within entries.

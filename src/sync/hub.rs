@@ -3,7 +3,7 @@
 //! A hub is any wsd; it needs no setting to be one. It tells what changed, takes what is offered if it was made from what
 //! it has, and remembers of each replica how far it is. All calls may wait for memory, the store or the kernel.
 
-use super::carry::{Carried, Marks, Stock, needed, take_bytes};
+use super::carry::{Carried, Marks, Stock, needed, take_bytes, unwritten};
 use super::entry::{Author, Cursor, Entry, Hash, NodeId, Offer, ReplicaId, State};
 use super::ignore::Ignore;
 use super::judge::judge;
@@ -20,6 +20,7 @@ use crate::error::{FsError, FsResult};
 use crate::store::replicas::ReplicaRow;
 use crate::store::rows::Revision;
 use crate::store::snapshot::Changed;
+use crate::store::sync::TakenRow;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,8 +41,6 @@ pub struct Hub {
     pushing: Mutex<()>,
     /// The latest connection of each replica.
     visits: Mutex<HashMap<ReplicaId, u64>>,
-    /// What the last push of each replica offered, if that was taken.
-    taken: Mutex<HashMap<ReplicaId, Hash>>,
 }
 
 /// A replica that has introduced itself, on one connection.
@@ -61,8 +60,8 @@ impl From<FsError> for LinkError {
 impl Hub {
     /// The workspace as an upstream.
     pub fn new(site: Arc<Site>) -> Self {
-        let (piles, pushing, visits, taken) = Default::default();
-        Self { site, piles, pushing, visits, taken }
+        let (piles, pushing, visits) = Default::default();
+        Self { site, piles, pushing, visits }
     }
 
     /// A replica introduces itself.
@@ -113,9 +112,10 @@ impl Hub {
             *visit += 1;
             *visit
         };
-        let taken = self.taken.lock().get(&hello.replica).copied();
-        let welcome =
-            Welcome { workspace: own, hub, current: self.cursor()?, resumes, stale, restored, taken };
+        site.commit()?;
+        let ReplicaRow { taken, pushed, .. } = self.known(hello.replica)?.unwrap_or_default();
+        let current = self.cursor()?;
+        let welcome = Welcome { workspace: own, hub, current, resumes, stale, restored, taken, pushed };
         Ok((welcome, Peer { id: hello.replica, visit }))
     }
 
@@ -266,22 +266,19 @@ impl Hub {
         if !self.is_latest(peer) {
             return Err(LinkError::Lost("the replica has another connection by now".to_owned()));
         }
-        self.taken.lock().remove(&replica);
+        let seen = Timestamp::now().0;
+        let taken = TakenRow { pushed: up_to, life: life.0, taken: digest(&offers), seen };
+        let marks = Marks { by_replica: row.id, taken: Some(taken), ..Marks::default() };
         for _ in 0..TRIES {
             self.site.gather(offers.iter().map(|offer| offer.id), &Ignore::default())?;
-            let tried = self.try_push(&row, &offers, &mut stock);
+            let tried = self.try_push(replica, &offers, &mut stock, marks);
             if tried.as_ref().is_err_and(is_full) {
                 self.piles.lock().remove(&replica);
             }
             match tried? {
                 Some(Pushed::Taken(cursor)) => {
-                    self.site.vfs.sync()?;
-                    let row = self.known(replica)?.unwrap_or(row);
-                    let row =
-                        ReplicaRow { pushed: up_to, life: Some(life.0), seen: Timestamp::now().0, ..row };
-                    self.site.store.put_replica(self.site.ws, &row).map_err(FsError::from)?;
+                    self.site.vfs.sync().map_err(unwritten)?;
                     self.piles.lock().remove(&replica);
-                    self.taken.lock().extend(digest(&offers).map(|offers| (replica, offers)));
                     return Ok(Pushed::Taken(cursor));
                 }
                 Some(other) => return Ok(other),
@@ -292,7 +289,13 @@ impl Hub {
     }
 
     /// `None`: something changed meanwhile.
-    fn try_push(&self, row: &ReplicaRow, offers: &[Offer], stock: &mut Stock) -> FsResult<Option<Pushed>> {
+    fn try_push(
+        &self,
+        replica: ReplicaId,
+        offers: &[Offer],
+        stock: &mut Stock,
+        marks: Marks,
+    ) -> FsResult<Option<Pushed>> {
         let ignore = Ignore::default();
         let look = || LocalTree::now(&self.site.store, &self.site.lives, &ignore);
         let tree = look()?;
@@ -310,11 +313,10 @@ impl Hub {
         if !lacks.is_empty() {
             // All of it has to be there at once, and what is there of other states of the files beside it.
             let needs = needed(&plan).iter().fold(0u64, |sum, content| sum.saturating_add(content.size));
-            self.pile(ReplicaId(row.replica), needs.saturating_mul(2))?;
+            self.pile(replica, needs.saturating_mul(2))?;
             return Ok(Some(Pushed::Lacks(lacks)));
         }
         // The plan says what it relied on, so it may be carried out on a later moment.
-        let marks = Marks { by_replica: row.id, ..Marks::default() };
         Ok(match self.site.carry(look()?, &plan, stock, marks)? {
             Carried::Done(revision) => {
                 Some(Pushed::Taken(Cursor { life: self.site.life(), revision, listed: 0 }))

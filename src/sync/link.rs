@@ -71,6 +71,17 @@ pub struct Welcome {
     pub restored: bool,
     /// What the replica's last push offered ([`digest`]), if it was taken and the hub remembers.
     pub taken: Option<Hash>,
+    /// The replica's last revision when it pushed that; 0: the hub is older and does not say.
+    pub pushed: Revision,
+}
+
+impl Welcome {
+    /// Whether the hub has taken these offers, which were made at that revision, and nothing of the replica since. At
+    /// another one it may have offered just the same.
+    pub fn has_taken(&self, offers: &[Offer], made_at: Revision) -> bool {
+        let may_be = self.pushed == made_at || self.pushed == 0 || made_at == 0;
+        may_be && self.taken.is_some() && self.taken == digest(offers)
+    }
 }
 
 /// What tells the offers of one push from those of another.
@@ -168,7 +179,7 @@ pub type Answer<T> = Result<T, LinkError>;
 /// A hub, seen from a replica. All calls may be under way at the same time, and each may be dropped.
 pub trait Upstream: Send + Sync + 'static {
     /// Comes first on each connection. From then on the hub takes no push any more that came on an earlier connection of this
-    /// replica: what the replica reads now stays true of what it sent before.
+    /// replica: what the replica reads now stays true of what it sent before. It may come again, to hear what was taken.
     fn hello(&self, hello: Hello) -> impl Future<Output = Answer<Welcome>> + Send;
     /// What changed after the cursor (`None`: everything); says by it that everything up to it is applied here. With
     /// `wait`: answers when there is something, or after that time with nothing. `ignore`: patterns of what is to be

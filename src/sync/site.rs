@@ -16,6 +16,15 @@ use crate::vfs::Vfs;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// Offers that were sent, and not answered.
+#[derive(Clone, Debug, Default)]
+pub struct Sent {
+    /// What was offered.
+    pub offers: Vec<Offer>,
+    /// The store's last revision when they were made; 0: it is not known.
+    pub made_at: Revision,
+}
+
 /// A workspace with what sync needs of it.
 pub struct Site {
     pub(crate) vfs: Arc<Vfs>,
@@ -104,21 +113,23 @@ impl Site {
     }
 
     /// Notes durably that these offers are about to be sent; none: that all are answered.
-    pub fn note_offers(&self, offers: &[Offer]) -> FsResult<()> {
-        if offers.is_empty() {
+    pub fn note_offers(&self, sent: &Sent) -> FsResult<()> {
+        if sent.offers.is_empty() {
             return Ok(self.store.put_offers(self.ws, None)?);
         }
-        let bytes = postcard::to_allocvec(offers)
+        let bytes = postcard::to_allocvec(&(&sent.offers, sent.made_at))
             .map_err(|error| FsError::Io(format!("offers cannot be noted: {error}").into()))?;
         self.store.put_offers(self.ws, Some(&bytes))?;
         self.vfs.sync()
     }
 
     /// Offers that were sent and not answered.
-    pub fn unanswered(&self) -> FsResult<Vec<Offer>> {
-        let Some(bytes) = self.state()?.offers else { return Ok(Vec::new()) };
-        postcard::from_bytes(&bytes)
-            .map_err(|error| FsError::Io(format!("offers that were noted cannot be read: {error}").into()))
+    pub fn unanswered(&self) -> FsResult<Sent> {
+        let Some(bytes) = self.state()?.offers else { return Ok(Sent::default()) };
+        let (offers, rest) = postcard::take_from_bytes(&bytes)
+            .map_err(|error| FsError::Io(format!("offers that were noted cannot be read: {error}").into()))?;
+        // Older ones end with the offers.
+        Ok(Sent { offers, made_at: postcard::from_bytes(rest).unwrap_or(0) })
     }
 
     /// Takes a new identity as a replica.

@@ -91,7 +91,7 @@ async fn what_is_removed_here_makes_room_upstream_for_what_comes_with_it() {
     tokio::time::timeout(Duration::from_secs(20), in_step(&[&hub, &a], &[&ra.control()])).await.unwrap();
 }
 
-async fn pause(control: &Control) {
+pub(super) async fn pause(control: &Control) {
     control.pause();
     while control.status().link != LinkState::Paused {
         tokio::time::sleep(Duration::from_millis(2)).await;

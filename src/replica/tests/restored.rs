@@ -1,6 +1,8 @@
 //! A hub that was stopped, and one that is an old copy of itself.
 
+use super::bytes::pause;
 use super::*;
+use crate::store::fault::{Fault, Point};
 
 /// The hub of a store's file.
 fn hub_at(path: &Path) -> Arc<Site> {
@@ -88,6 +90,91 @@ async fn another_hub_takes_nothing_away() {
         assert!(ta.has("dir/mine") && Tree(&second).has("dir/mine"));
         assert_eq!(ta.has("theirs"), !is_empty);
     }
+}
+
+/// Waits for a push that is taken without our hearing of it.
+async fn unheard(way: &Way) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !way.cut.load(Ordering::Relaxed) {
+        assert!(Instant::now() < deadline, "nothing was pushed");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_that_was_restarted_knows_what_it_has_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hub.db");
+    let (hub, a) = (hub_at(&path), site(&Location::Memory));
+    let way = Way::to(&hub);
+    let ra = replica(&a, &way);
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    way.deaf.store(true, Ordering::Relaxed);
+    Tree(&a).write("file", b"x");
+    unheard(&way).await;
+    pause(&ra.control()).await;
+    ra.stop(Duration::from_secs(5)).await;
+    Tree(&hub).remove("file");
+    hub.vfs.shutdown().unwrap();
+    drop((way, hub));
+    let hub = hub_at(&path);
+    let ra = replica(&a, &Way::to(&hub));
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    assert!(!Tree(&hub).has("file") && !Tree(&a).has("file"), "it is back");
+}
+
+/// The store fails when the push is in the tree already: it is written a little later, and the replica hears that it failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_hub_has_taken_that_could_not_write_it_is_no_conflict() {
+    let (hub, a) = (site(&Location::Memory), site(&Location::Memory));
+    let way = Way::to(&hub);
+    let patient = Duration::from_secs(2);
+    let timing = crate::sync::engine::Timing { backoff_min: patient, ..Default::default() };
+    let ra = replica_with(&a, &way, Settings { timing, ..Settings::default() });
+    Tree(&a).write("edited", b"first");
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    hub.commit().unwrap();
+    hub.store.faults.plant(Point::CommitBegin, Fault::Io, usize::MAX);
+    Tree(&a).write("edited", b"second");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while ra.control().status().last_error.is_none() {
+        assert!(Instant::now() < deadline, "nothing fails");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(Tree(&hub).read("edited"), b"second");
+    hub.store.faults.plant(Point::CommitBegin, Fault::Io, 0);
+    hub.commit().unwrap();
+    Tree(&hub).write("edited", b"third");
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    assert_eq!(Tree(&a).dump().keys().collect::<Vec<_>>(), ["/edited"]);
+    assert_eq!(Tree(&a).read("edited"), b"third");
+    assert_eq!(a.state().unwrap().conflicts, 0);
+}
+
+/// The mode is what it was before, twice: the second push looks like the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_was_lost_is_not_taken_for_one_that_offered_the_same() {
+    let (hub, a) = (site(&Location::Memory), site(&Location::Memory));
+    let way = Way::to(&hub);
+    let ra = replica(&a, &way);
+    Tree(&a).write("script", b"x");
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    let chmod = |site: &Arc<Site>, mode| {
+        let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
+        site.vfs.setattr(Caller::DAEMON, Tree(site).ino("script"), &set).unwrap();
+    };
+    chmod(&a, 0o755);
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    chmod(&hub, 0o644);
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    // The next push does not arrive.
+    way.lose.store(true, Ordering::Relaxed);
+    chmod(&a, 0o755);
+    unheard(&way).await;
+    way.cut.store(false, Ordering::Relaxed);
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    let row = hub.vfs.getattr(Tree(&hub).ino("script")).unwrap();
+    assert_eq!(row.mode & 0o777, 0o755);
 }
 
 /// How many removals are remembered.

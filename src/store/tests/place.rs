@@ -175,6 +175,7 @@ fn a_store_of_before_is_as_it_was() {
     commit(&store, &file(2, 10, CHUNK, ExtentChange::Data(Arc::clone(&whole))));
     store.damage(
         "UPDATE chunk SET id = 7, hash = NULL; UPDATE extent SET chunk = 7; ALTER TABLE chunk DROP COLUMN version;
+         ALTER TABLE replica DROP COLUMN taken;
          PRAGMA user_version = 4",
     );
     drop(store);

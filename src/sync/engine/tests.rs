@@ -36,6 +36,7 @@ fn up() -> (Engine, Call) {
         stale: false,
         restored: false,
         taken: None,
+        pushed: 0,
     };
     let (call, held) = asked(&engine.on(Event::Welcomed { call: *call, welcome })).unwrap();
     assert!(!held);

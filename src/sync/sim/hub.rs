@@ -158,7 +158,7 @@ impl Hub {
     ) -> Welcome {
         let memory = self.replicas.entry(replica).or_insert(Memory { connection, pushed: None, taken: None });
         memory.connection = memory.connection.max(connection);
-        let taken = memory.taken;
+        let (taken, pushed) = (memory.taken, memory.pushed.map_or(0, |(_, up_to)| up_to));
         self.connections.insert(connection, replica);
         let stale = memory.pushed.is_some_and(|(life, up_to)| {
             let position = lives.iter().position(|(it, _)| *it == life);
@@ -168,7 +168,8 @@ impl Hub {
         let restored = cursor.iter().chain(&heard).any(|seen| !self.was_at(*seen));
         let resumes = cursor.is_none_or(|cursor| self.knows(cursor));
         let current = self.current();
-        Welcome { workspace: "w".into(), hub: ReplicaId([9; 16]), current, resumes, stale, restored, taken }
+        let (workspace, hub) = ("w".into(), ReplicaId([9; 16]));
+        Welcome { workspace, hub, current, resumes, stale, restored, taken, pushed }
     }
 
     fn knows(&self, cursor: Cursor) -> bool {
@@ -228,7 +229,6 @@ impl Hub {
         if memory.connection != connection {
             return None;
         }
-        memory.taken = None;
         let plan = match judge(&self.tree, offers).unwrap() {
             Verdict::Refuse(refusals) => return Some(Response::Pushed(Pushed::Refused(refusals))),
             Verdict::Accept(plan) => plan,

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::store::rows::Revision;
 use crate::sync::engine::{Call, Effect, Engine, Event, Timing};
 use crate::sync::entry::{Author, Cursor, Entry, NodeId, Offer, ReplicaId};
-use crate::sync::link::{Pushed, digest};
+use crate::sync::link::Pushed;
 use crate::sync::offer::offers;
 use crate::sync::plan::{Planned, Rules, plan};
 use crate::sync::tree::{OnConflict, Plan};
@@ -24,6 +24,8 @@ pub(super) struct Disk {
     pub(super) pushed: Revision,
     heard: Option<Cursor>,
     unanswered: Vec<Offer>,
+    /// Our revision when the last of them were made.
+    made_at: Revision,
     id: ReplicaId,
     lives: Vec<(Author, Revision)>,
 }
@@ -103,6 +105,8 @@ pub(super) struct Replica {
     task: Option<Task>,
     /// The hub has said that it took what was not answered.
     has_taken: bool,
+    /// The hub has not said whether it did.
+    unsure: bool,
     /// Where the hub was when it was heard of last.
     latest: Option<Cursor>,
     pub(super) events: VecDeque<Event>,
@@ -125,6 +129,7 @@ impl Replica {
             pushed: 0,
             heard: None,
             unanswered: Vec::new(),
+            made_at: 0,
             id,
             lives: Vec::new(),
         };
@@ -143,6 +148,7 @@ impl Replica {
             told: BTreeSet::new(),
             task: None,
             has_taken: false,
+            unsure: false,
             latest: None,
             events: VecDeque::new(),
             timers: Vec::new(),
@@ -202,14 +208,6 @@ impl Replica {
             && self.task.is_none()
             && polls == 1
             && self.outstanding.len() == 1
-    }
-
-    /// The connection is gone.
-    pub(super) fn cut(&mut self, dice: &mut Dice) {
-        self.connection = None;
-        for (call, _) in std::mem::take(&mut self.outstanding).into_values() {
-            self.events.push_back(Event::Lost { call, error: "cut".into(), random: dice.next() as u32 });
-        }
     }
 
     /// Does the next thing that needs nobody else. Returns whether there was one.
@@ -308,13 +306,8 @@ impl Replica {
         dice: &mut Dice,
     ) {
         assert!(self.task.is_none(), "two things at once");
-        let nothing = ids.is_empty();
-        self.task = Some(Task::Plan { call, entries, ids: ids.clone(), cursor, end, ready: None, rounds: 0 });
-        if nothing {
-            self.plan(dice);
-        } else {
-            self.ask(call, Asked::Task, Request::Entries(ids), dice);
-        }
+        self.task = Some(Task::Plan { call, entries, ids, cursor, end, ready: None, rounds: 0 });
+        self.make_sure(call, dice);
     }
 
     fn plan(&mut self, dice: &mut Dice) {
@@ -410,7 +403,7 @@ impl Replica {
             let is_sent = |offer: &Offer| offering.offers.iter().any(|sent| sent.id == offer.id);
             self.live.unanswered.retain(|offer| !is_sent(offer));
             self.live.unanswered.extend(offering.offers.clone());
-            self.has_taken = false;
+            (self.has_taken, self.unsure, self.live.made_at) = (false, true, self.live.tree.revision);
             self.save();
             let request = Request::Push {
                 offers: offering.offers,
@@ -474,8 +467,12 @@ impl Replica {
         let Some((call, asked)) = self.outstanding.remove(&ask) else { return };
         match response {
             Response::Welcome(welcome) => {
-                self.has_taken = welcome.taken.is_some() && welcome.taken == digest(&self.live.unanswered);
-                self.events.push_back(Event::Welcomed { call, welcome });
+                self.has_taken = welcome.has_taken(&self.live.unanswered, self.live.made_at);
+                self.unsure = false;
+                match asked {
+                    Asked::Task => self.reassured(call, &welcome, dice),
+                    _ => self.events.push_back(Event::Welcomed { call, welcome }),
+                }
             }
             Response::Portion { entries, up_to, more, reset, now } => {
                 self.hear_of(Cursor { revision: now, ..up_to });

@@ -1,8 +1,17 @@
-//! What fails, though the connection is there.
+//! What fails, with the connection or though it is there.
 
 use super::{Asked, Call, Dice, Event, Replica, Request, Task};
+use crate::sync::link::Welcome;
 
 impl Replica {
+    /// The connection is gone.
+    pub(in crate::sync::sim) fn cut(&mut self, dice: &mut Dice) {
+        self.connection = None;
+        for (call, _) in std::mem::take(&mut self.outstanding).into_values() {
+            self.events.push_back(Event::Lost { call, error: "cut".into(), random: dice.next() as u32 });
+        }
+    }
+
     /// What is under way does not work out.
     pub(in crate::sync::sim) fn fail(&mut self, dice: &mut Dice) {
         let Some(Task::Plan { call, .. } | Task::Push { call, .. }) = self.task.take() else { return };
@@ -20,6 +29,34 @@ impl Replica {
         *fails = true;
         let (offers, up_to, life) = (sent.clone(), self.live.tree.revision, self.live.tree.author);
         self.ask(call, Asked::Task, Request::Push { offers, up_to, life }, dice);
+    }
+
+    /// Asks first whether the hub took what it did not answer, if it has not said so on this connection.
+    pub(super) fn make_sure(&mut self, call: Call, dice: &mut Dice) {
+        if !self.unsure || self.live.unanswered.is_empty() {
+            return self.look(call, dice);
+        }
+        let (replica, lives) = (self.live.id, self.live.lives.clone());
+        let (cursor, heard) = (self.live.cursor, self.live.heard);
+        self.ask(call, Asked::Task, Request::Hello { replica, cursor, heard, lives }, dice);
+    }
+
+    pub(super) fn reassured(&mut self, call: Call, welcome: &Welcome, dice: &mut Dice) {
+        if welcome.stale || welcome.restored {
+            let (error, random) = ("to be met anew".into(), dice.next() as u32);
+            return self.events.push_back(Event::Lost { call, error, random });
+        }
+        self.look(call, dice);
+    }
+
+    /// Reads what is to be read before planning.
+    fn look(&mut self, call: Call, dice: &mut Dice) {
+        match &self.task {
+            Some(Task::Plan { ids, .. }) if !ids.is_empty() => {
+                self.ask(call, Asked::Task, Request::Entries(ids.clone()), dice);
+            }
+            _ => self.plan(dice),
+        }
     }
 
     /// Whether something is under way that may fail by itself.
