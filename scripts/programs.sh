@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The tests that other programs bring along, run in a mount. If some fail, they are run on the disk as well, and what fails in the
-# mount alone is a failure, unless it is known below, with its reason. Needs Debian 12, root, the network and about an hour;
+# mount alone is a failure, unless it is known below, with its reason. Needs Debian 12, root, the network and about two hours;
 # it installs what the builds need, and keeps the sources in target/programs.
 #
 #   scripts/programs.sh [SUITE...]      WSD: the binary; without it a release is built
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-suites=(acl attr rsync tar libarchive coreutils e2fsprogs util-linux leveldb libuv go python node sqlite git)
+suites=(acl attr rsync tar cpio patch libarchive coreutils e2fsprogs util-linux leveldb libuv go python perl ruby php node sqlite
+    postgresql mariadb git)
 [ $# = 0 ] || suites=("$@")
 skip() {
     echo "SKIPPED programs: $1"
@@ -37,6 +38,7 @@ known() {
 
 mkdir -p target/programs
 sources=$(realpath target/programs)
+setpriv --reuid=nobody --clear-groups test -x "$sources" || skip "other users cannot reach target/programs, and some tests are run as one"
 work=$(mktemp -d)
 mkdir "$work/mount" "$work/disk"
 # Some tests are other users'.
@@ -57,10 +59,10 @@ prepare() {
     mkdir -p "$sources/apt/lists/partial"
     printf '%s http://deb.debian.org/debian bookworm main\n' deb deb-src > "$sources/apt/sources.list"
     apt-get "${debian[@]}" update
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends acl attr autoconf automake autopoint bc cmake \
-        dpkg-dev gawk gettext golang-go libacl1-dev libattr1-dev libbenchmark-dev libbz2-dev libcap2-bin libgmock-dev libgtest-dev \
-        liblz4-dev liblzma-dev libpython3.11-testsuite libtool libzstd-dev make ninja-build nodejs perl pkg-config python3.11 strace tcl-dev \
-        uuid-dev zlib1g-dev
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends acl attr autoconf automake autopoint bc bison cmake \
+        dpkg-dev ed flex gawk gettext golang-go libacl1-dev libaio1 libattr1-dev libbenchmark-dev libbz2-dev libcap2-bin libgmock-dev \
+        libgtest-dev libipc-run-perl liblz4-dev liblzma-dev libpcre2-posix3 libpython3.11-testsuite libsnappy1v5 libtool liburing2 \
+        libzstd-dev make ninja-build nodejs perl php-cli pkg-config python3.11 ruby strace tcl-dev uuid-dev zlib1g-dev
 }
 
 # The sources of a package.
@@ -70,6 +72,15 @@ fetch() {
         dpkg-source --no-check -x "$1"_*.dsc "$1"
     })
 }
+# What packages hold, without what they would start when they are installed.
+unpack() {
+    [ -d "$sources/$1" ] || (
+        mkdir "$sources/$1" && cd "$sources/$1" && apt-get "${debian[@]}" download "${@:2}"
+        for package in ./*.deb; do dpkg-deb -x "$package" .; done
+    )
+}
+# Some tests expect root to be refused what it may do.
+as_user() { setpriv --reuid=nobody --clear-groups env HOME="$PWD" "$@"; }
 # The sources in the current directory, configured.
 configure() {
     fetch "$1"
@@ -88,6 +99,9 @@ run_acl() { build acl && make -k check; }
 run_attr() { build attr && make -k check; }
 run_coreutils() { build coreutils && make -k -j2 check; }
 run_tar() { build tar && make -k check; }
+run_cpio() { build cpio && make -k check; }
+# Debian's patches make its build system look out of date.
+run_patch() { ACLOCAL=: AUTOCONF=: AUTOHEADER=: AUTOMAKE=: build patch && make -k check; }
 run_libarchive() {
     fetch libarchive
     cmake -S "$sources/libarchive" -DENABLE_WERROR=OFF -G Ninja && ninja -j2
@@ -163,9 +177,63 @@ run_python() {
 run_sqlite() {
     # Its shell is not built: there are tests of it which want another one than Debian's.
     configure sqlite3 --enable-all && make -j2 testfixture
-    # Root may do what it expects to be refused.
     chown -R nobody .
-    setpriv --reuid=nobody --clear-groups env HOME="$PWD" ./testfixture test/veryquick.test
+    as_user ./testfixture test/veryquick.test
+}
+run_perl() {
+    fetch perl
+    # Debian's perl in the place of the one that the tests would have built.
+    cp -r "$sources"/perl/{MANIFEST,cpan,dist,ext,t} . && mkdir tmp && ln -s /usr/bin/perl perl && ln -s /usr/bin/perl t/perl
+    cp -rL /usr/share/perl/5.36/. lib && cp -rL /usr/lib/x86_64-linux-gnu/{perl/5.36,perl-base}/. lib
+    cp "$sources"/perl/lib/File/*.t lib/File && cp t/test.pl dist/IO/t
+    chown -R nobody .
+    export TMPDIR=$PWD/tmp
+    local dir status=0
+    (cd t && as_user prove -e "./perl -I../lib" io/*.t ../lib/File/{Compare,Copy,stat*}.t \
+        op/{chdir,exec,filetest*,fork,glob,inccode,incfilter,lfs,mkdir,readline,require_errors,stat,stat_errors,sysio}.t) || status=1
+    for dir in cpan/{Archive-Tar,DB_File,ExtUtils-Install,ExtUtils-Manifest,File-Path,File-Temp,IO-Compress,IO-Zlib,autodie} \
+        dist/{IO,Storable,Tie-File} ext/{Fcntl,File-DosGlob,File-Find,FileCache,POSIX,SDBM_File}; do
+        (cd "$dir" && as_user prove -r -I ../../lib t) || status=1
+    done
+    return $status
+}
+run_ruby() {
+    fetch ruby3.1
+    cp -r "$sources"/ruby3.1/{test,tool} . && mkdir tmp
+    chown -R nobody .
+    # Two tests want what only its own build has.
+    TMPDIR=$PWD/tmp as_user ruby -Itool/lib -Itest/lib tool/test/runner.rb -v -n '!/test_seek/' \
+        test/ruby/test_{autoload,dir,file,file_exhaustive,io,io_m17n}.rb \
+        test/ruby/test_{require,require_lib}.rb test/test_{find,pstore,tempfile,tmpdir}.rb test/{fileutils,logger,pathname}/test_*.rb
+}
+run_php() {
+    fetch php8.2
+    cp "$sources/php8.2/run-tests.php" . && mkdir tmp
+    (cd "$sources/php8.2" && cp -r --parents ext/phar/tests ext/spl/tests ext/standard/tests "$OLDPWD")
+    chown -R nobody .
+    TEST_PHP_EXECUTABLE=/usr/bin/php NO_INTERACTION=1 as_user php run-tests.php -q -j2 -g FAIL --offline --no-progress --set-timeout 300 \
+        ext/standard/tests/{file,dir} ext/phar/tests ext/spl/tests | sed -E 's/^FAIL .* \[(.*)\] *$/FAIL: \1/'
+}
+run_postgresql() {
+    fetch postgresql-15
+    local built=$sources/postgresql-15 dir status=0
+    [ -d "$built/installed" ] || (cd "$built" && ./configure --prefix="$built/installed" --without-icu --without-readline --without-zlib &&
+        make -s -j2 && make -s install && make -s -C src/test/regress)
+    cp -r "$built"/src/{bin,test} . && chown -R nobody .
+    export PATH=$built/installed/bin:$PATH PG_REGRESS=$PWD/test/regress/pg_regress REGRESS_SHLIB=$PWD/test/regress/regress.so with_ssl=no
+    (cd test/regress && as_user ./pg_regress --bindir= --temp-instance="$PWD/tmp" --dlpath=. --schedule=parallel_schedule --max-connections=8) ||
+        status=1
+    for dir in test/recovery bin/{initdb,pg_archivecleanup,pg_basebackup,pg_checksums,pg_resetwal,pg_rewind,pg_verifybackup,pg_waldump}; do
+        (cd "$dir" && TESTDIR=$PWD TESTDATADIR=$PWD/tmp_check TESTLOGDIR=$PWD/tmp_check/log as_user prove -j2 -I ../../test/perl -I . t/*.pl) || status=1
+    done
+    return $status
+}
+run_mariadb() {
+    unpack mariadb libmariadb3 mariadb-{client,client-core,common,server,server-core,test,test-data}
+    local root=$PWD
+    mkdir tmp && chown -R nobody . && cd "$sources/mariadb/usr/share/mysql/mysql-test"
+    export LD_LIBRARY_PATH=$sources/mariadb/usr/lib/x86_64-linux-gnu
+    as_user perl ./mtr --vardir="$root/var" --tmpdir="$root/tmp" --parallel=2 --force --max-test-fail=0 --suite=innodb --do-test='innodb[-_]'
 }
 run_git() {
     fetch git
@@ -178,12 +246,15 @@ run_git() {
 failures() {
     sed -nE -e 's/^(FAIL|ERROR):? +([^ 0-9][^ ]*).*/\2/p' -e 's/^ *[0-9]+: (.*[^ ]) +FAILED \(.*/\1/p' \
         -e 's/^([a-z]_[a-z0-9_]+): .*: failed$/\1/p' -e 's/.* \.\.\. FAILED \((.*)\)/\1/p' -e 's/^ *--- FAIL: ([^ ]+).*/\1/p' \
-        -e 's/^!Failures on these tests: (.*)/\1/p' -e 's/^(\.\/t[^ ]+\.sh) .*Failed.*/\1/p' -e 's/^test (test_[a-z_]+) crashed.*/\1/p' -e 's/^\[  FAILED  \] ([A-Za-z_.0-9]+).*/\1/p' "$1" |
+        -e 's/^!Failures on these tests: (.*)/\1/p' -e 's/^(\.\/t[^ ]+\.sh) .*Failed.*/\1/p' -e 's/^test (test_[a-z_]+) crashed.*/\1/p' \
+        -e 's/^\[  FAILED  \] ([A-Za-z_.0-9]+).*/\1/p' -e 's/^([^ ]+\.(t|pl)) +\(Wstat: .*/\1/p' -e 's/^([A-Z][A-Za-z0-9:]+#test_[^ :]+).*/\1/p' \
+        -e 's/^(test| ) +([a-z0-9_]+) +\.\.\. FAILED .*/\2/p' -e 's/^Failing test\(s\): (.*)/\1/p' "$1" |
         sort -u
 }
 # How much a suite has run, in its own words; nothing if it says nothing.
 amount() {
-    sed -nE -e 's/^ok .*/ok/p' -e 's/^\[  PASSED  \] .*/programs of tests passed/p' -e '/^# (TOTAL|PASS|SKIP): |^Files=|tests succeeded|^ *(All |ERROR: )?[0-9]+ tests |errors out of/p' \
+    sed -nE -e 's/^ok .*/ok/p' -e 's/^(Files=[0-9]+, Tests=[0-9]+),.*/\1/p' -e 's/^\[  PASSED  \] .*/programs of tests passed/p' \
+        -e '/^# ((TOTAL|PASS|SKIP):|Ran) |tests succeeded|^Tests (passed|skipped) |^[0-9]+ tests, |^Completed: All|^ *(All |ERROR: )?[0-9]+ tests |errors out of/p' \
         -e '/^ +[0-9]+ (passed|skipped)$/p' "$1" |
         sort | uniq -c | sed -E 's/^ +(1 |[0-9]+ (#))/\2/; s/^ +//' | paste -sd';' | sed 's/;/; /g'
 }
