@@ -74,7 +74,7 @@ fn a_store_of_a_newer_wsd_is_refused_with_both_versions() {
     bytes[60..64].copy_from_slice(&99i32.to_be_bytes());
     fs::write(&place.store, &bytes).unwrap();
     let said = refused(&place.command().env("FUSE_MOUNT", "none").output().unwrap(), 1);
-    assert!(said.contains("version 99") && said.contains("up to 5"), "{said}");
+    assert!(said.contains("version 99") && said.contains("up to 6"), "{said}");
     assert_eq!(fs::read(&place.store).unwrap(), bytes);
 }
 
