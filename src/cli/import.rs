@@ -158,18 +158,20 @@ impl Import<'_> {
 
     async fn archive(&mut self, source: &Path, to: &[u8]) -> Result<(), Failure> {
         let failed = Failure::local(source);
-        let (reader, allowance) = Source::open(source)?;
-        let mut archive = tar::Archive::new(reader);
+        let source = Source::open(source)?;
+        let mut archive = tar::Archive::new(source.clone());
         for entry in archive.entries().map_err(&failed)? {
             let mut entry = entry.map_err(&failed)?;
-            allowance.member(stored(&entry).map_err(&failed)?);
+            let headers = source.member(stored(&entry).map_err(&failed)?, entry.raw_header_position());
             // What the archive says of all that is in it.
             if entry.header().entry_type().is_pax_global_extensions() {
                 continue;
             }
             let mut name = entry.path_bytes().into_owned();
-            let sparse = Sparse::of(&mut entry).map_err(Failure::local(Path::new(trees::os(&name))));
-            let mut sparse = match sparse {
+            let sparse = Sparse::of_oldest(&entry, &headers);
+            let sparse = sparse
+                .and_then(|sparse| sparse.map_or_else(|| Sparse::of(&mut entry), |sparse| Ok(Some(sparse))));
+            let mut sparse = match sparse.map_err(Failure::local(Path::new(trees::os(&name)))) {
                 Ok(sparse) => sparse,
                 Err(failure) => {
                     self.note(Err(failure))?;
@@ -184,7 +186,7 @@ impl Import<'_> {
                 self.note(Err(Failure::Local(PathBuf::from(trees::os(&name)), error)))?;
                 continue;
             };
-            let put = self.member(&mut entry, (&name, sparse), to, remote).await;
+            let put = self.member((&mut entry, &source), (&name, sparse), to, remote).await;
             self.note(put)?;
         }
         Ok(())
@@ -192,7 +194,7 @@ impl Import<'_> {
 
     async fn member<R: Read>(
         &mut self,
-        entry: &mut tar::Entry<'_, R>,
+        (entry, source): (&mut tar::Entry<'_, R>, &Source),
         (name, sparse): (&[u8], Option<Sparse>),
         to: &[u8],
         remote: Vec<u8>,
@@ -227,10 +229,17 @@ impl Import<'_> {
                 None => std::iter::once(0..size).collect(),
                 Some(sparse) => sparse.parts(entry, stored).map_err(&failed)?,
             };
+            let mut past;
+            let bytes: &mut dyn Read = if kind.is_gnu_sparse() {
+                past = source.past_archive();
+                &mut past
+            } else {
+                entry
+            };
             self.begin(&remote, &meta).await?;
             for part in parts.into_iter().filter(|part| !part.is_empty()) {
                 let wanted = part.end - part.start;
-                let read = self.bytes(name, entry.by_ref().take(wanted), &remote, part.start).await?;
+                let read = self.bytes(name, Read::take(&mut *bytes, wanted), &remote, part.start).await?;
                 if read < wanted {
                     self.client.truncate(&remote, size).await?;
                     return Err(failed(io::Error::other("the archive ends in it: the rest is zeros")));

@@ -394,3 +394,62 @@ fn a_store_has_any_name() {
     work("export", "out");
     assert_eq!(fs::read(dir.path().join("out/file")).unwrap(), b"here\n");
 }
+
+/// All of its holes were read as zeros: a header of one record could keep it at that for years.
+#[test]
+fn holes_of_the_oldest_format_cost_nothing() {
+    if !has("python3") || !has("tar") {
+        return;
+    }
+    let place = Place::new();
+    let here = place.dir.path();
+    let daemon = place.serve_with(&[("FUSE_MOUNT", "none")]);
+    sh(
+        here,
+        "mkdir d && truncate -s 60M d/many && truncate -s 15T d/large && echo after > d/z && for at in $(seq 30); do \
+         for file in many:2000123 large:500000000123; do \
+         printf \"here $at\" | dd of=d/${file%:*} bs=1 seek=$((at * ${file#*:})) conv=notrunc status=none || exit 1; done; done \
+         && tar --sparse --format=gnu -cf large.tar -C d large many z",
+    );
+    let script = r#"
+import tarfile
+def number(value): return b'\x80' + value.to_bytes(11, 'big')
+def sparse(parts, size, stored):
+    info = tarfile.TarInfo('hole'); info.type = b'S'; info.size = stored
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    for index, (offset, length) in enumerate(parts):
+        head[386 + 24 * index:410 + 24 * index] = number(offset) + number(length)
+    head[483:495] = number(size)
+    head[148:156] = b' ' * 8
+    head[148:156] = b'%06o\0 ' % sum(head)
+    return bytes(head)
+good = tarfile.TarInfo('good'); good.size = 2
+good = good.tobuf(tarfile.GNU_FORMAT) + b'g\n' + bytes(510) + bytes(1024)
+huge = (1 << 63) - 1
+open('huge.tar', 'wb').write(sparse([(huge, 0)], huge, 0) + good)
+open('far.tar', 'wb').write(sparse([(huge - 4, 4)], huge, 4) + b'data' + bytes(508) + good)
+"#;
+    assert!(Command::new("python3").args(["-c", script]).current_dir(here).status().unwrap().success());
+    let port = std::ffi::OsString::from(daemon.port.to_string());
+    let import = |name: &str| {
+        let line = format!("timeout 60 {WSD} import --to {name} - < {name}.tar");
+        crate::support::sh_output(here, &line, &[("PORT", &port)])
+    };
+    let output = import("large");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&does(&["cat", "large/z"], Some(&daemon), here)), "after\n");
+    does(&["get", "large/many", "many"], Some(&daemon), here);
+    sh(here, "cmp many d/many");
+    let said = text(&does(&["stat", "--json", "large/large"], Some(&daemon), here));
+    let large: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(large["size"], 15_u64 << 40);
+    assert!(large["blocks"].as_u64().unwrap() < 30 * 1024, "{said}");
+    for name in ["huge", "far"] {
+        let output = import(name);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("hole: ") && said.contains("(EFBIG)") && said.lines().count() == 1, "{said}");
+        assert_eq!(text(&does(&["cat", &format!("{name}/good")], Some(&daemon), here)), "g\n");
+    }
+    daemon.stop();
+}

@@ -1,5 +1,6 @@
-//! Files with holes as GNU tar has them in archives of the PAX format: what is no hole, one after the other, and a map of where
-//! that belongs. The map is in the member's header (versions 0.0 and 0.1) or before its bytes (1.0).
+//! Files with holes as GNU tar has them in archives: what is no hole, one after the other, and a map of where that belongs. In
+//! the PAX format the map is in the member's header (versions 0.0 and 0.1) or before its bytes (1.0); in that of GNU tar it is
+//! in the header and in records after it.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -43,6 +44,26 @@ impl Sparse {
         Ok(size.map(|size| Self { name, size, map: is_in_header.then_some(map) }))
     }
 
+    /// The same of a member in GNU tar's own format. `headers` begins with its header.
+    pub(super) fn of_oldest<R: Read>(member: &tar::Entry<'_, R>, headers: &[u8]) -> io::Result<Option<Self>> {
+        let header = member.header();
+        let Some(gnu) = header.as_gnu().filter(|_| header.entry_type().is_gnu_sparse()) else {
+            return Ok(None);
+        };
+        let (mut map, mut is_more) = (Vec::new(), gnu.is_extended());
+        add_parts(&gnu.sparse, &mut map)?;
+        for record in headers.as_chunks::<RECORD>().0.iter().skip(1) {
+            if !is_more {
+                break;
+            }
+            let mut more = tar::GnuExtSparseHeader::new();
+            more.as_mut_bytes().copy_from_slice(record);
+            add_parts(more.sparse(), &mut map)?;
+            is_more = more.is_extended();
+        }
+        Ok(Some(Self { name: None, size: gnu.real_size()?, map: Some(map) }))
+    }
+
     /// Where in the file the bytes that follow belong, part by part; `stored` is how many the member has.
     pub(super) fn parts(self, bytes: &mut impl Read, stored: u64) -> io::Result<Vec<Range<u64>>> {
         let (map, stored) = match self.map {
@@ -58,6 +79,13 @@ impl Sparse {
         let mapped = parts.iter().try_fold(0, |sum: u64, part| sum.checked_add(part.end - part.start));
         if rest.is_empty() && mapped == Some(stored) { Ok(parts) } else { Err(senseless()) }
     }
+}
+
+fn add_parts(parts: &[tar::GnuSparseHeader], map: &mut Vec<u64>) -> io::Result<()> {
+    for part in parts.iter().filter(|part| !part.is_empty()) {
+        map.extend([part.offset()?, part.length()?]);
+    }
+    Ok(())
 }
 
 /// Numbers, a line each: first how many pairs there are. And how many bytes the map takes.
