@@ -1,7 +1,7 @@
 //! Looking at files and directories, and writing in place.
 
 use super::failure::{About, Applied};
-use super::path::{Last, MAX_PATH};
+use super::path::{Last, MAX_PATH, names_dir};
 use super::{Failure, Files, MAX_DATA, MAX_ENTRIES, Outcome};
 use crate::error::FsError;
 use crate::store::rows::Kind;
@@ -42,7 +42,7 @@ impl Files {
         }
         let is_plain = path.len() <= MAX_PATH && names.clone().all(|name| name != b"..");
         let attr = if is_plain { self.vfs.attr_at_once(names)? } else { return None };
-        (attr.kind != Kind::Symlink).then_some(attr)
+        (attr.kind == Kind::Dir || attr.kind != Kind::Symlink && !names_dir(path)).then_some(attr)
     }
 
     /// The attributes of what is at a path.

@@ -1,7 +1,7 @@
 //! Making, moving and linking names.
 
 use super::failure::{About, Applied};
-use super::path::{Last, Spot};
+use super::path::{Last, Spot, names_dir};
 use super::{Failure, Files, Outcome};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{Ino, Kind};
@@ -13,7 +13,7 @@ impl Files {
         if recursive {
             return self.make_dirs(path, mode);
         }
-        let spot = self.spot(path, Last::Keep)?;
+        let spot = self.spot_of_dir(path, Last::Keep)?;
         if spot.node.is_some() {
             return Err(FsError::Exists).about(path);
         }
@@ -43,7 +43,7 @@ impl Files {
                 applied = Applied::Yes;
             }
         }
-        let spot = self.spot(trimmed, Last::Follow).map_err(|failure| failure.after(applied))?;
+        let spot = self.spot_of_dir(trimmed, Last::Follow).map_err(|failure| failure.after(applied))?;
         match self.make_dir(spot.dir, &spot.name, mode) {
             Err(FsError::Exists) => self.node_at(trimmed, Last::Follow),
             made => made.map_err(|error| Failure::from(error).after(applied)).about(path),
@@ -53,7 +53,11 @@ impl Files {
     /// Gives a node another name.
     pub fn rename(&self, from: &[u8], to: &[u8], mode: RenameMode) -> Outcome<()> {
         let source = self.named(from)?;
-        let target = self.spot(to, Last::Keep)?;
+        let target = self.spot_of_dir(to, Last::Name)?;
+        let is_dir = source.node.as_ref().is_some_and(|node| node.kind == Kind::Dir);
+        if target.node.is_none() && names_dir(to) && !is_dir {
+            return Err(FsError::NotDir).about(to);
+        }
         if target.name.is_empty() {
             return Err(busy()).about(to);
         }
@@ -83,7 +87,7 @@ impl Files {
 
     /// A name that leads to something. The root has none.
     pub(super) fn named(&self, path: &[u8]) -> Outcome<Spot> {
-        let spot = self.spot(path, Last::Keep)?;
+        let spot = self.spot(path, Last::Name)?;
         if spot.node.is_none() {
             return Err(FsError::NotFound).about(path);
         }
@@ -91,7 +95,7 @@ impl Files {
     }
 
     fn vacant(&self, path: &[u8]) -> Outcome<Spot> {
-        let spot = self.spot(path, Last::Keep)?;
+        let spot = self.spot(path, Last::Name)?;
         if spot.node.is_some() { Err(FsError::Exists).about(path) } else { Ok(spot) }
     }
 }

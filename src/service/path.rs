@@ -2,7 +2,7 @@
 //!
 //! A path on the wire carries the mount point, so that it names the same file inside and outside. It is walked as the
 //! kernel walks it: by name, through symlinks, at most [`MAX_LINKS`] of them. A symlink that leads out of the
-//! workspace leads to nothing here: there is no "outside" on the wire.
+//! workspace leads to nothing here: there is no "outside" on the wire. A slash at its end says that it leads to a directory.
 
 use super::failure::About;
 use super::{Failure, Files, Outcome};
@@ -21,7 +21,25 @@ pub(super) const MAX_PATH: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Last {
     Follow,
+    /// Only if a slash comes after it.
     Keep,
+    /// Never: it is the name that matters.
+    Name,
+}
+
+impl Last {
+    fn is_followed(self, is_dir: bool) -> bool {
+        match self {
+            Self::Follow => true,
+            Self::Keep => is_dir,
+            Self::Name => false,
+        }
+    }
+}
+
+/// Whether a path says of itself that it leads to a directory.
+pub(super) fn names_dir(path: &[u8]) -> bool {
+    path.ends_with(b"/") || path.ends_with(b"/.")
 }
 
 /// Where a path leads.
@@ -40,19 +58,32 @@ struct Walk<'a> {
     /// The directories from the root to where the walk is.
     dirs: Vec<Ino>,
     ahead: VecDeque<Vec<u8>>,
+    /// A slash is at the end.
+    is_dir: bool,
     links: usize,
 }
 
 impl Files {
-    /// Where a path leads, though its last name may not exist.
+    /// Where a path leads, though its last name may not exist; unless it is to be a directory's.
     pub(super) fn spot(&self, path: &[u8], last: Last) -> Outcome<Spot> {
+        let (spot, is_dir) = self.walk(path, last)?;
+        if is_dir && spot.node.is_none() { Err(FsError::NotFound).about(path) } else { Ok(spot) }
+    }
+
+    /// The same for a directory that may be yet to be made.
+    pub(super) fn spot_of_dir(&self, path: &[u8], last: Last) -> Outcome<Spot> {
+        Ok(self.walk(path, last)?.0)
+    }
+
+    /// Where a path leads, and whether it says that there is a directory.
+    fn walk(&self, path: &[u8], last: Last) -> Outcome<(Spot, bool)> {
         if path.len() > MAX_PATH {
             return Err(FsError::NameTooLong).about(path);
         }
         if path.contains(&0) {
             return Err(FsError::Invalid("a path holds a NUL byte")).about(path);
         }
-        let mut walk = Walk { files: self, dirs: vec![ROOT], ahead: VecDeque::new(), links: 0 };
+        let mut walk = Walk::new(self);
         walk.prepend(path).and_then(|()| walk.run(last)).about(path)
     }
 
@@ -79,7 +110,7 @@ impl Files {
 
     /// A path below the root, by its letters alone: what it leads to need not exist.
     fn lexical(&self, path: &[u8]) -> Outcome<Vec<u8>> {
-        let mut walk = Walk { files: self, dirs: vec![ROOT], ahead: VecDeque::new(), links: 0 };
+        let mut walk = Walk::new(self);
         walk.prepend(path).about(path)?;
         let mut names: Vec<Vec<u8>> = Vec::new();
         for name in walk.ahead {
@@ -94,7 +125,7 @@ impl Files {
 
     /// A path below the root without symlinks on the way, as changes are told of. Where nothing is, by its letters.
     pub(super) fn real(&self, path: &[u8]) -> Outcome<Vec<u8>> {
-        let spot = match self.spot(path, Last::Keep) {
+        let spot = match self.spot_of_dir(path, Last::Keep) {
             Err(failure) if matches!(failure.code, "ENOENT" | "ENOTDIR") => return self.lexical(path),
             spot => spot?,
         };
@@ -122,7 +153,11 @@ impl Files {
     }
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(files: &'a Files) -> Self {
+        Self { files, dirs: vec![ROOT], ahead: VecDeque::new(), is_dir: false, links: 0 }
+    }
+
     /// Puts the names of a path in front of what is ahead; an absolute one begins anew.
     fn prepend(&mut self, path: &[u8]) -> Outcome<()> {
         let names = path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
@@ -138,6 +173,9 @@ impl Walk<'_> {
             }
             self.dirs.truncate(1);
         }
+        if self.ahead.is_empty() {
+            self.is_dir |= names_dir(path);
+        }
         names.append(&mut self.ahead);
         self.ahead = names;
         Ok(())
@@ -147,13 +185,13 @@ impl Walk<'_> {
         self.dirs.last().copied().unwrap_or(ROOT)
     }
 
-    fn run(mut self, last: Last) -> Outcome<Spot> {
+    fn run(mut self, last: Last) -> Outcome<(Spot, bool)> {
         let vfs = &self.files.vfs;
         loop {
             let Some(name) = self.ahead.pop_front() else {
                 // The path ended in the root or in "..".
                 let node = vfs.getattr(self.here())?;
-                return Ok(Spot { dir: ROOT, name: Vec::new(), node: Some(node) });
+                return Ok((Spot { dir: ROOT, name: Vec::new(), node: Some(node) }, true));
             };
             if name == b".." {
                 if self.dirs.len() == 1 {
@@ -168,7 +206,7 @@ impl Walk<'_> {
                 found => Some(found?),
             };
             match found {
-                Some(link) if link.kind == Kind::Symlink && (!is_last || last == Last::Follow) => {
+                Some(link) if link.kind == Kind::Symlink && (!is_last || last.is_followed(self.is_dir)) => {
                     self.links += 1;
                     if self.links > MAX_LINKS {
                         return Err(FsError::Loop.into());
@@ -176,7 +214,10 @@ impl Walk<'_> {
                     let target = vfs.readlink(link.ino)?;
                     self.prepend(&target)?;
                 }
-                found if is_last => return Ok(Spot { dir: self.here(), name, node: found }),
+                Some(other) if is_last && self.is_dir && other.kind != Kind::Dir => {
+                    return Err(FsError::NotDir.into());
+                }
+                found if is_last => return Ok((Spot { dir: self.here(), name, node: found }, self.is_dir)),
                 Some(dir) if dir.kind == Kind::Dir => self.dirs.push(dir.ino),
                 _ => return Err(FsError::NotDir.into()),
             }

@@ -1,7 +1,7 @@
 //! A file's bytes, in and out, a portion at a time.
 
 use super::failure::{About, Applied};
-use super::path::{Last, Spot};
+use super::path::{Last, Spot, names_dir};
 use super::{Failure, Files, Outcome};
 use crate::error::{FsError, FsResult};
 use crate::store::rows::{Ino, Kind};
@@ -113,7 +113,7 @@ impl Files {
     /// A file to be made or replaced.
     pub fn write_file(&self, path: &[u8], query: WriteQuery) -> Outcome<Sink> {
         let staged = match self.spot(path, Last::Follow) {
-            Err(failure) if query.make_dirs && failure.code == "ENOENT" => {
+            Err(failure) if query.make_dirs && failure.code == "ENOENT" && !names_dir(path) => {
                 self.make_dirs(parent_of(path), 0o755)?;
                 let staged = self.spot(path, Last::Follow).and_then(|spot| self.begin(&spot, path, &query));
                 staged.map_err(|failure| failure.after(Applied::Yes))?

@@ -1,6 +1,7 @@
 //! The service over a workspace in memory, without a mount.
 
 mod halfway;
+mod slashes;
 
 use super::*;
 use crate::store::rows::Kind;

@@ -135,7 +135,8 @@ impl Files {
         if source.kind == Kind::Dir && !recursive {
             return Err(FsError::IsDir).about(from);
         }
-        let target = self.spot(to, Last::Keep)?;
+        let is_dir = source.kind == Kind::Dir;
+        let target = if is_dir { self.spot_of_dir(to, Last::Keep) } else { self.spot(to, Last::Keep) }?;
         let (mut copied, mut changed) = (Copied::default(), false);
         // After ".." it is the directory itself.
         let into = target.node.as_ref().filter(|_| target.name.is_empty());

@@ -503,3 +503,23 @@ fn a_transfer_that_is_killed_leaves_nothing() {
     let names: Vec<_> = fs::read_dir(&here).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["small"]);
 }
+
+/// The slash was ignored, and a file was made.
+#[test]
+fn a_path_with_a_slash_at_its_end_is_no_file() {
+    let place = Place::new();
+    let daemon = place.serve_with(NO_MOUNT);
+    feed(&daemon, &["put", "-", "f"], b"bytes");
+    for args in [&["cat", "f/"][..], &["ls", "f/"], &["stat", "f/"], &["rm", "f/"], &["mv", "-T", "f", "g/"]]
+    {
+        assert!(fails(&daemon, 1, args).ends_with("(ENOTDIR)\n"), "{args:?}");
+    }
+    for args in [&["cp", "-T", "f", "g/"][..], &["ln", "-T", "f", "g/"], &["ln", "-sT", "f", "g/"]] {
+        assert!(fails(&daemon, 1, args).ends_with("(ENOENT)\n"), "{args:?}");
+    }
+    ok(&daemon, &["mkdir", "d/"]);
+    ok(&daemon, &["mv", "-T", "d/", "e/"]);
+    ok(&daemon, &["cp", "f", "e/"]);
+    assert_eq!(ok(&daemon, &["find", "--type", "f", "e/"]), format!("{}/e/f\n", place.point.display()));
+    daemon.stop();
+}
