@@ -192,7 +192,8 @@ struct PathEntry {
 interface EntryCursor {
   next @0 (limit :UInt32 = 1000) -> (error :Error, entries :List(PathEntry), end :Bool);
   # Waits for at least one entry or the end, and gives at most `limit` (never more than 10000). Nothing is
-  # searched far ahead of what was asked for, and nothing any more once the cursor is dropped.
+  # searched far ahead of what was asked for, and nothing any more once the cursor is dropped. EIO when the store cannot
+  # read a directory or what an entry leads to, which `path` names: ask again to go on with the next.
 }
 
 struct FindOptions {
@@ -252,7 +253,7 @@ struct Match {
 interface MatchCursor {
   next @0 (limit :UInt32 = 1000) -> (error :Error, matches :List(Match), end :Bool, files :UInt64);
   # As in `EntryCursor`. `files`: how many were looked into so far. Files that hold a zero byte are binary, and
-  # passed over. EIO when the store cannot read one, which `path` names: ask again to go on with the next.
+  # passed over. EIO when the store cannot read one, or a directory, which `path` names: ask again to go on with the next.
 }
 
 enum ChangeKind {

@@ -65,7 +65,13 @@ impl Export<'_> {
         let mut root: Option<Vec<u8>> = None;
         let mut found = self.client.find(FindOptions::below(from)).await?;
         while let Some(entry) = found.next().await {
-            let entry = entry?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    is_good &= went_well(Err(error.into()))?;
+                    continue;
+                }
+            };
             let root = root.get_or_insert_with(|| entry.path.clone());
             let below = entry.path.strip_prefix(&root[..]).unwrap_or_default();
             let below = below.strip_prefix(b"/").unwrap_or(below).to_owned();

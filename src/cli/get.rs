@@ -113,7 +113,13 @@ impl Download<'_> {
         let mut root: Option<Vec<u8>> = None;
         let mut found = self.client.find(FindOptions::below(remote)).await?;
         while let Some(entry) = found.next().await {
-            let PathEntry { path, attr } = entry?;
+            let PathEntry { path, attr } = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    is_good &= went_well(Err(error.into()))?;
+                    continue;
+                }
+            };
             // The first is the directory itself, as the daemon calls it.
             let root = root.get_or_insert_with(|| path.clone());
             let Some(place) = below(root, &path).map(|below| local.join(below)) else { continue };

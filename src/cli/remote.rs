@@ -1,7 +1,7 @@
 //! The commands that talk to a running daemon.
 
 use super::offline::Missing;
-use super::talk::{finish, options, talk, talk_code};
+use super::talk::{FAILURE, finish, options, talk, talk_code};
 use super::{about, commands, exec, export, files, get, import, list, offline, put, search, sync, watch};
 use clap::Subcommand;
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ pub(super) enum Remote {
     Stat(list::StatArgs),
     /// Print what is below a path
     Find(search::FindArgs),
-    /// Print the lines that match a pattern; exit 1 when none does
+    /// Print the lines that match a pattern; exit 1 when none does, 2 when something could not be searched
     Grep(search::GrepArgs),
     /// Print what changes, as it changes
     Watch(watch::WatchArgs),
@@ -82,18 +82,18 @@ impl Remote {
             Self::Find(args) => {
                 talk(&args.remote, async |client, out| search::find(client, out, &args).await)
             }
-            Self::Grep(args) => {
-                talk_code(&args.remote, async |client, out| search::grep(client, out, &args).await)
-            }
+            Self::Grep(args) => talk_code(&args.remote, search::UNSEARCHED, async |client, out| {
+                search::grep(client, out, &args).await
+            }),
             Self::Watch(args) => {
                 talk(&args.remote, async |client, out| watch::watch(client, out, &args).await)
             }
             Self::Exec(args) => {
-                talk_code(&args.remote, async |client, out| exec::exec(client, out, &args).await)
+                talk_code(&args.remote, FAILURE, async |client, out| exec::exec(client, out, &args).await)
             }
             Self::Ps(args) => talk(&args.remote, async |client, out| commands::ps(client, out, &args).await),
             Self::Logs(args) => {
-                talk_code(&args.remote, async |client, out| commands::logs(client, out, &args).await)
+                talk_code(&args.remote, FAILURE, async |client, out| commands::logs(client, out, &args).await)
             }
             Self::Kill(args) => talk(&args.remote, async |client, _| commands::kill(client, &args).await),
             Self::Sync(args) => sync::sync(args),

@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 
-/// The exit code of grep when something could not be searched.
-const UNSEARCHED: u8 = 2;
+/// The exit code of grep when something, or all of it, could not be searched.
+pub(super) const UNSEARCHED: u8 = 2;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Type {
@@ -101,15 +101,25 @@ pub(super) struct GrepArgs {
 pub(super) async fn find(client: &Client, out: &mut Out, args: &FindArgs) -> Done {
     let mut is_good = true;
     for path in paths_or_root(&args.paths) {
-        is_good &= went_well(find_below(client, out, args, path).await)?;
+        let found = find_below(client, out, args, path).await;
+        is_good &= found.or_else(|failure| went_well(Err(failure)))?;
     }
     Ok(is_good)
 }
 
-async fn find_below(client: &Client, out: &mut Out, args: &FindArgs, path: &[u8]) -> Result<(), Failure> {
+/// Whether all of it could be looked through.
+async fn find_below(client: &Client, out: &mut Out, args: &FindArgs, path: &[u8]) -> Done {
+    let mut is_good = true;
     let mut cursor = client.find(find_options(args, path)).await?;
     while let Some(found) = cursor.next().await {
-        let found = found?;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                out.flush()?;
+                is_good &= went_well(Err(error.into()))?;
+                continue;
+            }
+        };
         if args.json {
             out.json(&Value::Object(entry(&found.path, &found.attr)))?;
         } else if args.null {
@@ -122,7 +132,7 @@ async fn find_below(client: &Client, out: &mut Out, args: &FindArgs, path: &[u8]
             out.flush()?;
         }
     }
-    Ok(())
+    Ok(is_good)
 }
 
 fn find_options(args: &FindArgs, path: &[u8]) -> FindOptions {

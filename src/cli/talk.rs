@@ -10,6 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// The exit code of most commands that fail.
+pub(super) const FAILURE: u8 = 1;
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -77,7 +80,7 @@ impl Failure {
             Self::Local(path, error) => say_io(path.as_os_str().as_bytes(), error),
             Self::Out(error) => say_io(b"standard output", error),
         }
-        1
+        FAILURE
     }
 }
 
@@ -114,19 +117,20 @@ pub(super) fn options(flags: &ClientFlags) -> Result<ClientOptions, ExitCode> {
 
 /// Connects, does the work, and says how it ended.
 pub(super) fn talk(flags: &ClientFlags, work: impl AsyncFnOnce(&Client, &mut Out) -> Done) -> ExitCode {
-    talk_code(flags, async |client, out| work(client, out).await.map(code_of))
+    talk_code(flags, FAILURE, async |client, out| work(client, out).await.map(code_of))
 }
 
-/// The same for work that has an exit code of its own.
+/// The same for work that has exit codes of its own: `failed` when it could not be done.
 pub(super) fn talk_code(
     flags: &ClientFlags,
+    failed: u8,
     work: impl AsyncFnOnce(&Client, &mut Out) -> Result<u8, Failure>,
 ) -> ExitCode {
     let options = match options(flags) {
         Ok(options) => options,
         Err(code) => return code,
     };
-    finish_code(async |out| work(&Client::connect(options).await?, out).await)
+    finish_code(failed, async |out| work(&Client::connect(options).await?, out).await)
 }
 
 /// The same with a daemon that is known already.
@@ -140,10 +144,10 @@ fn code_of(is_good: bool) -> u8 {
 
 /// Does work that prints something, and says how it ended.
 pub(super) fn finish(work: impl AsyncFnOnce(&mut Out) -> Done) -> ExitCode {
-    finish_code(async |out| work(out).await.map(code_of))
+    finish_code(FAILURE, async |out| work(out).await.map(code_of))
 }
 
-fn finish_code(work: impl AsyncFnOnce(&mut Out) -> Result<u8, Failure>) -> ExitCode {
+fn finish_code(failed: u8, work: impl AsyncFnOnce(&mut Out) -> Result<u8, Failure>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(error, 1),
@@ -153,7 +157,10 @@ fn finish_code(work: impl AsyncFnOnce(&mut Out) -> Result<u8, Failure>) -> ExitC
     let done = out.flush().and(done);
     match done {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => ExitCode::from(failure.report()),
+        Err(failure) => match failure.report() {
+            FAILURE => ExitCode::from(failed),
+            code => ExitCode::from(code),
+        },
     }
 }
 

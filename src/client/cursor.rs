@@ -27,7 +27,7 @@ pub struct Cursor<T> {
 }
 
 impl<T> Cursor<T> {
-    /// The next thing; none at the end. A file that could not be searched is an error, and what others have comes after it.
+    /// The next thing; none at the end. What could not be read is an error, and what else there is comes after it.
     pub async fn next(&mut self) -> Option<Result<T, ClientError>> {
         loop {
             if let Some(item) = self.page.next() {
@@ -86,8 +86,6 @@ impl Client {
 
 /// What the two kinds of searches differ in.
 trait Search: Send + 'static {
-    /// It reads files.
-    const HAS_LINES: bool;
     type Item: Send + 'static;
     type Cursor;
 
@@ -162,11 +160,10 @@ impl<S: Search> Searching<S> {
         }
     }
 
-    /// Whether the daemon goes on after an error: one of a file, which it says once.
+    /// Whether the daemon goes on after an error: one of a file or directory, which it says once.
     fn goes_on(&mut self, error: &ClientError) -> bool {
-        let is_of_a_file =
-            S::HAS_LINES && matches!(error, ClientError::Refused { .. }) && error.code() == "EIO";
-        is_of_a_file
+        let is_of_one = matches!(error, ClientError::Refused { .. }) && error.code() == "EIO";
+        is_of_one
             && self.unreadable.len() < REMEMBERED
             && self.unreadable_here.insert(error.path().to_owned())
     }
@@ -187,7 +184,6 @@ impl<S: Search> Searching<S> {
 struct Entries(FindOptions);
 
 impl Search for Entries {
-    const HAS_LINES: bool = false;
     type Item = PathEntry;
     type Cursor = entry_cursor::Client;
 
@@ -218,7 +214,6 @@ impl Search for Entries {
 struct Matches(GrepOptions);
 
 impl Search for Matches {
-    const HAS_LINES: bool = true;
     type Item = Match;
     type Cursor = match_cursor::Client;
 

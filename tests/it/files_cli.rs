@@ -313,6 +313,10 @@ fn what_goes_wrong_is_told_in_one_line_and_the_exit_code() {
     }
     let port = daemon.port;
     daemon.stop();
+    for (args, code) in [(&["ls"][..], 1), (&["grep", "x"], 2), (&["exec", "--", "true"], 1)] {
+        let output = Command::new(WSD).env_clear().env("PORT", port.to_string()).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "no match is another code: {args:?}");
+    }
     let said = text(
         &Command::new(WSD)
             .env("WSD_URL", format!("ws://127.0.0.1:{port}/ws"))
@@ -522,4 +526,40 @@ fn a_path_with_a_slash_at_its_end_is_no_file() {
     ok(&daemon, &["cp", "f", "e/"]);
     assert_eq!(ok(&daemon, &["find", "--type", "f", "e/"]), format!("{}/e/f\n", place.point.display()));
     daemon.stop();
+}
+
+/// It ended there.
+#[test]
+fn a_search_goes_on_after_a_directory_that_cannot_be_read() {
+    if !crate::support::has("sqlite3") {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve_with(NO_MOUNT);
+    ok(&daemon, &["mkdir", "bad", "c"]);
+    for name in ["a", "bad/lost", "c/in", "e"] {
+        feed(&daemon, &["put", "-", name], b"a line\n");
+    }
+    let ino = lines(&daemon, &["stat", "--json", "bad"])[0]["ino"].to_string();
+    daemon.stop();
+    let damage = format!("UPDATE dirent SET cookie = -1 WHERE parent = {ino}");
+    assert!(Command::new("sqlite3").arg(&place.store).arg(damage).status().unwrap().success());
+    let daemon = place.serve_with(NO_MOUNT);
+    let (got, exported) = (place.dir.path().join("got"), place.dir.path().join("exported"));
+    let (got, exported) = (got.to_str().unwrap(), exported.to_str().unwrap());
+    for (args, code, count) in [
+        (&["find", "--type", "f"][..], 1, 3),
+        (&["grep", "line"], 2, 3),
+        (&["get", "-r", ".", got], 1, 0),
+        (&["export", exported], 1, 0),
+    ] {
+        let output = run(&daemon, args);
+        let (said, found) = (text(&output.stderr), text(&output.stdout));
+        assert_eq!((said.lines().count(), found.lines().count()), (1, count), "{said}{found}");
+        assert!(said.contains("/bad: ") && said.ends_with("(EIO)\n"), "{said}");
+        assert_eq!(output.status.code(), Some(code));
+    }
+    for target in [got, exported] {
+        assert_eq!(fs::read(Path::new(target).join("e")).unwrap(), b"a line\n");
+    }
 }

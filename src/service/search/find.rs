@@ -66,6 +66,8 @@ pub struct Find {
     start: Option<Attr>,
     /// From the start down to where the search is.
     frames: Vec<Frame>,
+    /// What could not be read. It is told after what was found before; then it is gone on.
+    unreadable: Option<Failure>,
 }
 
 /// A directory that is being looked through.
@@ -92,6 +94,7 @@ impl Files {
             root,
             start: Some(start),
             frames: Vec::new(),
+            unreadable: None,
         })
     }
 }
@@ -101,22 +104,27 @@ impl Find {
     pub fn next(&mut self, limit: usize, stopped: Stopped<'_>) -> Outcome<(Vec<Found>, bool)> {
         let limit = limit.clamp(1, MAX_ENTRIES);
         let (mut found, mut bytes) = (Vec::new(), 0);
-        while found.len() < limit && bytes < PORTION {
+        while found.len() < limit && bytes < PORTION && self.unreadable.is_none() {
             if stopped() {
                 return Err(Failure::new("ECANCELED", "nobody waits for this any more"));
             }
-            match self.step()? {
-                Step::Found(entry) => {
+            match self.step() {
+                Ok(Step::Found(entry)) => {
                     bytes += entry.path.len() + size_of::<Attr>();
                     found.push(entry);
                 }
-                Step::Nothing => {}
-                Step::End => return Ok((found, true)),
+                Ok(Step::Nothing) => {}
+                Ok(Step::End) => return Ok((found, true)),
+                Err(failure) => self.unreadable = Some(failure),
             }
+        }
+        if let Some(failure) = self.unreadable.take_if(|_| found.is_empty()) {
+            return Err(failure);
         }
         Ok((found, false))
     }
 
+    /// After a failure the search goes on with what comes next.
     pub(super) fn step(&mut self) -> Outcome<Step> {
         if let Some(start) = self.start.take() {
             if start.kind == Kind::Dir && self.query.max_depth > 0 {
@@ -127,13 +135,7 @@ impl Find {
         }
         let Some(frame) = self.frames.last_mut() else { return Ok(Step::End) };
         let Some((name, ino, kind)) = frame.page.pop_front() else {
-            let (names, next) = self.files.names(frame.dir, frame.after).about(&self.root)?;
-            if names.is_empty() {
-                self.frames.pop();
-            } else {
-                (frame.page, frame.after) = (names.into(), next);
-            }
-            return Ok(Step::Nothing);
+            return self.refill();
         };
         let below = [&frame.below[..], &name[..]].concat();
         if self.is_excluded(&below, &name, kind == Kind::Dir) {
@@ -144,6 +146,18 @@ impl Find {
             self.enter(ino, [&below[..], b"/"].concat());
         }
         self.offer(&below, &name, ino, kind)
+    }
+
+    /// More names of the directory where the search is; or it is done with, also when they cannot be read.
+    fn refill(&mut self) -> Outcome<Step> {
+        let Some(mut frame) = self.frames.pop() else { return Ok(Step::End) };
+        let here = frame.below.strip_suffix(b"/").unwrap_or_default();
+        let (names, next) = self.files.names(frame.dir, frame.after).about(&self.path_of(here))?;
+        if !names.is_empty() {
+            (frame.page, frame.after) = (names.into(), next);
+            self.frames.push(frame);
+        }
+        Ok(Step::Nothing)
     }
 
     fn enter(&mut self, dir: Ino, below: Vec<u8>) {
@@ -185,7 +199,7 @@ impl Find {
             Ok(attr) => Ok(Step::Found(Found { path: self.path_of(below), attr })),
             // Gone meanwhile.
             Err(FsError::Stale | FsError::NotFound) => Ok(Step::Nothing),
-            Err(error) => Err(error).about(&self.root),
+            Err(error) => Err(error).about(&self.path_of(below)),
         }
     }
 

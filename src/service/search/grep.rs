@@ -91,7 +91,7 @@ pub struct Grep {
     waiting: VecDeque<Line>,
     /// A file that is not done.
     rest: Option<Rest>,
-    /// Why a file could not be read to its end. It is told after what was found before; then it is gone on.
+    /// Why a directory could not be read, or a file to its end. It is told after what was found before; then it is gone on.
     unreadable: Option<Failure>,
     looked_into: u64,
 }
@@ -179,16 +179,17 @@ impl Grep {
                 self.search(&mut searcher, rest, stopped);
                 continue;
             }
-            match self.find.step()? {
-                Step::Found(Found { path, attr }) => {
+            match self.find.step() {
+                Ok(Step::Found(Found { path, attr })) => {
                     self.looked_into += 1;
                     self.files.vfs.pull(attr.ino);
                     let path = path.into();
                     let whole = Rest { path, ino: attr.ino, offset: 0, lines: 0, matched: 0 };
                     self.search(&mut searcher, whole, stopped);
                 }
-                Step::Nothing => {}
-                Step::End => return Ok((lines, true)),
+                Ok(Step::Nothing) => {}
+                Ok(Step::End) => return Ok((lines, true)),
+                Err(failure) => self.unreadable = Some(failure),
             }
         }
         Ok((lines, false))

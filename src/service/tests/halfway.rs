@@ -97,3 +97,48 @@ fn a_search_says_which_file_it_could_not_read() {
     let (lines, end) = grep.next(1000, &|| false).unwrap();
     assert_eq!((lines.len(), &lines[0].path[..], end), (1, &path("good")[..], true));
 }
+
+/// What had been found was lost with it, and the search never came past it.
+#[test]
+fn a_search_goes_on_after_a_directory_that_cannot_be_read() {
+    let store = Arc::new(Store::open(&Location::Memory, Path::new(POINT)).unwrap());
+    let files = Files::new(Vfs::open(Arc::clone(&store), Options::default()).unwrap(), Path::new(POINT));
+    for name in ["a", "bad/lost", "c/d", "e"] {
+        put(&files, name, b"a line\n");
+    }
+    let bad = files.stat(&path("bad")).unwrap().ino;
+    files.vfs.shutdown().unwrap();
+    store.damage(&format!("UPDATE dirent SET cookie = -1 WHERE parent = {bad}"));
+    let files = Files::new(Vfs::open(store, Options::default()).unwrap(), Path::new(POINT));
+    let (mut paths, mut failures) = (Vec::new(), Vec::new());
+    let mut find = files.find(FindQuery::default()).unwrap();
+    loop {
+        match find.next(1000, &|| false) {
+            Ok((entries, end)) => {
+                paths.extend(entries.into_iter().map(|entry| entry.path));
+                if end {
+                    break;
+                }
+            }
+            Err(failure) => failures.push((failure.code, failure.path)),
+        }
+        assert!(failures.len() < 2);
+    }
+    let told = [
+        path("").split_last().unwrap().1.to_vec(),
+        path("a"),
+        path("bad"),
+        path("c"),
+        path("c/d"),
+        path("e"),
+    ];
+    paths.sort();
+    assert_eq!((paths, &failures), (told.to_vec(), &vec![("EIO", path("bad"))]));
+    let mut grep = files.grep(GrepQuery { pattern: "line".to_owned(), ..GrepQuery::default() }).unwrap();
+    let found = |lines: Vec<Line>| lines.iter().map(|line| line.path.to_vec()).collect::<Vec<_>>();
+    let (first, _) = grep.next(1000, &|| false).unwrap();
+    let failure = grep.next(1000, &|| false).err().unwrap();
+    let (rest, end) = grep.next(1000, &|| false).unwrap();
+    assert_eq!((failure.code, failure.path, end), ("EIO", path("bad"), true));
+    assert_eq!([found(first), found(rest)], [vec![path("a")], vec![path("c/d"), path("e")]]);
+}
