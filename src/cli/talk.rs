@@ -22,6 +22,8 @@ pub(super) enum Failure {
     Local(PathBuf, io::Error),
     /// Standard output.
     Out(io::Error),
+    /// An archive that is written: what comes after what is missing in it would make no sense.
+    Archive(PathBuf, io::Error),
     /// The arguments together make no sense.
     Usage(String),
 }
@@ -55,7 +57,7 @@ impl Failure {
     /// Whether nothing would go better after it.
     pub(super) fn is_last(&self) -> bool {
         match self {
-            Self::Out(_) | Self::Usage(_) => true,
+            Self::Out(_) | Self::Archive(..) | Self::Usage(_) => true,
             Self::Client(error) => !matches!(error, ClientError::Refused { .. }),
             _ => false,
         }
@@ -77,7 +79,9 @@ impl Failure {
                 };
                 say(error.path(), &format!("{error}{hint}"), error.code());
             }
-            Self::Local(path, error) => say_io(path.as_os_str().as_bytes(), error),
+            Self::Local(path, error) | Self::Archive(path, error) => {
+                say_io(path.as_os_str().as_bytes(), error)
+            }
             Self::Out(error) => say_io(b"standard output", error),
         }
         FAILURE

@@ -563,3 +563,21 @@ fn a_search_goes_on_after_a_directory_that_cannot_be_read() {
         assert_eq!(fs::read(Path::new(target).join("e")).unwrap(), b"a line\n");
     }
 }
+
+/// Each file of the workspace was tried after it, and each was a line.
+#[test]
+fn an_archive_that_cannot_be_written_ends_at_once() {
+    let place = Place::new();
+    let daemon = place.serve_with(NO_MOUNT);
+    for name in ["a", "b", "c"] {
+        feed(&daemon, &["put", "-", name], &noise(1, 200_000));
+    }
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = wsd(&daemon).args(["export", "-"]).stdout(full).output().unwrap();
+    assert_eq!(text(&output.stderr), "wsd: standard output: No space left on device (ENOSPC)\n");
+    assert_eq!(output.status.code(), Some(1));
+    let target = place.dir.path().join("full.tar");
+    symlink("/dev/full", &target).unwrap();
+    let said = fails(&daemon, 1, &["export", target.to_str().unwrap()]);
+    assert_eq!(said, format!("wsd: {}: No space left on device (ENOSPC)\n", target.display()));
+}

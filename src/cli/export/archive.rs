@@ -50,7 +50,7 @@ impl<'a> ToArchive<'a> {
         let place = self.place.clone();
         move |error| match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::Out(error),
-            _ => Failure::Local(place.clone(), error),
+            _ => Failure::Archive(place.clone(), error),
         }
     }
 
