@@ -174,7 +174,7 @@ fn who_leaves_while_a_command_starts_or_is_killed_leaves_nothing_half_done() {
     });
     house.runtime.block_on(async {
         for id in house.known() {
-            let grace = Some(Duration::from_millis(100));
+            let grace = Some(Duration::from_secs(1));
             assert!(house.execs.kill(&id, Signal::TERM, grace).now_or_never().is_none());
         }
     });
