@@ -420,9 +420,11 @@ fn parse_bytes(variable: &'static str, value: &str, least: u64) -> Parsed<u64> {
 }
 
 fn parse_filter(value: String) -> Parsed<String> {
+    // Of nothing it makes a filter that lets errors alone pass.
+    let is_empty = value.split(',').all(|part| part.trim().is_empty());
     match tracing_subscriber::EnvFilter::try_new(&value) {
-        Ok(_) => Ok(value),
-        Err(_) => Err(wrong("WSD_LOG", &value, "give a tracing filter, such as info or wsd=debug".into())),
+        Ok(_) if !is_empty => Ok(value),
+        _ => Err(wrong("WSD_LOG", &value, "give a tracing filter, such as info or wsd=debug".into())),
     }
 }
 

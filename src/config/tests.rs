@@ -45,6 +45,8 @@ fn nonsense_is_refused_with_variable_value_and_what_is_accepted() {
         ("WSD_MAX_BYTES", "99999999999G"),
         ("WSD_MAX_BYTES", "ä"),
         ("WSD_LOG", "wsd=loud"),
+        ("WSD_LOG", ""),
+        ("WSD_LOG", " , "),
         ("LOG_FORMAT", "xml"),
         ("LOG_FILE", "wsd.log"),
         ("WSD_ALLOWED_HOSTS", "a b"),
