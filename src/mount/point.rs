@@ -60,9 +60,17 @@ fn has_helper() -> bool {
     asked.is_ok()
 }
 
+/// A mount, and where it is now.
+struct Line {
+    at: PathBuf,
+    /// The mount that it is mounted in or over.
+    parent: u64,
+    info: MountInfo,
+}
+
 /// What is mounted exactly here, topmost.
 pub(super) fn mounted_at(point: &Path) -> Option<MountInfo> {
-    mounts().into_iter().filter(|(at, _)| at == point).map(|(_, info)| info).next_back()
+    mounts().into_iter().filter(|line| line.at == point).map(|line| line.info).next_back()
 }
 
 /// Where a mount is now.
@@ -79,31 +87,39 @@ pub(super) enum Whereabouts {
 /// Where a mount is that is listed so and marked so.
 pub(super) fn find(mount: &MountInfo, mark: Mark) -> Whereabouts {
     let mounts = mounts();
-    let Some(index) = mounts.iter().position(|(_, info)| info == mount) else { return Whereabouts::Gone };
-    let at = mounts[index].0.clone();
-    // The table tells when it cannot be covered. Only the way there tells that it is.
-    let may_be = mounts[index + 1..].iter().any(|(over, _)| at.starts_with(over));
+    let Some(ours) = mounts.iter().find(|line| line.info == *mount) else { return Whereabouts::Gone };
+    let at = ours.at.clone();
+    let mut way = vec![ours.info.id];
+    let mut next = Some(ours);
+    while let Some(line) = next.take() {
+        next = mounts.iter().find(|above| above.info.id == line.parent && !way.contains(&above.info.id));
+        way.extend(next.map(|above| above.info.id));
+    }
+    // The table tells when it cannot be covered. Only the way there tells that it is. The order of the table tells nothing: a
+    // mount that is moved keeps its place in it.
+    let may_be = mounts.iter().any(|line| at.starts_with(&line.at) && !way.contains(&line.info.id));
     if may_be && Mark::at(&at).ok() != Some(mark) {
         return Whereabouts::Covered(at);
     }
     Whereabouts::At(at)
 }
 
-/// All mounts, each over those before it.
-fn mounts() -> Vec<(PathBuf, MountInfo)> {
+/// All mounts, in the order in which they were made.
+fn mounts() -> Vec<Line> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     table.split(|byte| *byte == b'\n').filter_map(parse).collect()
 }
 
 /// The fields of a line, as proc(5) has them: id, parent, device, root, mount point, options..., `-`, type, ...
-fn parse(line: &[u8]) -> Option<(PathBuf, MountInfo)> {
+fn parse(line: &[u8]) -> Option<Line> {
     let line = String::from_utf8_lossy(line).into_owned();
     let (before, after) = line.split_once(" - ")?;
     let mut fields = before.split(' ');
-    let (id, _parent) = (fields.next()?.parse().ok()?, fields.next()?);
+    let (id, parent) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     let (device, _root, point) = (fields.next()?, fields.next()?, fields.next()?);
     let kind = after.split(' ').next()?;
-    Some((unescape(point), MountInfo { id, device: device.to_owned(), kind: kind.to_owned() }))
+    let info = MountInfo { id, device: device.to_owned(), kind: kind.to_owned() };
+    Some(Line { at: unescape(point), parent, info })
 }
 
 /// Undoes the octal escapes of blanks, tabs, newlines and backslashes.
@@ -179,9 +195,8 @@ pub(super) fn make(point: &Path) -> Result<(), MountError> {
                 break;
             }
             // "Transport endpoint is not connected": the daemon that mounted this is gone.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) => {
-                tracing::warn!(?point, "a mount whose daemon is gone was left here: removing it");
-                detach(&real).map_err(failed)?;
+            Err(error) if is_dead(&error) => {
+                remove_dead(&real).map_err(failed)?;
             }
             Err(error) => return Err(failed(error)),
         }
@@ -190,6 +205,21 @@ pub(super) fn make(point: &Path) -> Result<(), MountError> {
         return Err(MountError::InUse { point: point.to_path_buf(), kind: info.kind });
     }
     Ok(())
+}
+
+/// Removes a mount whose daemon is gone. Others that start here may be about to do the same: by the time it is their turn the mount
+/// may be one that is served.
+fn remove_dead(point: &Path) -> std::io::Result<()> {
+    let _alone = point.parent().and_then(keep_others_away);
+    if look(point).is_err_and(|error| is_dead(&error)) {
+        tracing::warn!(?point, "a mount whose daemon is gone was left here: removing it");
+        detach(point)?;
+    }
+    Ok(())
+}
+
+fn is_dead(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
 }
 
 /// What is at the mount point. A mount whose daemon is gone is an error, even if the kernel remembers its root: the state
@@ -233,8 +263,9 @@ fn fusermount(arguments: &[&OsStr]) -> std::io::Result<()> {
 /// Who uses the mount: programs that have something of it open, run from it or are in it, `name (pid)` each, and what is mounted
 /// in it.
 pub(super) fn holders(point: &Path) -> Vec<String> {
-    let within = mounts().into_iter().filter(|(at, _)| at != point && at.starts_with(point));
-    let mut holders: Vec<_> = within.map(|(at, info)| format!("a {} mount at {at:?}", info.kind)).collect();
+    let within = mounts().into_iter().filter(|line| line.at != point && line.at.starts_with(point));
+    let mut holders: Vec<_> =
+        within.map(|line| format!("a {} mount at {:?}", line.info.kind, line.at)).collect();
     let Ok(processes) = std::fs::read_dir("/proc") else { return holders };
     let own = std::process::id().to_string();
     for process in processes.flatten() {
@@ -273,8 +304,8 @@ mod tests {
     fn lines_of_the_mount_table_are_read() {
         let line =
             br"36 35 98:0 /mnt1 /mnt/with\040blank rw,noatime master:1 - fuse.wsd wsd rw,errors=continue";
-        let (point, info) = parse(line).unwrap();
-        assert_eq!(point, Path::new("/mnt/with blank"));
+        let Line { at, parent, info } = parse(line).unwrap();
+        assert_eq!((at.as_path(), parent), (Path::new("/mnt/with blank"), 35));
         assert_eq!(info, MountInfo { id: 36, device: "98:0".into(), kind: "fuse.wsd".into() });
         assert!(parse(b"").is_none());
         assert!(parse(b"36 35 - x").is_none());

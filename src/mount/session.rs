@@ -126,6 +126,10 @@ impl Session {
             }
             Whereabouts::Gone => {
                 tracing::warn!(point = ?self.point, "the workspace was unmounted by somebody else");
+                // Programs that were in it may be in it still.
+                if threads.are_at_work() {
+                    write_back(None);
+                }
             }
         }
         // A detached mount may still have users if it was not ours to abort; it ends with them, or with us.

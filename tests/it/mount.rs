@@ -184,31 +184,48 @@ fn of_daemons_that_start_at_once_at_one_mount_point_one_mounts() {
     if !(has_fuse() && is_root()) {
         return;
     }
-    let places: Vec<Place> = (0..4).map(|_| Place::new()).collect();
-    let point = &places[0].point;
     for _ in 0..5 {
-        let start = |place: &Place| {
-            let mut command = place.command();
-            command.env("MOUNT_POINT", point).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-        };
-        let mut daemons: Vec<_> = places.iter().map(start).collect();
-        // The address, or nothing from one that has ended.
-        let says = |daemon: &mut std::process::Child| {
-            let mut line = String::new();
-            BufReader::new(daemon.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-            !line.is_empty()
-        };
-        let serving: Vec<bool> = daemons.iter_mut().map(says).collect();
-        for (daemon, serves) in daemons.into_iter().zip(&serving) {
-            if *serves {
-                sh(places[0].dir.path(), &format!("kill {}", daemon.id()));
-            }
-            let output = daemon.wait_with_output().unwrap();
-            let said = text(&output.stderr);
-            assert!(*serves || said.contains("is mounted already"), "{said}");
-        }
-        assert_eq!(serving.iter().filter(|serves| **serves).count(), 1);
+        one_mounts(&(0..4).map(|_| Place::new()).collect::<Vec<_>>());
     }
+}
+
+/// One removed what a dead daemon had left, and mounted; another one, which had seen the dead mount too, removed that.
+#[test]
+fn of_daemons_that_start_at_once_where_one_was_killed_one_mounts() {
+    if !(has_fuse() && is_root()) {
+        return;
+    }
+    let places: Vec<Place> = (0..6).map(|_| Place::new()).collect();
+    for _ in 0..20 {
+        places[0].serve().kill();
+        one_mounts(&places);
+    }
+}
+
+/// Of those that start now.
+fn one_mounts(places: &[Place]) {
+    let point = &places[0].point;
+    let start = |place: &Place| {
+        let mut command = place.command();
+        command.env("MOUNT_POINT", point).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut daemons: Vec<_> = places.iter().map(start).collect();
+    // The address, or nothing from one that has ended.
+    let says = |daemon: &mut std::process::Child| {
+        let mut line = String::new();
+        BufReader::new(daemon.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        !line.is_empty()
+    };
+    let serving: Vec<bool> = daemons.iter_mut().map(says).collect();
+    for (daemon, serves) in daemons.into_iter().zip(&serving) {
+        if *serves {
+            sh(places[0].dir.path(), &format!("kill {}", daemon.id()));
+        }
+        let output = daemon.wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        assert!(*serves || said.contains("is mounted already"), "{said}");
+    }
+    assert_eq!(serving.iter().filter(|serves| **serves).count(), 1);
 }
 
 /// What is written in the mount and not synced, by a program that is still at it, is there after the stop. A mount that was
@@ -249,6 +266,50 @@ fn a_stop_keeps_what_the_kernel_holds_when_something_is_mounted_over_the_mount()
 #[test]
 fn a_stop_keeps_what_the_kernel_holds_when_something_is_mounted_over_what_is_above() {
     a_stop_after("mount -t tmpfs none above; mkdir above/mnt", "umount above; umount -l above/mnt", false);
+}
+
+/// It is older than the mount, and so before it in the table of mounts. What was over the mount was unmounted instead.
+#[test]
+fn a_stop_leaves_alone_what_was_moved_over_the_mount() {
+    if !(has_fuse() && is_root()) {
+        return;
+    }
+    let place = Place::new();
+    let root = place.dir.path().canonicalize().unwrap();
+    sh(&root, "mkdir all && mount -t tmpfs none all && mount --make-private all && mkdir all/mnt all/other");
+    sh(&root, "mount -t tmpfs none all/other && touch all/other/file");
+    let point = root.join("all/mnt");
+    let daemon = place.serve_with(&[("MOUNT_POINT", point.to_str().unwrap())]);
+    let mut open = fs::File::create(point.join("written")).unwrap();
+    open.write_all(&vec![b'x'; 8 << 20]).unwrap();
+    sh(&root, "mount --move all/other all/mnt");
+    assert_eq!(daemon.ask("GET /health?ready", "").0, 503);
+    daemon.stop();
+    drop(open);
+    assert!(point.join("file").exists());
+    sh(&root, "umount all/mnt; umount -l all/mnt; umount all");
+    let daemon = place.serve();
+    assert!(fs::read(daemon.path("written")).unwrap() == vec![b'x'; 8 << 20]);
+    daemon.stop();
+}
+
+/// What its users had written, and the kernel had not, was lost.
+#[test]
+fn a_stop_keeps_what_the_kernel_holds_of_a_mount_that_only_its_users_have() {
+    if !(has_fuse() && is_root()) {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    let mut open = fs::File::create(daemon.path("file")).unwrap();
+    open.write_all(&vec![b'x'; 48 << 20]).unwrap();
+    assert!(Command::new("umount").arg("-l").arg(&place.point).status().unwrap().success());
+    daemon.stop();
+    drop(open);
+    let daemon = place.serve();
+    assert!(fs::read(daemon.path("file")).unwrap() == vec![b'x'; 48 << 20]);
+    daemon.stop();
+    place.check();
 }
 
 #[test]
