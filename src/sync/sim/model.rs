@@ -131,6 +131,12 @@ impl Model {
         }
     }
 
+    /// Whether a node is here, and who leaves things out sees none of its names.
+    pub(super) fn is_out_of_view(&self, id: NodeId) -> bool {
+        let is_ignored = |place: &Place| self.path_of(place, 0).is_some_and(|path| is_ignorable(&path));
+        self.state(id).is_some_and(|state| !state.places.is_empty() && state.places.iter().all(is_ignored))
+    }
+
     pub(super) fn path_of(&self, place: &Place, depth: usize) -> Option<Vec<u8>> {
         let mut path = Vec::new();
         if place.parent != NodeId::ROOT {

@@ -184,7 +184,7 @@ impl World {
             && let Some(copy) = self.hub_copy.take()
         {
             let held: BTreeSet<u64> =
-                self.replicas.iter().flat_map(|replica| replica.live.tree.contents()).collect();
+                self.replicas.iter().flat_map(|replica| replica.holds(&self.hub.tree)).collect();
             // What nobody else has yet is nowhere any more.
             let lost = self.hub.tree.contents().filter(|content| !held.contains(content));
             self.ledger.excused.extend(lost);

@@ -2,6 +2,8 @@
 
 use super::{Asked, Call, Dice, Event, Replica, Request, Task};
 use crate::sync::link::Welcome;
+use crate::sync::sim::model::Model;
+use std::collections::BTreeSet;
 
 impl Replica {
     /// The connection is gone.
@@ -57,6 +59,15 @@ impl Replica {
             }
             _ => self.plan(dice),
         }
+    }
+
+    /// The contents here, without those that may be about to go: upstream has them out of our view by now, and what it has told
+    /// last is in hand. That is applied though upstream is an old copy of itself in the next moment, as it was told before.
+    pub(in crate::sync::sim) fn holds(&self, upstream: &Model) -> BTreeSet<u64> {
+        let tree = &self.live.tree;
+        let has_news = tree.ignores && (!self.held.is_empty() || self.is_applying());
+        let stays = tree.live().filter(|(id, _)| !(has_news && upstream.is_out_of_view(*id)));
+        stays.filter_map(|(_, state)| state.content).map(|content| content.size).collect()
     }
 
     /// Whether something is under way that may fail by itself.
