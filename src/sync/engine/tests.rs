@@ -22,13 +22,9 @@ fn released(effects: &[Effect]) -> Vec<(u64, bool)> {
     effects.iter().filter_map(released).collect()
 }
 
-/// An engine that has been told of everything, and its question that the hub holds.
-fn up() -> (Engine, Call) {
-    let mut engine = Engine::new(Timing::default());
-    let began = Event::Began { cursor: Some(at(5)), known: true, unanswered: false, pushed: 9, revision: 9 };
-    let effects = engine.on(began);
-    let Some(Effect::Dial { call, .. }) = effects.first() else { panic!("{effects:?}") };
-    let welcome = Welcome {
+/// What a hub says to one that it knows.
+fn welcome() -> Welcome {
+    Welcome {
         workspace: "w".into(),
         hub: ReplicaId([2; 16]),
         current: at(5),
@@ -37,8 +33,16 @@ fn up() -> (Engine, Call) {
         restored: false,
         taken: None,
         pushed: 0,
-    };
-    let (call, held) = asked(&engine.on(Event::Welcomed { call: *call, welcome })).unwrap();
+    }
+}
+
+/// An engine that has been told of everything, and its question that the hub holds.
+fn up() -> (Engine, Call) {
+    let mut engine = Engine::new(Timing::default());
+    let began = Event::Began { cursor: Some(at(5)), known: true, unanswered: false, pushed: 9, revision: 9 };
+    let effects = engine.on(began);
+    let Some(Effect::Dial { call, .. }) = effects.first() else { panic!("{effects:?}") };
+    let (call, held) = asked(&engine.on(Event::Welcomed { call: *call, welcome: welcome() })).unwrap();
     assert!(!held);
     let effects = tell(&mut engine, call, 5, 0, false);
     let (call, held) = asked(&effects).unwrap();
@@ -177,4 +181,35 @@ fn pushing_does_not_make_good_that_applying_fails() {
         held = asked(&engine.on(pushed)).unwrap().0;
         assert_eq!(engine.status().last_error.as_deref(), Some("no room here"));
     }
+}
+
+/// Nodes that a push was refused for cannot be read, the connection is lost, and then news say what had to be known.
+#[test]
+fn what_need_not_be_read_any_more_is_no_trouble() {
+    let (mut engine, _) = up();
+    let find = |effects: &[Effect], wanted: fn(&Effect) -> Option<Call>| effects.iter().find_map(wanted);
+    let push = |effects: &[Effect]| {
+        find(effects, |effect| match effect {
+            Effect::Push { call, .. } => Some(*call),
+            _ => None,
+        })
+    };
+    engine.on(Event::LocalChanged { revision: 10 });
+    let call = push(&engine.on(Event::Flush { waiter: 1, revision: 10 })).unwrap();
+    let effects = engine.on(Event::PushRefused { call, ids: vec![NodeId::ROOT], random: 0 });
+    let effects = tell(&mut engine, asked(&effects).unwrap().0, 5, 0, false);
+    let read = find(&effects, |effect| match effect {
+        Effect::Read { call, .. } => Some(*call),
+        _ => None,
+    });
+    let effects = engine.on(Event::Failed { call: read.unwrap(), error: "unreadable".into(), random: 0 });
+    let held = asked(&effects);
+    assert_eq!((held, engine.status().last_error.as_deref()), (None, Some("unreadable")));
+    engine.on(Event::Pause);
+    let effects = engine.on(Event::Resume);
+    let Some(Effect::Dial { call, .. }) = effects.last() else { panic!("{effects:?}") };
+    let pull = asked(&engine.on(Event::Welcomed { call: *call, welcome: welcome() })).unwrap().0;
+    let call = push(&tell(&mut engine, pull, 6, 1, false)).unwrap();
+    engine.on(Event::Pushed { call, revision: 10, cursor: Some(at(7)) });
+    assert_eq!(engine.status().last_error, None);
 }

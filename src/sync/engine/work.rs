@@ -178,7 +178,8 @@ impl Engine {
         if cursor.is_some() {
             self.distrust();
         }
-        (self.lost_for, self.pushing) = (None, Trouble::default());
+        // Nothing is to be read any more either, nor to be found out.
+        (self.lost_for, self.pushing, self.reading) = (None, Trouble::default(), Trouble::default());
         self.known = true;
         self.pushed = self.pushed.max(revision);
         self.upstream = self.upstream.max(cursor.map_or(0, |cursor| cursor.revision));
