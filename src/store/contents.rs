@@ -2,6 +2,7 @@
 
 use super::Store;
 use super::error::StoreResult;
+use super::fault::Point;
 use super::rows::{Ino, Revision, WorkspaceId};
 use super::snapshot::Snapshot;
 use super::sync::HashBytes;
@@ -121,6 +122,7 @@ impl Store {
 
     /// The bytes of one file have become another one's, and maybe those of more: what was noted of them goes for it as well.
     pub fn copy_pieces(&self, ws: WorkspaceId, from: Ino, to: Ino) -> StoreResult<()> {
+        self.faults.pass(Point::Pieces)?;
         self.noting(|tx| {
             self.passes.lock().remove(&to);
             tx.execute("DELETE FROM sync_piece WHERE ws = ?1 AND ino = ?2", params![ws, to as i64])?;

@@ -15,6 +15,8 @@ pub enum Point {
     CommitEnd,
     /// When a chunk is read.
     ChunkRead,
+    /// Before what is known of the objects in a file is noted for another one.
+    Pieces,
     /// When the WAL is folded into the file.
     Checkpoint,
 }

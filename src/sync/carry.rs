@@ -141,8 +141,9 @@ impl Site {
         self.vfs.commit_now().map_err(unwritten)?;
         for (content, ino) in placed {
             if let Some(staged) = stock.files.get(&content) {
-                self.objects.placed(staged, ino)?;
-                self.store.put_contents(self.ws, &[(ino, revision, content.into())], &[])?;
+                self.objects.placed(staged, ino).map_err(unnoted)?;
+                let known = [(ino, revision, content.into())];
+                self.store.put_contents(self.ws, &known, &[]).map_err(|error| unnoted(error.into()))?;
             }
         }
         Ok(Carried::Done(revision))
@@ -401,6 +402,11 @@ impl Draft {
 /// Why what was done is not in the store yet.
 pub(super) fn unwritten(error: FsError) -> FsError {
     FsError::Io(format!("what was changed is not written yet, and is tried again: {error}").into())
+}
+
+/// Why it is not known which objects are in a file that is in the tree already.
+fn unnoted(error: FsError) -> FsError {
+    FsError::Io(format!("what is in a file that came cannot be noted: {error}").into())
 }
 
 /// The contents that a plan needs from the other side and that do not travel within entries.

@@ -151,6 +151,35 @@ async fn what_a_hub_has_taken_that_could_not_write_it_is_no_conflict() {
     assert_eq!(a.state().unwrap().conflicts, 0);
 }
 
+/// The store has no room left for what it knows of the bytes, when they are in the tree already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_that_has_taken_something_does_not_say_that_it_has_no_room() {
+    let (hub, a) = (site(&Location::Memory), site(&Location::Memory));
+    let way = Way::to(&hub);
+    let patient = Duration::from_secs(2);
+    let timing = crate::sync::engine::Timing { backoff_min: patient, ..Default::default() };
+    let ra = replica_with(&a, &way, Settings { timing, ..Settings::default() });
+    let bytes = |number: u8| vec![number; 100_000];
+    Tree(&a).write("edited", &bytes(1));
+    Tree(&a).write("gone", b"x");
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    pause(&ra.control()).await;
+    hub.store.faults.plant(Point::Pieces, Fault::Full, 1);
+    Tree(&a).write("edited", &bytes(2));
+    Tree(&a).remove("gone");
+    ra.control().resume();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while ra.control().status().last_error.is_none() {
+        assert!(Instant::now() < deadline, "nothing fails");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(Tree(&hub).read("edited"), bytes(2));
+    Tree(&hub).write("edited", &bytes(3));
+    in_step(&[&hub, &a], &[&ra.control()]).await;
+    assert_eq!(Tree(&a).dump().keys().collect::<Vec<_>>(), ["/edited"]);
+    assert_eq!(Tree(&a).read("edited"), bytes(3));
+}
+
 /// The mode is what it was before, twice: the second push looks like the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_that_was_lost_is_not_taken_for_one_that_offered_the_same() {
