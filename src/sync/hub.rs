@@ -3,6 +3,9 @@
 //! A hub is any wsd; it needs no setting to be one. It tells what changed, takes what is offered if it was made from what
 //! it has, and remembers of each replica how far it is. All calls may wait for memory, the store or the kernel.
 
+#[cfg(test)]
+mod tests;
+
 use super::carry::{Carried, Marks, Stock, needed, take_bytes, unwritten};
 use super::entry::{Author, Cursor, Entry, Hash, NodeId, Offer, ReplicaId, State};
 use super::ignore::Ignore;
@@ -82,6 +85,9 @@ impl Hub {
                 hello.workspace
             )));
         }
+        // What is known of it counts with the push that may be under way.
+        let visit = self.visit(hello.replica);
+        site.commit()?;
         let known = self.known(hello.replica)?;
         let stale = known.as_ref().is_some_and(|row| !knows_of(hello, row));
         let (now, _) = site.store.position(site.ws).map_err(FsError::from)?;
@@ -104,19 +110,19 @@ impl Hub {
         if !stale {
             site.store.put_replica(site.ws, &row).map_err(FsError::from)?;
         }
-        let visit = {
-            // Waits for the push that may be under way.
-            let _none = self.pushing.lock();
-            let mut visits = self.visits.lock();
-            let visit = visits.entry(hello.replica).or_default();
-            *visit += 1;
-            *visit
-        };
-        site.commit()?;
-        let ReplicaRow { taken, pushed, .. } = self.known(hello.replica)?.unwrap_or_default();
+        let ReplicaRow { taken, pushed, .. } = row;
         let current = self.cursor()?;
         let welcome = Welcome { workspace: own, hub, current, resumes, stale, restored, taken, pushed };
         Ok((welcome, Peer { id: hello.replica, visit }))
+    }
+
+    /// Begins another connection of a replica, after the push that may be under way.
+    fn visit(&self, replica: ReplicaId) -> u64 {
+        let _none = self.pushing.lock();
+        let mut visits = self.visits.lock();
+        let visit = visits.entry(replica).or_default();
+        *visit += 1;
+        *visit
     }
 
     fn known(&self, replica: ReplicaId) -> FsResult<Option<ReplicaRow>> {
