@@ -260,7 +260,8 @@ impl Shared {
         let mut busy_until = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
             let looks = Instant::now() >= next_look;
-            if looks && !self.check_directory() {
+            // Whatever is done to it elsewhere is not meant for the workspace.
+            if !self.check_directory() {
                 next_look = Instant::now() + step;
                 self.bell.wait(next_look);
                 continue;

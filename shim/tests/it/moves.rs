@@ -3,7 +3,11 @@
 use crate::hostile::engine;
 use crate::mem::Mem;
 use crate::model::{Host, Shown, User, settle};
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use wsd_shim::shadow::Side;
+use wsd_shim::{Options, Shim};
 
 fn file(bytes: &[u8]) -> Shown {
     Shown::File(bytes.to_vec(), 0o644)
@@ -30,4 +34,43 @@ fn what_is_in_a_directory_that_comes_back_is_seen() {
     settle(&mut engine, 0);
     assert_eq!(work.all(), host.all());
     assert_eq!(host.all().get(&b"d/sub/plain"[..]), Some(&file(b"plain")));
+}
+
+/// It was looked for once a second, and until then, or when the kernel told of something in between, what was removed elsewhere
+/// was removed from the workspace too.
+#[test]
+fn what_is_removed_from_a_directory_that_was_moved_away_stays_in_the_workspace() {
+    for waits in [Duration::ZERO, Duration::from_millis(1500)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, away) = (dir.path().join("root"), dir.path().join("away"));
+        fs::create_dir(&root).unwrap();
+        let (work, host) = (Mem::default(), Host(root.clone()));
+        (0..20).for_each(|number| work.make(format!("file {number}").as_bytes(), &file(b"bytes")));
+        let options = Options {
+            poll: Duration::from_millis(50),
+            events: true,
+            adopt: false,
+            shadow: None,
+            identity: Vec::new(),
+            newest: u64::MAX,
+        };
+        let shim = Shim::start(Arc::new(work.clone()), &root, &options, |_| {}).unwrap();
+        let before = work.all();
+        assert_eq!(host.all(), before);
+        fs::rename(&root, &away).unwrap();
+        std::thread::sleep(waits);
+        (0..10).for_each(|number| fs::remove_file(away.join(format!("file {number}"))).unwrap());
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(!shim.is_alive());
+        assert_eq!(work.all(), before, "after {waits:?}");
+        // Where it is back, it is the directory that the workspace is in.
+        fs::rename(&away, &root).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while work.all() != host.all() {
+            assert!(Instant::now() < until, "it is in step again");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(work.all().len(), 10);
+        shim.stop();
+    }
 }
