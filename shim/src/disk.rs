@@ -28,6 +28,9 @@ use std::time::SystemTime;
 /// Bytes that are read at a time.
 const PORTION: usize = 256 << 10;
 
+/// Makes a number of a device that is far from those of nodes.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// What a file is opened with to be read: a fifo that was put in its place must not hold us up.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
@@ -35,6 +38,8 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLO
 pub struct Disk {
     root: OwnedFd,
     path: PathBuf,
+    /// The filesystem that the directory itself is on.
+    device: u64,
     /// Whether owners can be given.
     gives_owners: bool,
     /// Whether names that differ in case only are the same.
@@ -49,8 +54,10 @@ impl Disk {
         let path = at.canonicalize()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&path, flags, Mode::empty())?;
+        let device = rustix::fs::fstat(&root)?.st_dev;
         let mut disk = Self {
             root,
+            device,
             gives_owners: rustix::process::geteuid().is_root(),
             folds_case: false,
             triggers: Triggers::none(),
@@ -115,9 +122,31 @@ impl Disk {
 
     fn stat(&self, dir: &OwnedFd, name: &[u8]) -> Outcome<Option<Facts>> {
         match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(facts(&stat))),
+            Ok(stat) => Ok(Some(self.facts(&stat))),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(None),
             Err(error) => Err(fault(error)),
+        }
+    }
+
+    /// What stat(2) says. Filesystems count their nodes each for itself, and others may be mounted in the directory.
+    fn facts(&self, stat: &Stat) -> Facts {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Dir,
+            FileType::Symlink => Kind::Symlink,
+            _ => Kind::Other,
+        };
+        let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
+        let change = nanos(stat.st_ctime, stat.st_ctime_nsec.cast_signed()).cast_unsigned();
+        Facts {
+            id: stat.st_ino ^ (stat.st_dev ^ self.device).wrapping_mul(SPREAD),
+            kind,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: stat.st_size.cast_unsigned(),
+            mtime: nanos(stat.st_mtime, stat.st_mtime_nsec.cast_signed()),
+            change: change.max(UNTRUSTED + 1),
         }
     }
 
@@ -133,28 +162,6 @@ impl Disk {
         let mut dir = Dir::read_from(self.dir(parent)?).map_err(fault)?;
         let found = dir.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_bytes() == name));
         Ok(found)
-    }
-}
-
-/// What stat(2) says.
-fn facts(stat: &Stat) -> Facts {
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Kind::File,
-        FileType::Directory => Kind::Dir,
-        FileType::Symlink => Kind::Symlink,
-        _ => Kind::Other,
-    };
-    let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
-    let change = nanos(stat.st_ctime, stat.st_ctime_nsec.cast_signed()).cast_unsigned();
-    Facts {
-        id: stat.st_ino,
-        kind,
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        size: stat.st_size.cast_unsigned(),
-        mtime: nanos(stat.st_mtime, stat.st_mtime_nsec.cast_signed()),
-        change: change.max(UNTRUSTED + 1),
     }
 }
 
@@ -204,7 +211,7 @@ impl Tree for Disk {
 
     fn look(&self, path: &[u8]) -> Outcome<Option<Facts>> {
         if path.is_empty() {
-            return Ok(Some(facts(&rustix::fs::fstat(&self.root).map_err(fault)?)));
+            return Ok(Some(self.facts(&rustix::fs::fstat(&self.root).map_err(fault)?)));
         }
         if path::is_own(path) {
             return Ok(None);
@@ -240,7 +247,7 @@ impl Tree for Disk {
     ) -> Outcome<Facts> {
         let (parent, name) = path::split(path);
         let file = rustix::fs::openat(self.place(parent)?, name, READ, Mode::empty()).map_err(fault)?;
-        let before = facts(&rustix::fs::fstat(&file).map_err(fault)?);
+        let before = self.facts(&rustix::fs::fstat(&file).map_err(fault)?);
         if before.kind != Kind::File || before.id != expected.id {
             return Err(Fault::Changed);
         }
@@ -252,7 +259,7 @@ impl Tree for Disk {
                 count => each(&portion[..count])?,
             }
         }
-        Ok(facts(&rustix::fs::fstat(&file).map_err(fault)?))
+        Ok(self.facts(&rustix::fs::fstat(&file).map_err(fault)?))
     }
 
     fn target(&self, path: &[u8]) -> Outcome<Vec<u8>> {
@@ -274,7 +281,7 @@ impl Tree for Disk {
             rustix::fs::mkdirat(dir, name, Mode::RWXU)?;
             rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
         })?;
-        self.set(path, attributes, &facts(&made))
+        self.set(path, attributes, &self.facts(&made))
     }
 
     fn make_symlink(
@@ -301,10 +308,13 @@ impl Tree for Disk {
         let (parent, name) = path::split(existing);
         let source = self.place(parent)?;
         let dir = self.in_parent(path, |dir, _| {
-            rustix::fs::linkat(&source, name, dir, &own[..], AtFlags::empty())?;
-            rustix::io::fcntl_dupfd_cloexec(dir, 0)
+            match rustix::fs::linkat(&source, name, dir, &own[..], AtFlags::empty()) {
+                // That is another filesystem: no names of one node.
+                Err(Errno::XDEV) => Ok(None),
+                linked => linked.and_then(|()| rustix::io::fcntl_dupfd_cloexec(dir, 0)).map(Some),
+            }
         });
-        match dir {
+        match dir.and_then(|dir| dir.ok_or_else(|| Fault::Unfit("it is on another filesystem".into()))) {
             Ok(dir) => self.enter(&dir, &own, path, replaces),
             // No hard links here, or not of this file.
             Err(Fault::Io(reason)) => Err(Fault::Unfit(reason)),
@@ -339,7 +349,7 @@ impl Tree for Disk {
         let dir = self.place(parent)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = rustix::fs::openat(&dir, name, flags, Mode::empty()).map_err(fault)?;
-        let now = || Ok(facts(&rustix::fs::fstat(&node).map_err(fault)?));
+        let now = || Ok(self.facts(&rustix::fs::fstat(&node).map_err(fault)?));
         if !now()?.looks_like(expected) {
             return Err(Fault::Changed);
         }

@@ -7,5 +7,6 @@ mod hostile;
 mod links;
 mod mem;
 mod model;
+mod mounts;
 mod moves;
 mod quiet;
