@@ -4,23 +4,25 @@
 //! at again in the next pass. What cannot be done now is on the agenda with a time; what one side cannot have is left
 //! out, and listed.
 //!
-//! `sight`: looking. `act`: doing one step. `copy`: a file, in portions. `links`: which names
-//! are meant. `mapped`: what is written without a sign. `scan`: looking around without being told.
+//! `sight`: looking. `act`: doing one step. `age`: how long ago something was. `copy`: a file, in portions. `links`: which
+//! names are meant. `mapped`: what is written without a sign. `scan`: looking around without being told.
 
 mod act;
+mod age;
 mod copy;
 mod links;
 mod mapped;
 mod scan;
 mod sight;
 
+use self::age::age_of;
 use crate::diff::{self, Sight, Sights, Step};
 use crate::path;
 use crate::shadow::{Shadow, Side};
 use crate::tree::{Fault, Kind, Outcome, Path, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// How long nobody may have written to a file for it to be taken as finished.
 const QUIET: Duration = Duration::from_millis(50);
@@ -30,9 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Files of the workspace up to this size are copied at once: that is cheap enough to be done again.
 const SMALL: u64 = 1 << 20;
-
-/// A time of modification that is younger may not move with the next write.
-const TICK: Duration = Duration::from_millis(20);
 
 /// Rounds of renames in one pass.
 const ROUNDS: usize = 16;
@@ -482,15 +481,5 @@ fn keep_what_is_needed(steps: &mut [Planned]) {
         {
             *step = Step::Copy(side);
         }
-    }
-}
-
-/// How long ago a time was; `None` if it is to come, or not known.
-fn age_of(nanos: u64) -> Option<Duration> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    // Clocks that tick are behind, others may be a little ahead.
-    match now.checked_sub(Duration::from_nanos(nanos)) {
-        None if Duration::from_nanos(nanos).checked_sub(now)? < QUIET => Some(Duration::ZERO),
-        age => age,
     }
 }

@@ -1,6 +1,7 @@
 //! Doing one step, and remembering what came of it.
 
-use super::{Depth, Engine, TICK, Wish, age_of};
+use super::age::{TICK, age_of, tick_of};
+use super::{Depth, Engine, Wish};
 use crate::diff::{Move, Sight, Step};
 use crate::path;
 use crate::shadow::{Entry, Side};
@@ -69,7 +70,8 @@ impl Engine {
         let (Some(work), Some(host)) = (work, host) else { return Ok(()) };
         let before = self.shadow.get(path).map(|entry| entry.digest);
         let digest = work.digest.or(host.digest).or(before).unwrap_or(NOTHING);
-        self.agree(path, work.facts, host.facts, digest);
+        let host = self.trusted(path, host.facts);
+        self.agree(path, work.facts, host, digest);
         Ok(())
     }
 
@@ -80,11 +82,12 @@ impl Engine {
 
     /// A file of the host that was read so shortly after it was written that the next write may not show.
     pub(super) fn trusted(&mut self, path: &[u8], host: Facts) -> Facts {
-        let is_young = age_of(host.mtime.max(0).cast_unsigned()).is_some_and(|age| age < TICK);
+        let tick = tick_of(&host);
+        let is_young = age_of(host.mtime.max(0).cast_unsigned()).is_some_and(|age| age < tick);
         if host.kind != Kind::File || !is_young {
             return host;
         }
-        self.wish(path.to_vec(), Depth::Itself, Some(Instant::now() + 2 * TICK), false);
+        self.wish(path.to_vec(), Depth::Itself, Some(Instant::now() + tick + TICK), false);
         Facts { change: UNTRUSTED, ..host }
     }
 
@@ -149,7 +152,11 @@ impl Engine {
             self.wish(twin, Depth::Itself, None, true);
         }
         match from {
-            Side::Work => self.agree(path, source, copy, digest),
+            Side::Work => {
+                let is_coarse = tick_of(&copy) != TICK;
+                let copy = if is_coarse { self.trusted(path, copy) } else { copy };
+                self.agree(path, source, copy, digest);
+            }
             Side::Host => {
                 let source = self.trusted(path, source);
                 self.agree(path, copy, source, digest);

@@ -5,7 +5,8 @@
 //! as it has such pages. Once all is on the disk, whatever is written shows again: then what was read before is compared
 //! once more with what was agreed on.
 
-use super::{Depth, Engine, Wish, age_of};
+use super::age::age_of;
+use super::{Depth, Engine, Wish};
 use crate::shadow::Entry;
 use crate::tree::{Facts, Path, UNTRUSTED};
 use std::collections::BTreeSet;

@@ -10,7 +10,8 @@
 //! - all places are looked at round and round. Each time some directories are listed whatever their time says, because
 //!   not every filesystem keeps it.
 
-use super::{Depth, Engine, TICK, age_of};
+use super::age::{age_of, tick_of};
+use super::{Depth, Engine};
 use crate::path;
 use crate::shadow::Entry;
 use crate::tree::{Facts, Kind, Outcome, Path};
@@ -115,7 +116,7 @@ impl Scanner {
 
     /// A directory is going to be listed. One that was modified just now may be modified again at the same time.
     pub(super) fn lists(&mut self, dir: &[u8], facts: &Facts) {
-        if age_of(facts.mtime.max(0).cast_unsigned()).is_some_and(|age| age > TICK) {
+        if age_of(facts.mtime.max(0).cast_unsigned()).is_some_and(|age| age > tick_of(facts)) {
             self.modified.insert(dir.to_vec(), facts.mtime);
         } else {
             self.modified.remove(dir);

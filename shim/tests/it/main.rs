@@ -10,3 +10,4 @@ mod model;
 mod mounts;
 mod moves;
 mod quiet;
+mod ticks;

@@ -20,6 +20,8 @@ pub(crate) struct State {
     lost: bool,
     next: u64,
     revision: u64,
+    /// Of the host, on a disk that keeps times in whole seconds.
+    pub(crate) is_coarse: bool,
 }
 
 /// What somebody does.
@@ -42,6 +44,11 @@ fn now() -> i64 {
 }
 
 impl State {
+    fn now(&self) -> i64 {
+        let now = now();
+        if self.is_coarse { now - now % 1_000_000_000 } else { now }
+    }
+
     fn get(&self, path: &[u8]) -> Option<&Node> {
         self.names.get(path).map(|id| &self.nodes[id])
     }
@@ -52,7 +59,7 @@ impl State {
 
     fn touch(&mut self, path: &[u8]) {
         self.revision += 1;
-        let revision = self.revision;
+        let revision = if self.is_coarse { self.now().cast_unsigned() } else { self.revision };
         self.feed.push((path.to_vec(), self.names.get(path).copied()));
         if let Some(id) = self.names.get(path) {
             self.nodes.get_mut(id).unwrap().facts.change = revision;
@@ -79,7 +86,7 @@ impl State {
             uid: 0,
             gid: 0,
             size: bytes.len() as u64,
-            mtime: now(),
+            mtime: self.now(),
             change: 1,
         };
         self.nodes.insert(self.next, Node { facts, bytes: bytes.to_vec() });
@@ -91,9 +98,10 @@ impl State {
     /// As a program does: the node stays.
     pub(crate) fn rewrite(&mut self, path: &[u8], bytes: &[u8]) {
         let id = self.names[path];
+        let now = self.now();
         let node = self.nodes.get_mut(&id).unwrap();
         node.bytes = bytes.to_vec();
-        (node.facts.size, node.facts.mtime) = (bytes.len() as u64, now());
+        (node.facts.size, node.facts.mtime) = (bytes.len() as u64, now);
         self.touch(path);
     }
 
@@ -202,11 +210,13 @@ impl Stage for Staged {
 
 fn set(state: &mut State, path: &[u8], attributes: &Attributes) -> Outcome<Facts> {
     let id = *state.names.get(path).ok_or(Fault::NotFound)?;
+    let is_coarse = state.is_coarse;
     let facts = &mut state.nodes.get_mut(&id).unwrap().facts;
     if facts.kind != Kind::Symlink {
         facts.mode = attributes.mode;
     }
-    facts.mtime = attributes.mtime;
+    let part = if is_coarse { attributes.mtime % 1_000_000_000 } else { 0 };
+    facts.mtime = attributes.mtime - part;
     state.touch(path);
     Ok(state.nodes[&id].facts)
 }
