@@ -1,4 +1,4 @@
-//! A store that was damaged on its disk: what can still be read is right, the rest is an error, and soon.
+//! A store that was damaged on its disk: what is read wrong a check finds, the rest is right or an error, and soon.
 
 use crate::support::noise;
 use proptest::prelude::*;

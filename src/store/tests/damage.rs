@@ -77,17 +77,6 @@ fn a_chunk_of_another_length_than_it_says_is_refused() {
     refused_as(store.inline(WS, 10), &["node 10", "70000"]);
 }
 
-/// They were read as those of the file.
-#[test]
-fn the_bytes_of_another_file_are_refused() {
-    let store = with_file();
-    commit(&store, &file(3, 11, 50_000, ExtentChange::Data(bytes(2, 50_000))));
-    store.damage("UPDATE chunk_data SET data = (SELECT data FROM chunk_data WHERE id = 2) WHERE id = 1");
-    refused_as(chunk(&store, original(1)), &["chunk 1", "hash"]);
-    refused_as(store.extent_chunk(WS, 10, 0, <[u8]>::to_vec), &["chunk 1", "hash"]);
-    assert_eq!(chunk(&store, original(2)).unwrap().unwrap()[..], bytes(2, 50_000)[..]);
-}
-
 /// The group could not be written, and neither could any other after it.
 #[test]
 fn a_damaged_chunk_does_not_keep_others_from_being_written() {
