@@ -13,6 +13,7 @@ use clap::Args;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use tokio::sync::oneshot;
 
 #[derive(Args)]
 pub(super) struct OfflineFlags {
@@ -33,7 +34,7 @@ pub(super) fn work_on(
     remote: &ClientFlags,
     offline: &OfflineFlags,
     missing: Missing,
-    work: impl AsyncFnOnce(&Client, &mut Out) -> Result<bool, Failure>,
+    work: impl AsyncFnOnce(&Client, &mut Out) -> Result<bool, Failure> + Send,
 ) -> ExitCode {
     let Some(store) = &offline.db else {
         return match options(remote) {
@@ -53,16 +54,41 @@ pub(super) fn work_on(
     };
     let daemon = configure(&store, &secret).map_err(|error| complain(error, super::USAGE));
     let daemon = daemon.and_then(|config| Daemon::start(config).map_err(|error| complain(error, 1)));
-    let daemon = match daemon {
+    let mut daemon = match daemon {
         Ok(daemon) => daemon,
         Err(code) => return code,
     };
     let url = format!("ws://127.0.0.1:{}/ws", daemon.port());
-    let code = talk_to(ClientOptions { token: Some(secret), ..ClientOptions::new(url) }, work);
-    match daemon.stop() {
-        Ok(()) => code,
-        Err(error) => complain(error, 1),
-    }
+    let options = ClientOptions { token: Some(secret), ..ClientOptions::new(url) };
+    std::thread::scope(|scope| {
+        let (end, ended) = oneshot::channel();
+        scope.spawn(move || end.send(talk_to(options, work)));
+        let done = until_signal(&mut daemon, ended);
+        let stopped = daemon.stop();
+        match (done, stopped) {
+            // The work may wait for its input for ever: it is not waited for.
+            (Err(signal), _) => std::process::exit(128 + signal),
+            (Ok(code), Ok(())) => code,
+            (Ok(_), Err(error)) => complain(error, 1),
+        }
+    })
+}
+
+/// Waits for the work, but no longer than until a signal.
+fn until_signal(daemon: &mut Daemon, ended: oneshot::Receiver<ExitCode>) -> Result<ExitCode, i32> {
+    let (tell, told) = oneshot::channel();
+    let mut tell = Some(tell);
+    let first = async {
+        tokio::select! {
+            code = ended => Ok(code.unwrap_or(ExitCode::FAILURE)),
+            is_term = told => Err(if is_term == Ok(true) { libc::SIGTERM } else { libc::SIGINT }),
+        }
+    };
+    daemon.wait_for(first, |is_term| {
+        if let Some(tell) = tell.take() {
+            let _ = tell.send(is_term);
+        }
+    })
 }
 
 /// The settings of a daemon for this store and one client, with no upstream, whatever the environment says.

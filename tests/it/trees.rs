@@ -453,3 +453,28 @@ open('far.tar', 'wb').write(sparse([(huge - 4, 4)], huge, 4) + b'data' + bytes(5
     }
     daemon.stop();
 }
+
+/// Nothing but SIGKILL ended it: the daemon in the process took the signals, and the work waited for its input.
+#[test]
+fn an_import_without_a_daemon_ends_at_a_signal() {
+    if !has("tar") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    sh(dir.path(), "mkdir d && echo taken > d/file && tar -cf d.tar d && head -c -10240 d.tar > begun.tar");
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let line = format!(
+            "mkfifo pipe && (cat d.tar | head -c 2048; sleep 60) > pipe & \
+             {WSD} import --db {signal}.db - < pipe 2> said & wsd=$!; \
+             until {WSD} check {signal}.db > checked 2>&1; grep -q 'in use' checked; do sleep 0.05; done; \
+             sleep 0.5; kill -{signal} $wsd; wait $wsd; code=$?; kill %1; rm pipe; cat said >&2; exit $code"
+        );
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &format!("set -m; {line}")]).current_dir(dir.path());
+        let output = bash.output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        let checked =
+            Command::new(WSD).args(["check", &format!("{signal}.db")]).current_dir(dir.path()).output();
+        assert!(checked.unwrap().status.success());
+    }
+}
