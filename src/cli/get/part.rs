@@ -39,8 +39,8 @@ impl Part {
                 made => {
                     let part = Self { file: made?, name: Some(place) };
                     // Before it was locked, another one may have taken it for a dead one's.
-                    let is_anothers = matches!(part.file.try_lock(), Err(TryLockError::WouldBlock));
-                    if !is_anothers && part.has_its_name()? {
+                    let is_in_use = matches!(part.file.try_lock(), Err(TryLockError::WouldBlock));
+                    if !is_in_use && part.has_its_name()? {
                         return Ok(part);
                     }
                 }
