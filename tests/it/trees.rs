@@ -461,20 +461,22 @@ fn an_import_without_a_daemon_ends_at_a_signal() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    sh(dir.path(), "mkdir d && echo taken > d/file && tar -cf d.tar d && head -c -10240 d.tar > begun.tar");
+    sh(dir.path(), "mkdir d && echo taken > d/file && tar -cf d.tar d");
     for (signal, code) in [("TERM", 143), ("INT", 130)] {
         let line = format!(
-            "mkfifo pipe && (cat d.tar | head -c 2048; sleep 60) > pipe & \
+            "mkfifo pipe; (cat d.tar | head -c 1536; sleep 60) > pipe & \
              {WSD} import --db {signal}.db - < pipe 2> said & wsd=$!; \
-             until {WSD} check {signal}.db > checked 2>&1; grep -q 'in use' checked; do sleep 0.05; done; \
+             until {WSD} check --db {signal}.db > checked 2>&1; grep -q 'in use' checked; do sleep 0.05; done; \
              sleep 0.5; kill -{signal} $wsd; wait $wsd; code=$?; kill %1; rm pipe; cat said >&2; exit $code"
         );
         let mut bash = Command::new("bash");
         bash.args(["-c", &format!("set -m; {line}")]).current_dir(dir.path());
         let output = bash.output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
-        let checked =
-            Command::new(WSD).args(["check", &format!("{signal}.db")]).current_dir(dir.path()).output();
+        let checked = Command::new(WSD)
+            .args(["check", "--db", &format!("{signal}.db")])
+            .current_dir(dir.path())
+            .output();
         assert!(checked.unwrap().status.success());
     }
 }
