@@ -152,9 +152,7 @@ impl Adapter {
 
     fn forget(&self, node: Ino, count: u64) {
         self.vfs.forget(node, count);
-        if !self.vfs.is_known_to_kernel(node) {
-            self.reflected.take_untold(node);
-        }
+        self.reflected.forget(node, || self.vfs.is_known_to_kernel(node));
     }
 
     /// Names of a directory, as many as there is room for.

@@ -84,6 +84,13 @@ impl Reflected {
         self.untold.lock().remove(&ino)
     }
 
+    /// The kernel knows less of a file, or no longer knows it. Nearly always there is nothing to tell of any.
+    pub(super) fn forget(&self, ino: Ino, is_known: impl FnOnce() -> bool) {
+        if self.untold.lock().contains_key(&ino) && !is_known() {
+            self.take_untold(ino);
+        }
+    }
+
     fn guard(self: &Arc<Self>, ino: Ino, act: Act) -> Guard {
         let of = (ino, act, rustix::thread::gettid().as_raw_nonzero().get() as u32);
         self.under_way.lock().insert(of);
