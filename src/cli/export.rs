@@ -7,7 +7,7 @@ mod directory;
 use super::offline;
 use super::out::Out;
 use super::progress::Progress;
-use super::talk::{Done, Failure, went_well};
+use super::talk::{Done, Failure, if_read, went_well};
 use super::trees::{Meta, XattrValue};
 use crate::client::{Client, FindOptions, Kind, PathEntry};
 use crate::config::ClientFlags;
@@ -65,13 +65,7 @@ impl Export<'_> {
         let mut root: Option<Vec<u8>> = None;
         let mut found = self.client.find(FindOptions::below(from)).await?;
         while let Some(entry) = found.next().await {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => {
-                    is_good &= went_well(Err(error.into()))?;
-                    continue;
-                }
-            };
+            let Some(entry) = if_read(entry, &mut is_good)? else { continue };
             let root = root.get_or_insert_with(|| entry.path.clone());
             let below = entry.path.strip_prefix(&root[..]).unwrap_or_default();
             let below = below.strip_prefix(b"/").unwrap_or(below).to_owned();

@@ -8,7 +8,7 @@ use super::files::stream;
 use super::out::Out;
 use super::progress::Progress;
 use super::put::AT_ONCE;
-use super::talk::{Done, Failure, base_name, went_well};
+use super::talk::{Done, Failure, base_name, if_read, went_well};
 use crate::client::{Client, FindOptions, Kind, PathEntry};
 use crate::config::ClientFlags;
 use clap::Args;
@@ -17,7 +17,7 @@ use futures::stream::FuturesUnordered;
 use part::Part;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
@@ -86,22 +86,13 @@ impl Download<'_> {
     async fn file(&self, remote: Vec<u8>, local: PathBuf, mode: u32) -> Result<(), Failure> {
         let failed = Failure::local(&local);
         let mut bytes = self.client.read_file(&remote, 0, None).await?;
-        let is_special = fs::metadata(&local).is_ok_and(|there| !there.is_file());
-        let (mut special, mut part) = if is_special {
-            (Some(File::options().write(true).open(&local).map_err(&failed)?), None)
-        } else {
-            (None, Some(Part::create(&local).map_err(&failed)?))
-        };
+        let mut part = Part::create(&local).map_err(&failed)?;
         while let Some(portion) = bytes.next().await {
             let portion = portion?;
-            for file in special.iter_mut().chain(part.as_mut().map(|part| &mut part.file)) {
-                file.write_all(&portion).map_err(&failed)?;
-            }
+            part.file.write_all(&portion).map_err(&failed)?;
             self.progress.add(portion.len());
         }
-        let Some(part) = part else { return Ok(()) };
-        part.file.set_permissions(Permissions::from_mode(mode & 0o777)).map_err(&failed)?;
-        part.keep(&local).map_err(&failed)
+        part.keep(&local, mode).map_err(&failed)
     }
 
     /// A directory; whether everything in it could be got.
@@ -113,13 +104,7 @@ impl Download<'_> {
         let mut root: Option<Vec<u8>> = None;
         let mut found = self.client.find(FindOptions::below(remote)).await?;
         while let Some(entry) = found.next().await {
-            let PathEntry { path, attr } = match entry {
-                Ok(entry) => entry,
-                Err(error) => {
-                    is_good &= went_well(Err(error.into()))?;
-                    continue;
-                }
-            };
+            let Some(PathEntry { path, attr }) = if_read(entry, &mut is_good)? else { continue };
             // The first is the directory itself, as the daemon calls it.
             let root = root.get_or_insert_with(|| path.clone());
             let Some(place) = below(root, &path).map(|below| local.join(below)) else { continue };

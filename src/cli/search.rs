@@ -1,8 +1,8 @@
 //! `wsd find` and `wsd grep`.
 
 use super::out::{Out, entry, put_bytes};
-use super::talk::{Done, Failure, paths_or_root, went_well};
-use crate::client::{Client, FindOptions, GrepOptions, Kind, Match};
+use super::talk::{Done, Failure, if_read, paths_or_root, went_well};
+use crate::client::{Client, ClientError, FindOptions, GrepOptions, Kind, Match};
 use crate::config::ClientFlags;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -107,19 +107,24 @@ pub(super) async fn find(client: &Client, out: &mut Out, args: &FindArgs) -> Don
     Ok(is_good)
 }
 
+/// The same as [`if_read`], told after what was found before.
+fn if_read_after<T>(
+    out: &mut Out,
+    found: Result<T, ClientError>,
+    is_good: &mut bool,
+) -> Result<Option<T>, Failure> {
+    if found.is_err() {
+        out.flush()?;
+    }
+    if_read(found, is_good)
+}
+
 /// Whether all of it could be looked through.
 async fn find_below(client: &Client, out: &mut Out, args: &FindArgs, path: &[u8]) -> Done {
     let mut is_good = true;
     let mut cursor = client.find(find_options(args, path)).await?;
     while let Some(found) = cursor.next().await {
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                out.flush()?;
-                is_good &= went_well(Err(error.into()))?;
-                continue;
-            }
-        };
+        let Some(found) = if_read_after(out, found, &mut is_good)? else { continue };
         if args.json {
             out.json(&Value::Object(entry(&found.path, &found.attr)))?;
         } else if args.null {
@@ -209,14 +214,7 @@ impl Printer {
         let mut is_good = true;
         let mut cursor = client.grep(options).await?;
         while let Some(found) = cursor.next().await {
-            let found = match found {
-                Ok(found) => found,
-                Err(error) => {
-                    out.flush()?;
-                    is_good &= went_well(Err(error.into()))?;
-                    continue;
-                }
-            };
+            let Some(found) = if_read_after(out, found, &mut is_good)? else { continue };
             self.has_matched |= !found.context;
             if self.as_json {
                 out.json(&Value::Object(object(&found)))?;

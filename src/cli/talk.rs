@@ -180,6 +180,17 @@ pub(super) fn went_well(result: Result<(), Failure>) -> Done {
     }
 }
 
+/// One of several that are looked for. One that could not be read is reported, is not good, and the others come after it.
+pub(super) fn if_read<T>(found: Result<T, ClientError>, is_good: &mut bool) -> Result<Option<T>, Failure> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => {
+            *is_good &= went_well(Err(error.into()))?;
+            Ok(None)
+        }
+    }
+}
+
 /// A name in a directory.
 pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = directory.to_owned();

@@ -6,11 +6,11 @@
 //! have the directory too, so the name tells since when the machine runs.
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,12 +20,18 @@ const PREFIX: &str = ".wsd-getting-";
 pub(super) struct Part {
     pub(super) file: File,
     name: Option<PathBuf>,
+    /// A device or a pipe, which is written to in its place.
+    is_special: bool,
 }
 
 impl Part {
     pub(super) fn create(local: &Path) -> io::Result<Self> {
+        if fs::metadata(local).is_ok_and(|there| !there.is_file()) {
+            let file = File::options().write(true).open(local)?;
+            return Ok(Self { file, name: None, is_special: true });
+        }
         match nameless(directory_of(local)) {
-            Some(file) => Ok(Self { file, name: None }),
+            Some(file) => Ok(Self { file, name: None, is_special: false }),
             None => Self::named(local),
         }
     }
@@ -37,7 +43,7 @@ impl Part {
             match File::options().write(true).create_new(true).mode(0o600).open(&place) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => {
-                    let part = Self { file: made?, name: Some(place) };
+                    let part = Self { file: made?, name: Some(place), is_special: false };
                     // Before it was locked, another one may have taken it for a dead one's.
                     let is_in_use = matches!(part.file.try_lock(), Err(TryLockError::WouldBlock));
                     if !is_in_use && part.has_its_name()? {
@@ -54,8 +60,12 @@ impl Part {
         Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino())))
     }
 
-    /// It is complete, and takes its place.
-    pub(super) fn keep(mut self, local: &Path) -> io::Result<()> {
+    /// It is complete, and takes its place, with these permissions.
+    pub(super) fn keep(mut self, local: &Path, mode: u32) -> io::Result<()> {
+        if self.is_special {
+            return Ok(());
+        }
+        self.file.set_permissions(Permissions::from_mode(mode & 0o777))?;
         if self.name.is_none() {
             match self.link(local) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.take_name(local)?,
@@ -156,7 +166,8 @@ mod tests {
             for text in ["new", "replaced"] {
                 let mut part = make(&local).unwrap();
                 part.file.write_all(text.as_bytes()).unwrap();
-                part.keep(&local).unwrap();
+                part.keep(&local, 0o640).unwrap();
+                assert_eq!(fs::metadata(&local).unwrap().mode() & 0o7777, 0o640);
                 assert_eq!(fs::read_to_string(&local).unwrap(), text);
             }
             drop(make(&local).unwrap());
@@ -164,7 +175,8 @@ mod tests {
             fs::remove_file(&local).unwrap();
         }
         fs::create_dir(&local).unwrap();
-        assert!(Part::create(&local).unwrap().keep(&local).is_err());
+        assert!(Part::create(&local).is_err());
+        assert!(Part::named(&local).unwrap().keep(&local, 0o600).is_err());
         assert_eq!(names(dir.path()), ["file"]);
     }
 
