@@ -1,6 +1,6 @@
 //! A store that was damaged on its disk: what is read wrong a check finds, the rest is right or an error, and soon.
 
-use crate::support::noise;
+use crate::support::{few_cases, noise};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::BTreeMap;
@@ -291,14 +291,8 @@ fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// An eighth of what `PROPTEST_CASES` says: each takes half a second.
-fn few() -> ProptestConfig {
-    let config = ProptestConfig::default();
-    ProptestConfig { cases: config.cases.div_ceil(8), max_shrink_iters: 400, ..config }
-}
-
 proptest! {
-    #![proptest_config(few())]
+    #![proptest_config(few_cases())]
     #[test]
     fn damage_is_an_error_and_soon(
         is_running: bool,

@@ -1,7 +1,7 @@
 //! Long histories over a disk that fails now and then, in every place that can: whoever asked is told, nothing that was
 //! accepted is lost, and what is found after a crash is a moment that there was.
 
-use crate::support::{eventually, noise};
+use crate::support::{eventually, few_cases, noise};
 use proptest::prelude::*;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
@@ -439,14 +439,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// An eighth of what `PROPTEST_CASES` says: each takes half a second.
-fn few() -> ProptestConfig {
-    let config = ProptestConfig::default();
-    ProptestConfig { cases: config.cases.div_ceil(8), max_shrink_iters: 400, ..config }
-}
-
 proptest! {
-    #![proptest_config(few())]
+    #![proptest_config(few_cases())]
     #[test]
     fn whatever_fails_nothing_that_was_accepted_is_lost(
         quota in prop::option::weighted(0.3, 500_000..4_000_000u64),

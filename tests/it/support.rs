@@ -1,5 +1,6 @@
 //! A daemon for one test, and how a test says that it cannot run here.
 
+use proptest::prelude::ProptestConfig;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -26,6 +27,12 @@ pub(crate) fn excuse(why: &str) {
         let mut list = fs::File::options().create(true).append(true).open(list).unwrap();
         writeln!(list, "SKIPPED {name}: {why}").unwrap();
     }
+}
+
+/// For histories of which each takes half a second: an eighth of what `PROPTEST_CASES` says.
+pub(crate) fn few_cases() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig { cases: config.cases.div_ceil(8), max_shrink_iters: 400, ..config }
 }
 
 /// Whether a kernel mount can be made here.
