@@ -19,9 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::{Notify, oneshot};
 
-/// How often children that nobody waits for are looked for.
+/// How long a child that has ended is left to whoever may wait for it.
 const BURIAL: Duration = Duration::from_secs(1);
 
 /// A change that happened while a command ran.
@@ -126,7 +127,12 @@ impl Execs {
             tracing::warn!(%error, "processes that lose their parent cannot be looked after");
         }
         execs.runtime.spawn(Arc::clone(&execs).keep());
-        execs.runtime.spawn(Arc::clone(&execs).bury());
+        let in_runtime = execs.runtime.enter();
+        match unix::signal(SignalKind::child()) {
+            Ok(ends) => drop(execs.runtime.spawn(bury(ends))),
+            Err(error) => tracing::warn!(%error, "processes that lose their parent are not waited for"),
+        }
+        drop(in_runtime);
         Ok(execs)
     }
 
@@ -309,16 +315,6 @@ impl Execs {
         futures::future::join_all(ends).await;
         self.store_news().await;
     }
-
-    /// Waits for processes that lost their parents.
-    async fn bury(self: Arc<Self>) {
-        let mut suspects = HashSet::new();
-        while !self.closing.load(Ordering::Relaxed) {
-            tokio::time::sleep(BURIAL).await;
-            let before = suspects;
-            suspects = tokio::task::spawn_blocking(move || process::bury(&before)).await.unwrap_or_default();
-        }
-    }
 }
 
 impl Running {
@@ -332,5 +328,19 @@ impl Running {
     pub fn kept(&self) -> (u64, u64) {
         let state = self.state.lock();
         (state.log.first(), state.log.last())
+    }
+}
+
+/// Waits for processes that lost their parents, when the kernel says that one has ended.
+async fn bury(mut ends: unix::Signal) {
+    let mut suspects = HashSet::new();
+    loop {
+        // Those that end meanwhile are looked for together: a look costs a file for each of our threads.
+        tokio::time::sleep(BURIAL).await;
+        let before = std::mem::take(&mut suspects);
+        suspects = tokio::task::spawn_blocking(move || process::bury(&before)).await.unwrap_or_default();
+        if suspects.is_empty() && ends.recv().await.is_none() {
+            return;
+        }
     }
 }

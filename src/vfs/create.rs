@@ -155,7 +155,7 @@ impl Vfs {
             meta.xattrs = Some(Arc::new(inherited.xattrs));
             meta.xattrs_changed = true;
         }
-        self.memory.grew(size_of::<Node>() + 256);
+        self.grew(size_of::<Node>() + 256);
         self.space.node_added();
         let node = self.nodes.insert_new(node);
         op.change(&node, |_| ());

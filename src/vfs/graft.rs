@@ -334,7 +334,7 @@ impl Vfs {
         let Some(seen) = &scion.seen else {
             self.nodes.insert_made(node);
             self.space.node_added();
-            self.memory.grew(size_of::<Node>() + 256);
+            self.grew(size_of::<Node>() + 256);
             op.change(node, |_| ());
             return Ok(());
         };
@@ -437,7 +437,7 @@ impl Vfs {
                 row.nlink = becomes.places.len() as u32;
             }
             if meta.xattrs.as_deref() != Some(&*becomes.xattrs) {
-                self.memory.grew(footprint_of(&becomes.xattrs));
+                self.grew(footprint_of(&becomes.xattrs));
                 meta.row.has_xattrs = !becomes.xattrs.is_empty();
                 meta.xattrs = Some(Arc::clone(&becomes.xattrs));
                 meta.xattrs_changed = true;

@@ -450,6 +450,7 @@ impl Vfs {
                 std::thread::sleep(RETRY);
             }
             self.after_commit();
+            self.bell.stir();
         }
     }
 }

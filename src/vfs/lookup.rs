@@ -30,7 +30,7 @@ impl Vfs {
                 }
                 return Err(StoreError::Corrupt(format!("node {ino}: 0 links")).into());
             }
-            self.memory.grew(size_of::<Node>() + 64);
+            self.grew(size_of::<Node>() + 64);
             if let Some(node) = self.nodes.insert_stored(Node::stored(row), evictions) {
                 return Ok(node);
             }
@@ -51,7 +51,7 @@ impl Vfs {
         }
         let next_cookie = node.meta.read().row.next_cookie;
         let dirents = self.store.dirents(self.workspace, node.ino)?;
-        self.memory.grew(dirents.len() * 140);
+        self.grew(dirents.len() * 140);
         dir.write().load(dirents, next_cookie);
         Ok(())
     }
@@ -62,7 +62,7 @@ impl Vfs {
             return Ok(());
         }
         let extents = self.store.extents(self.workspace, node.ino)?;
-        self.memory.grew(extents.len() * 48);
+        self.grew(extents.len() * 48);
         node.meta.write().content.load(extents);
         Ok(())
     }
@@ -73,7 +73,7 @@ impl Vfs {
             return Ok(Arc::clone(xattrs));
         }
         let stored = Arc::new(self.store.xattrs(self.workspace, node.ino)?);
-        self.memory.grew(footprint_of(&stored));
+        self.grew(footprint_of(&stored));
         let xattrs = node.meta.write().take_stored_xattrs(stored);
         // Long ones fill memory before the housekeeper looks.
         self.after_commit();

@@ -8,12 +8,15 @@ use crate::memory;
 use crate::store::Checkpoint;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How often the housekeeper looks.
 const ROUND: Duration = Duration::from_millis(500);
+
+/// How often it looks where nothing has happened for long, unless something does: a processor that is not woken saves a laptop's battery.
+const DOZE: Duration = Duration::from_secs(30);
 
 /// Rounds without a change after which freed memory is given back, half a minute: who writes again has to ask for it again, and
 /// writing 256 MiB then takes 0.21 s instead of 0.17 s.
@@ -67,28 +70,52 @@ pub(super) struct Upkeep {
 /// Wakes the housekeeper before it looks by itself.
 #[derive(Default)]
 pub(super) struct Bell {
-    stop: Mutex<bool>,
-    rung: Condvar,
+    calls: Mutex<Calls>,
+    called: Condvar,
+    /// Whether it looks seldom.
+    dozes: AtomicBool,
+}
+
+#[derive(Default)]
+struct Calls {
+    stop: bool,
+    rung: bool,
 }
 
 impl Bell {
     pub(super) fn ring(&self) {
-        let _stop = self.stop.lock();
-        self.rung.notify_all();
+        self.calls.lock().rung = true;
+        self.called.notify_all();
+    }
+
+    /// Something happens: has it look as often as it does then.
+    pub(super) fn stir(&self) {
+        if self.dozes.load(Ordering::Relaxed) && self.dozes.swap(false, Ordering::Relaxed) {
+            self.ring();
+        }
     }
 
     fn stop(&self) {
-        *self.stop.lock() = true;
-        self.rung.notify_all();
+        self.calls.lock().stop = true;
+        self.called.notify_all();
     }
 
-    /// Sleeps; false when it is over.
+    /// Sleeps for long, unless something happens; false when it is over.
+    fn doze(&self) -> bool {
+        self.dozes.store(true, Ordering::Relaxed);
+        let goes_on = self.sleep(DOZE);
+        self.dozes.store(false, Ordering::Relaxed);
+        goes_on
+    }
+
+    /// Sleeps, unless it is rung; false when it is over.
     fn sleep(&self, time: Duration) -> bool {
-        let mut stop = self.stop.lock();
-        if !*stop {
-            self.rung.wait_for(&mut stop, time);
+        let mut calls = self.calls.lock();
+        if !calls.stop && !calls.rung {
+            self.called.wait_for(&mut calls, time);
         }
-        !*stop
+        calls.rung = false;
+        !calls.stop
     }
 }
 
@@ -124,12 +151,19 @@ impl Vfs {
         self.memory.counted.store(counted - too_much + left, Ordering::Relaxed);
     }
 
+    /// Nodes or names have come into memory.
+    pub(super) fn grew(&self, bytes: usize) {
+        self.memory.grew(bytes);
+        self.bell.stir();
+    }
+
     fn run_housekeeper(&self) {
-        let (mut before, mut quiet_rounds) = (self.journal.revision(), 0);
-        while self.bell.sleep(ROUND) {
+        let (mut before, mut quiet_rounds) = ((self.journal.revision(), self.memory.bytes()), 0);
+        let mut is_still = false;
+        while if is_still { self.bell.doze() } else { self.bell.sleep(ROUND) } {
             self.show_what_has_grown();
-            let revision = self.journal.revision();
-            let quiet = std::mem::replace(&mut before, revision) == revision;
+            let now = (self.journal.revision(), self.memory.bytes());
+            let quiet = before.0 == now.0;
             if quiet {
                 self.gauge.give_back();
                 self.cached.give_back();
@@ -138,7 +172,12 @@ impl Vfs {
             if quiet_rounds == ROUNDS_UNTIL_TRIM {
                 memory::trim();
             }
-            if let Err(error) = self.keep_house(quiet)
+            let kept = self.keep_house(quiet);
+            // While the disk is full it is looked at, so that who writes need not wait for long when it is not.
+            let has_room = self.disk.most() == u64::MAX;
+            is_still = before == now && quiet_rounds > ROUNDS_UNTIL_TRIM && kept.is_ok() && has_room;
+            before = now;
+            if let Err(error) = kept
                 && self.journal.failure().is_none()
             {
                 tracing::warn!(%error, "housekeeping of the store failed; it is tried again");

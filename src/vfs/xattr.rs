@@ -59,7 +59,7 @@ impl Vfs {
         if !acl::set(&mut meta, name, value, takes_setgid)? {
             meta.set_xattr(name, value);
         }
-        self.memory.grew(meta.xattr_footprint().saturating_sub(before));
+        self.grew(meta.xattr_footprint().saturating_sub(before));
         meta.row.ctime = op.now;
         op.changed(&node, &mut meta);
         op.note(ChangeKind::Attributes, &node);

@@ -43,6 +43,7 @@ mod power;
 mod privileges;
 mod programs;
 mod readme;
+mod rest;
 mod semantics;
 mod shim;
 mod shim_programs;
