@@ -14,7 +14,9 @@ mod resolve;
 mod swap;
 
 use crate::path;
-use crate::tree::{Attributes, Changes, Facts, Fault, Kind, Outcome, Path, Stage, Tree, UNTRUSTED};
+use crate::tree::{
+    Attributes, Changes, Facts, Fault, Kind, Outcome, Path, Stage, Tree, UNTRUSTED, number_of,
+};
 use crate::triggers::Triggers;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
@@ -27,9 +29,6 @@ use std::time::SystemTime;
 
 /// Bytes that are read at a time.
 const PORTION: usize = 256 << 10;
-
-/// Makes a number of a device that is far from those of nodes.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What a file is opened with to be read: a fifo that was put in its place must not hold us up.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -139,7 +138,7 @@ impl Disk {
         let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
         let change = nanos(stat.st_ctime, stat.st_ctime_nsec.cast_signed()).cast_unsigned();
         Facts {
-            id: stat.st_ino ^ (stat.st_dev ^ self.device).wrapping_mul(SPREAD),
+            id: number_of(stat.st_ino, stat.st_dev ^ self.device),
             kind,
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,

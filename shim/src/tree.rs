@@ -46,7 +46,25 @@ pub struct Facts {
 /// A [`Facts::change`] that equals none: whoever compares has to look closer.
 pub const UNTRUSTED: u64 = 0;
 
+/// Makes a number of a device that is far from those of nodes.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The bits of [`Facts::id`] that are of the node alone; those above are of its filesystem alone.
+const NODE: u32 = 48;
+
+/// The number of a host's node, by that which its filesystem gave it and by which filesystem that is: 0 is that of the
+/// directory which is kept in step.
+pub(crate) fn number_of(node: u64, filesystem: u64) -> u64 {
+    let folded = (node ^ (node >> NODE).wrapping_mul(SPREAD)) & ((1 << NODE) - 1);
+    folded ^ filesystem.wrapping_mul(SPREAD)
+}
+
 impl Facts {
+    /// Which of the filesystems in the host's directory it is on, as far as two of them can be told apart.
+    pub(crate) fn filesystem(&self) -> u64 {
+        self.id >> NODE
+    }
+
     /// Whether these are facts of a node that was not touched in between. Those of a directory are about itself, not
     /// about what is in it.
     pub fn still(&self, earlier: &Self) -> bool {

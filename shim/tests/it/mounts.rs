@@ -7,15 +7,29 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use wsd_shim::shadow::Side;
+use wsd_shim::{Options, Shim};
 
+/// What is mounted, until it is dropped.
 struct Volume(PathBuf);
 
 impl Volume {
-    /// `None`: this process may not mount.
+    /// A new tmpfs. `None`: this process may not mount.
     fn mount(at: &Path) -> Option<Self> {
-        fs::create_dir(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(at).output().ok()?;
+        Self::mounted(&["-t", "tmpfs", "none"], at)
+    }
+
+    /// What is at another place, at this one too.
+    fn bind(from: &Path, at: &Path) -> Option<Self> {
+        Self::mounted(&["--bind", from.to_str().unwrap()], at)
+    }
+
+    fn mounted(what: &[&str], at: &Path) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let mounted = Command::new("mount").args(what).arg(at).output().ok()?;
         mounted.status.success().then(|| Self(at.to_path_buf()))
     }
 }
@@ -74,4 +88,157 @@ fn a_second_name_on_another_volume_is_a_copy() {
     work.rewrite(b"volume/name", b"again");
     settle(&mut engine, 0);
     assert_eq!(work.all(), host.all());
+}
+
+fn file(bytes: &[u8]) -> Shown {
+    Shown::File(bytes.to_vec(), 0o644)
+}
+
+/// A directory that has something of another filesystem in it, in step with a workspace.
+struct Scene {
+    volume: Option<Volume>,
+    /// Where the filesystem is besides.
+    disk: Volume,
+    dir: TempDir,
+    kept: TempDir,
+    work: Mem,
+    host: Host,
+}
+
+impl Scene {
+    /// `None`: this process may not mount.
+    fn new() -> Option<Self> {
+        let [dir, kept] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let disk = Volume::mount(&kept.path().join("disk"))?;
+        let host = Host(dir.path().to_path_buf());
+        let mut scene = Self { volume: None, disk, dir, kept, work: Mem::default(), host };
+        scene.mount();
+        let make = |path: &[u8], bytes: &[u8]| scene.host.make(path, &file(bytes));
+        make(b"top/data/kept", b"kept");
+        scene.host.make(b"top/data/sub", &Shown::Dir(0o755));
+        make(b"top/data/sub/too", b"too");
+        make(b"top/plain", b"plain");
+        Some(scene)
+    }
+
+    fn mount(&mut self) {
+        self.volume = Volume::bind(&self.disk.0, &self.dir.path().join("top/data"));
+        assert!(self.volume.is_some());
+    }
+
+    fn unmount(&mut self) {
+        self.volume = None;
+    }
+
+    fn start(&self) -> Shim {
+        let options = Options {
+            poll: Duration::from_millis(50),
+            events: true,
+            adopt: true,
+            shadow: Some(self.kept.path().join("shadow")),
+            identity: Vec::new(),
+            newest: u64::MAX,
+        };
+        let shim = Shim::start(Arc::new(self.work.clone()), self.dir.path(), &options, |_| {}).unwrap();
+        assert_eq!(shim.stats().failing > 0, self.volume.is_none());
+        shim
+    }
+
+    fn becomes_equal(&self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.work.all() != self.host.all() {
+            assert!(Instant::now() < until, "it is in step: {:?}, {:?}", self.work.all(), self.host.all());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn a_while() {
+    std::thread::sleep(Duration::from_millis(1500));
+}
+
+/// It looked like a directory that somebody had emptied, so everything was removed from the workspace.
+#[test]
+fn what_is_on_a_volume_that_is_not_mounted_at_a_start_stays_in_the_workspace() {
+    let Some(mut scene) = Scene::new() else { return };
+    let shim = scene.start();
+    let before = scene.work.all();
+    assert_eq!(before, scene.host.all());
+    shim.stop();
+    scene.unmount();
+    let shim = scene.start();
+    a_while();
+    assert_eq!(scene.work.all(), before);
+    shim.stop();
+    scene.mount();
+    let shim = scene.start();
+    assert_eq!((scene.work.all(), scene.host.all()), (before.clone(), before));
+    shim.stop();
+}
+
+/// The same while the directory is watched. What happens to both meanwhile comes in step when the volume is back.
+#[test]
+fn a_volume_may_be_away_for_a_while() {
+    let Some(mut scene) = Scene::new() else { return };
+    let shim = scene.start();
+    let mut before = scene.work.all();
+    scene.unmount();
+    // It goes on without its volume, and does not know.
+    scene.host.make(b"top/data/log", &file(b"log"));
+    a_while();
+    assert_eq!(scene.work.all(), before);
+    assert_eq!(shim.stats().failing_list.len(), 1);
+    scene.work.rewrite(b"top/data/sub/too", b"changed");
+    scene.work.remove_all(b"top/data/kept");
+    scene.work.make(b"top/data/made", &file(b"made"));
+    scene.work.rewrite(b"top/plain", b"as ever");
+    fs::write(scene.disk.0.join("sub/new"), b"new").unwrap();
+    a_while();
+    assert_eq!(fs::read_dir(scene.dir.path().join("top/data")).unwrap().count(), 1, "the log alone");
+    assert_eq!(fs::read(scene.dir.path().join("top/plain")).unwrap(), b"as ever");
+    scene.mount();
+    scene.becomes_equal();
+    before.remove(&b"top/data/kept"[..]);
+    before.insert(b"top/data/sub/too".to_vec(), file(b"changed"));
+    before.insert(b"top/data/made".to_vec(), file(b"made"));
+    before.insert(b"top/plain".to_vec(), file(b"as ever"));
+    before.insert(b"top/data/sub/new".to_vec(), file(b"new"));
+    assert_eq!(scene.work.all(), before);
+    assert_eq!(shim.stats().failing_list, []);
+    shim.stop();
+}
+
+/// It is not mounted again: whoever removes the directory that it was in means it.
+#[test]
+fn what_was_on_a_volume_goes_with_the_directory() {
+    let Some(mut scene) = Scene::new() else { return };
+    let shim = scene.start();
+    scene.unmount();
+    a_while();
+    fs::remove_dir(scene.dir.path().join("top/data")).unwrap();
+    scene.becomes_equal();
+    assert_eq!(scene.work.all().keys().collect::<Vec<_>>(), [&b"top"[..], b"top/plain"]);
+    shim.stop();
+}
+
+/// A volume in a volume: both are on another filesystem than the directory that is kept in step.
+#[test]
+fn a_volume_in_a_volume_may_be_away_too() {
+    let Some(mut scene) = Scene::new() else { return };
+    let inner = Volume::mount(&scene.dir.path().join("top/data/inner")).unwrap();
+    scene.host.make(b"top/data/inner/file", &file(b"bytes"));
+    let shim = scene.start();
+    let before = scene.work.all();
+    drop(inner);
+    a_while();
+    assert_eq!(scene.work.all(), before);
+    // What is removed from the volume that is there is removed.
+    scene.host.remove_all(b"top/data/kept");
+    let until = Instant::now() + Duration::from_secs(20);
+    while scene.work.all().contains_key(&b"top/data/kept"[..]) {
+        assert!(Instant::now() < until);
+    }
+    assert_eq!(scene.work.all().len(), before.len() - 1);
+    shim.stop();
+    scene.unmount();
 }
