@@ -95,8 +95,10 @@ impl Offers<'_> {
                 self.offering.apart.push(id);
             }
             let shown_here = |place: &Place| places.contains(place);
+            // What is gone here, with the directory that upstream had it in, may be gone there too: upstream says so.
+            let unknown = unknown.into_keys().filter(|_| local.state.is_some());
             let out: Vec<Place> =
-                hidden.into_iter().chain(unknown.into_keys()).filter(|place| !shown_here(place)).collect();
+                hidden.into_iter().chain(unknown).filter(|place| !shown_here(place)).collect();
             places.extend(out);
         }
         Ok(local.state.as_ref().or(local.base.as_ref()).and_then(|state| with_names(id, state, places)))

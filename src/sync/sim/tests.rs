@@ -76,6 +76,8 @@ fn what_was_found_once_is_not_found_again() {
     run(World::fickle, [8453, 42798, 60620].into_iter());
     // Written on the hub and moved out of view there, which a replica had heard before the hub was restored: lost with it.
     run(World::forgetful, [278, 200960].into_iter());
+    // Removed here and upstream, which a copy of the replica had not heard, and then the directory that it was in.
+    run(World::forgetful, [402332].into_iter());
     // What had left the view, which nobody had heard of, and was back: an older state of it came over it.
     run(World::failing, [4991].into_iter());
 }
