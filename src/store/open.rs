@@ -192,16 +192,17 @@ pub(super) fn writer(path: Option<&Path>) -> StoreResult<Connection> {
         Some(path) => connect(path, OpenFlags::default())?,
         None => Connection::open_in_memory()?,
     };
+    // What was left in the WAL is folded when it is known what of it the disk has.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "page_size", PAGE_SIZE)?;
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if id != APPLICATION_ID {
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         // Before there is a WAL, so that it is in the file itself, where the next start looks for it.
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.busy_timeout(STRANGER)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.pragma_update(None, "cache_size", -16_384)?;

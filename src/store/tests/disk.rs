@@ -60,6 +60,25 @@ fn what_the_disk_may_lack_is_written_again() {
     assert!((10..=13).all(|ino| has(&store, ino)));
 }
 
+/// SQLite did so by itself where the WAL was large, before it was known what of it the disk has; and with the room that a disk which
+/// others have filled had left for the start.
+#[test]
+fn a_start_folds_nothing_of_what_another_daemon_has_left() {
+    let (disk, copy) = (Disk::new(), Disk::new());
+    let store = disk.open();
+    store.commit(WS, &large(2, 10, 200), true).unwrap();
+    for what in ["", "-wal"] {
+        std::fs::copy(open::beside(&disk.path, what), open::beside(&copy.path, what)).unwrap();
+    }
+    let before = copy.path.metadata().unwrap().len();
+    let store = copy.open();
+    assert_eq!(store.file_bytes(), before);
+    assert!(store.doubt.is_of_file());
+    assert!(store.checkpoint(Checkpoint::Truncate).unwrap().wal_frames > 1000);
+    assert!(!store.doubt.is_of_file() && has(&store, 10));
+    sound(&store);
+}
+
 /// SQLite alone folds the hole, and the file is damaged.
 #[test]
 fn a_wal_that_the_kernel_has_lost_a_page_of_is_not_folded() {
