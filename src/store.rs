@@ -120,7 +120,7 @@ pub struct Store {
     pub faults: Faults,
     /// Of a store that is in a file. After the connections.
     files: Option<Arc<Files>>,
-    _lock: Option<open::Lock>,
+    lock: Option<open::Lock>,
 }
 
 /// Room on the disk of the store, bytes.
@@ -166,6 +166,7 @@ impl Store {
             store.check_root(WORKSPACE)?;
             store.remove_orphans(WORKSPACE)?;
             sync::begin_life(&mut store.writer.lock().connection, WORKSPACE)?;
+            store.lock.iter().for_each(open::Lock::keep_room);
             Ok(store)
         };
         open().map_err(|error: StoreError| error.on_opening(location.path(), free_for(location.path())))
@@ -223,7 +224,7 @@ impl Store {
             doubt,
             faults: Faults::default(),
             files,
-            _lock: lock,
+            lock,
         })
     }
 

@@ -183,6 +183,8 @@ impl Vfs {
             invalidator: RwLock::new(None),
             authors: OnceLock::new(),
         });
+        // Before anything is accepted that there may be no room for.
+        vfs.look_at_disk();
         vfs.start_upkeep()?;
         Ok(vfs)
     }

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Bytes on the disk that SQLite can begin with, and more: the WAL's index, and the first frames.
-const ROOM_TO_START: u64 = 1 << 20;
+/// Bytes on the disk that SQLite can begin with, and more: the WAL's index, and frames enough to remove things with.
+pub(super) const ROOM_TO_START: u64 = 1 << 20;
 
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]

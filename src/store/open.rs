@@ -2,7 +2,7 @@
 //!
 //! Everything that could speak against the file is looked at before a byte of it, or beside it, is written.
 
-use super::error::{StoreError, StoreResult};
+use super::error::{ROOM_TO_START, StoreError, StoreResult};
 use super::rows::{FIRST_COOKIE, ROOT};
 use super::wal;
 use crate::clock::Timestamp;
@@ -41,10 +41,31 @@ const INHERITED: Duration = Duration::from_secs(3);
 /// How long another program may keep the store locked, as who looks into it with SQLite's shell may, until a commit fails.
 const STRANGER: Duration = Duration::from_secs(60);
 
+/// Bytes free on the disk from which on room is kept for the next start.
+const PLENTY: u64 = 16 * ROOM_TO_START;
+
 /// The lock on a store: held by the one daemon that has it open.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// Has the disk keep room behind the lock's bytes, if it has plenty. Who takes the lock next gives it up: without any SQLite cannot
+    /// even read, and whoever would empty the workspace of a disk that others have filled could not. Most filesystems can do that.
+    pub(super) fn keep_room(&self) {
+        use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+        let plenty = fstatvfs(&self.file).is_ok_and(|is| is.f_bavail.saturating_mul(is.f_frsize) > PLENTY);
+        if plenty {
+            let _ = fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, ROOM_TO_START);
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.keep_room();
+    }
 }
 
 fn open_error(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
@@ -105,12 +126,13 @@ pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
     // SQLite gives what it makes beside a database the mode of that. Before it opens it, or its locks would be gone.
     drop(private.open(path).map_err(open_error(path))?);
     let write = |file: &mut File| {
+        // With the room that the disk kept behind it.
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "{}", std::process::id())
     };
     write(&mut file).map_err(open_error(path))?;
-    Ok(Lock { _file: file })
+    Ok(Lock { file })
 }
 
 /// The file of a store with this name after its own.
@@ -266,7 +288,7 @@ pub(super) fn frozen(path: &Path) -> StoreResult<(Connection, Option<Lock>)> {
     let lock = match File::open(beside(path, ".lock")) {
         Ok(mut file) => {
             wait_for_lock(path, &mut file, FlockOperation::NonBlockingLockShared)?;
-            Some(Lock { _file: file })
+            Some(Lock { file })
         }
         // No daemon had it here.
         Err(error) if error.kind() == ErrorKind::NotFound => None,

@@ -21,7 +21,7 @@ const LEAST: u64 = 1 << 20;
 /// Changed nodes that a group may have before new names wait: some 30 MB.
 const MANY_NODES: usize = 64 << 10;
 
-/// Bytes of WAL on a disk that is nearly full that are worth folding.
+/// Bytes of WAL that are worth giving back to a disk that is nearly full.
 const WORTH_FOLDING: u64 = 1 << 20;
 
 /// What there was room for when the disk was looked at last.
@@ -56,6 +56,16 @@ fn most(room: &Room) -> u64 {
     // A tenth for the rows, and for what surrounds the pages.
     let in_wal = spare / 11 * 10;
     if in_wal <= room.unused { in_wal } else { (spare + room.unused) / 21 * 10 }
+}
+
+/// How a WAL of so many bytes is folded on a disk that is nearly full, if it is. A small one that can hardly grow keeps its room:
+/// what is removed goes through it, and others may fill the disk to its last byte.
+fn fold(room: &Room, wal: u64) -> Option<Checkpoint> {
+    if wal > WORTH_FOLDING {
+        (wal > spare(room) / 4).then_some(Checkpoint::Truncate)
+    } else {
+        (wal > room.free / 4).then_some(Checkpoint::Passive)
+    }
 }
 
 impl Vfs {
@@ -136,9 +146,8 @@ impl Vfs {
             return self.disk.most.store(u64::MAX, Ordering::Relaxed);
         }
         let Ok(mut room) = self.store.room() else { return };
-        let wal = self.store.wal_bytes();
-        if most(&room) < self.budget && wal > WORTH_FOLDING && wal > spare(&room) / 4 {
-            if let Err(error) = self.store.checkpoint(Checkpoint::Truncate) {
+        if let (true, Some(how)) = (most(&room) < self.budget, fold(&room, self.store.wal_bytes())) {
+            if let Err(error) = self.store.checkpoint(how) {
                 tracing::warn!(%error, "the WAL cannot be folded on a disk that is nearly full");
             }
             room = self.store.room().unwrap_or(room);

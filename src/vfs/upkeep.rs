@@ -6,6 +6,7 @@ use super::Vfs;
 use crate::error::{FsError, FsResult};
 use crate::memory;
 use crate::store::Checkpoint;
+use crate::store::error::StoreError;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +25,9 @@ const ROUNDS_UNTIL_TRIM: u32 = 60;
 
 /// Rows that one step of garbage collection may touch: a few milliseconds.
 const GC_STEP: usize = 200;
+
+/// The same where the disk has no room for such a step, which goes through the WAL.
+const GC_LEAST: usize = 8;
 
 /// A step has as many rows more as it had to wait so long for the writer: half of the time then is for collecting.
 const GC_SHARE: Duration = Duration::from_millis(5);
@@ -191,9 +195,16 @@ impl Vfs {
     pub(super) fn keep_house(&self, quiet: bool) -> FsResult<()> {
         // What cannot be folded because the disk is full can be afterwards.
         let mut folded = self.tend_wal(quiet);
-        let (mut budget, mut collected) = (GC_STEP, false);
+        let (mut step, mut budget, mut collected) = (GC_STEP, GC_STEP, false);
         loop {
-            let progress = self.store.gc_step(budget, quiet)?;
+            let progress = match self.store.gc_step(budget, quiet) {
+                Err(StoreError::Full) if budget > GC_LEAST => {
+                    (step, budget) = (GC_LEAST, GC_LEAST);
+                    folded = self.tend_wal(false);
+                    continue;
+                }
+                progress => progress?,
+            };
             if progress.done && quiet && collected {
                 // The file is cut when what was cut off it is folded.
                 self.store.checkpoint(Checkpoint::Passive)?;
@@ -205,7 +216,7 @@ impl Vfs {
             collected = true;
             // Whoever overwrites a lot makes garbage in groups, between two of which there is one step.
             let shares = progress.waited.as_micros() / GC_SHARE.as_micros();
-            budget = GC_STEP * (1 + shares.min(GC_MOST) as usize);
+            budget = step * (1 + shares.min(GC_MOST) as usize);
             folded = self.tend_wal(false);
         }
     }

@@ -236,6 +236,56 @@ fn a_disk_that_was_filled_through_the_workspace_can_be_emptied_through_it() {
     assert!(Command::new("umount").arg(&disk).status().unwrap().success());
 }
 
+/// Others may fill a disk to its last byte while no daemon runs. None could start then to make room; and with a megabyte, which
+/// was said to be enough, the WAL had that soon, and neither was it folded, nor did a step of collection fit into it.
+#[test]
+fn a_disk_that_others_have_filled_can_be_emptied_by_a_daemon_that_starts_on_it() {
+    if !has_fuse() || !is_root() {
+        return;
+    }
+    for is_room_kept in [true, false] {
+        let mut place = Place::new();
+        let disk = place.dir.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        let mut mount = Command::new("mount");
+        assert!(mount.args(["-t", "tmpfs", "-o", "size=64m", "none"]).arg(&disk).status().unwrap().success());
+        place.store = disk.join("store.db");
+        let free = || {
+            let stat = rustix::fs::statvfs(&disk).unwrap();
+            stat.f_bavail * stat.f_frsize
+        };
+        let daemon = place.serve();
+        sh(&daemon.path(""), "for i in $(seq 20); do head -c 1M /dev/urandom > f$i; done; sync -f .");
+        daemon.stop();
+        let others = fs::File::create(disk.join("others")).unwrap();
+        if !is_room_kept {
+            fs::remove_file(disk.join("store.db.lock")).unwrap();
+        }
+        let full = std::io::copy(&mut std::io::repeat(1), &mut &others).unwrap_err();
+        assert_eq!((full.kind(), free()), (std::io::ErrorKind::StorageFull, 0));
+        if !is_room_kept {
+            others.set_len(others.metadata().unwrap().len() - (1 << 20)).unwrap();
+        }
+        drop(others);
+        let daemon = place.serve();
+        assert_eq!(fs::read(daemon.path("f20")).unwrap().len(), 1 << 20);
+        let more = fs::write(daemon.path("more"), noise(1, 9000)).and_then(|()| {
+            fs::File::options().write(true).open(daemon.path("more")).and_then(|file| file.sync_all())
+        });
+        assert_eq!(more.unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+        sh(&daemon.path(""), "rm -f f? f1?");
+        eventually("room", || free() > 12 << 20);
+        eventually("a file that is taken", || {
+            fs::File::create(daemon.path("again")).is_ok_and(|mut file| {
+                std::io::Write::write_all(&mut file, b"again").is_ok() && file.sync_all().is_ok()
+            })
+        });
+        daemon.stop();
+        place.check();
+        assert!(Command::new("umount").arg(&disk).status().unwrap().success());
+    }
+}
+
 /// A writer failed after five seconds, and what the kernel held was lost with it.
 #[test]
 fn a_store_that_others_look_into_or_lock_for_a_while_loses_nothing() {
