@@ -166,7 +166,7 @@ impl Store {
             store.check_root(WORKSPACE)?;
             store.remove_orphans(WORKSPACE)?;
             sync::begin_life(&mut store.writer.lock().connection, WORKSPACE)?;
-            store.lock.iter().for_each(open::Lock::keep_room);
+            store.keep_room();
             Ok(store)
         };
         open().map_err(|error: StoreError| error.on_opening(location.path(), free_for(location.path())))
@@ -276,6 +276,16 @@ impl Store {
             Some(path) => Ok(disk(path)?.0.saturating_sub(self.wal_bytes())),
             None => Ok(u64::MAX),
         }
+    }
+
+    /// Has the disk keep room for the next start, and for removing what is in the store, if it has plenty.
+    pub fn keep_room(&self) {
+        self.lock.iter().for_each(open::Lock::keep_room);
+    }
+
+    /// Gives that room up.
+    pub fn give_room(&self) {
+        self.lock.iter().for_each(open::Lock::give_room);
     }
 
     /// Bytes of the store's file.

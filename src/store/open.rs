@@ -52,13 +52,18 @@ pub(super) struct Lock {
 
 impl Lock {
     /// Has the disk keep room behind the lock's bytes, if it has plenty. Who takes the lock next gives it up: without any SQLite cannot
-    /// even read, and whoever would empty the workspace of a disk that others have filled could not. Most filesystems can do that.
+    /// even read, and whoever would empty the workspace on a disk that others have filled could not. Most filesystems can do that.
     pub(super) fn keep_room(&self) {
         use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
         let plenty = fstatvfs(&self.file).is_ok_and(|is| is.f_bavail.saturating_mul(is.f_frsize) > PLENTY);
         if plenty {
             let _ = fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, ROOM_TO_START);
         }
+    }
+
+    /// Gives up the room behind the lock's bytes.
+    pub(super) fn give_room(&self) {
+        let _ = self.file.metadata().and_then(|is| self.file.set_len(is.len()));
     }
 }
 

@@ -370,6 +370,10 @@ impl Vfs {
             }
             Err(error) => {
                 let passes = matches!(error, StoreError::Busy);
+                if matches!(error, StoreError::Full) {
+                    // It may be what makes room.
+                    self.store.give_room();
+                }
                 let error = FsError::from(error);
                 let revision = kept.group.revision;
                 tracing::error!(%error, revision, "the store could not take a group; it is kept and tried again");

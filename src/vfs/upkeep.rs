@@ -199,6 +199,7 @@ impl Vfs {
         loop {
             let progress = match self.store.gc_step(budget, quiet) {
                 Err(StoreError::Full) if budget > GC_LEAST => {
+                    self.store.give_room();
                     (step, budget) = (GC_LEAST, GC_LEAST);
                     folded = self.tend_wal(false);
                     continue;
@@ -208,6 +209,7 @@ impl Vfs {
             if progress.done && quiet && collected {
                 // The file is cut when what was cut off it is folded.
                 self.store.checkpoint(Checkpoint::Passive)?;
+                self.store.keep_room();
             }
             let quiet_still = !quiet || self.journal.committed() == self.journal.revision();
             if progress.done || !quiet_still || !self.bell.sleep(Duration::from_millis(2)) {
