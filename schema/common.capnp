@@ -5,7 +5,8 @@
 # - A path is bytes, not text, because names in a workspace are. It begins with the mount point: the file that a
 #   program sees at /workspace/repo/a.txt is "/workspace/repo/a.txt" here too, on every daemon, mounted or not.
 #   A path without a leading slash is taken below the mount point. "." and ".." mean what they mean in a shell.
-#   One with a slash at its end is a directory's: of something else it is ENOTDIR, and only a directory is made there.
+#   One with a slash at its end is a directory's: of something else it is ENOTDIR, and only a directory is made there
+#   (`mkdir` where something is: EEXIST).
 #   Symlinks on the way are followed; one that leads out of the workspace is ENOENT. Whether the last name is
 #   followed is said at each method: "follows" or "does not follow".
 # - A time is nanoseconds since 1970-01-01T00:00:00Z, negative before. A size or an offset is bytes.

@@ -13,7 +13,8 @@ impl Files {
         if recursive {
             return self.make_dirs(path, mode);
         }
-        let spot = self.spot_of_dir(path, Last::Keep)?;
+        // Whatever has the name, the kernel says so, a slash at the end or not.
+        let spot = self.spot_of_dir(trimmed(path), Last::Name)?;
         if spot.node.is_some() {
             return Err(FsError::Exists).about(path);
         }
@@ -27,14 +28,13 @@ impl Files {
 
     /// Makes the directories of a path that are missing.
     pub(super) fn make_dirs(&self, path: &[u8], mode: u32) -> Outcome<Attr> {
-        match self.node_at(path, Last::Follow) {
+        let trimmed = trimmed(path);
+        match self.node_at(trimmed, Last::Follow) {
             Ok(dir) if dir.kind == Kind::Dir => return Ok(dir),
             Ok(_) => return Err(FsError::Exists).about(path),
             Err(failure) if failure.code != "ENOENT" => return Err(failure),
             Err(_) => {}
         }
-        let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
-        let trimmed = &path[..end];
         let mut applied = Applied::No;
         if let Some(slash) = trimmed.iter().rposition(|byte| *byte == b'/').filter(|slash| *slash > 0) {
             let parent = &trimmed[..slash];
@@ -98,6 +98,12 @@ impl Files {
         let spot = self.spot(path, Last::Name)?;
         if spot.node.is_some() { Err(FsError::Exists).about(path) } else { Ok(spot) }
     }
+}
+
+/// A path without the slashes at its end.
+fn trimmed(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(path.len().min(1), |last| last + 1);
+    &path[..end]
 }
 
 /// What cannot be done to the root, or through "..".

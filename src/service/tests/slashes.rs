@@ -103,3 +103,21 @@ fn a_slash_at_the_end_may_be_after_a_new_directory_but_after_no_new_file() {
     put(&files, "moved/yet/file", b"x");
     assert!(!watch.poll(9).changes.is_empty(), "of what is made there later");
 }
+
+/// They said ENOTDIR, and made what a symlink pointed to.
+#[test]
+fn mkdir_says_what_the_kernel_says_of_what_is_there() {
+    let files = planted();
+    let before = all(&files);
+    for there in ["f", "f/", "f//", "to-f/", "to-no", "to-no/", "d/", "to-d/", "to-f-slash"] {
+        assert_eq!(code(files.mkdir(&path(there), 0o755, false)).0, "EEXIST", "{there}");
+    }
+    for file in ["f/", "to-f/"] {
+        assert_eq!(code(files.mkdir(&path(file), 0o755, true)).0, "EEXIST", "{file}");
+    }
+    for below in ["f/x", "f/x/", "f/."] {
+        assert_eq!(code(files.mkdir(&path(below), 0o755, false)).0, "ENOTDIR", "{below}");
+    }
+    assert_eq!(code(files.mkdir(&path("to-no/x"), 0o755, false)).0, "ENOENT");
+    assert_eq!(all(&files), before);
+}
