@@ -35,7 +35,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 pub use crate::http::FEATURES;
-pub use signals::ECHO;
+pub use signals::{ECHO, Hangup, hangup};
 
 /// How long requests under way may take once the daemon stops.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -7,6 +7,7 @@ use crate::client::{
 };
 use crate::client::{Stdin, Words};
 use crate::config::ClientFlags;
+use crate::daemon::{Hangup, hangup};
 use bytes::Bytes;
 use clap::Args;
 use rustix::termios::{self, OptionalActions, Termios};
@@ -14,7 +15,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// Bytes that are read from standard input at a time.
@@ -121,16 +122,22 @@ impl ExecArgs {
 
 /// Runs it; the exit code is the command's.
 pub(super) async fn exec(client: &Client, out: &mut Out, args: &ExecArgs) -> Result<u8, Failure> {
-    let attached = client.exec(args.command()?).await?;
-    let id = attached.id.clone();
+    let command = args.command()?;
     if args.detach {
-        out.line(id.as_bytes())?;
+        let attached = client.exec(command).await?;
+        out.line(attached.id.as_bytes())?;
         return Ok(0);
     }
+    let mut signals = Signals::new().map_err(|error| Failure::Local("signals".into(), error))?;
+    let attached = tokio::select! {
+        attached = client.exec(command) => attached?,
+        code = signals.before_start(args.pull) => return Ok(code),
+    };
+    let id = attached.id.clone();
     let raw = if args.tty { Raw::enter() } else { None };
     let (input, mut events) = attached.split();
     tokio::spawn(send_input(input));
-    let exit = follow(client, &id, out, &mut events, args.tty).await;
+    let exit = follow(client, &id, out, &mut events, (&mut signals, args.tty)).await;
     drop(raw);
     if let Err(Failure::Out(_)) = &exit {
         // It writes to nobody: as a pipe tells a program here.
@@ -139,18 +146,62 @@ pub(super) async fn exec(client: &Client, out: &mut Out, args: &ExecArgs) -> Res
     exit.map(code)
 }
 
+/// Signals that are the command's: it does not outlive who waits for it here.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    quit: Signal,
+    hangup: Hangup,
+    /// One that came before there was a command.
+    came: Option<(&'static str, i32)>,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: hangup()?,
+            came: None,
+        })
+    }
+
+    /// The next one's name and number.
+    async fn next(&mut self) -> (&'static str, i32) {
+        if let Some(came) = self.came.take() {
+            return came;
+        }
+        tokio::select! {
+            _ = self.interrupt.recv() => ("INT", libc::SIGINT),
+            _ = self.terminate.recv() => ("TERM", libc::SIGTERM),
+            _ = self.quit.recv() => ("QUIT", libc::SIGQUIT),
+            () = self.hangup.come() => ("HUP", libc::SIGHUP),
+        }
+    }
+
+    /// Returns when the start is not waited for any more, with the exit code. One that waits for upstream is called off by
+    /// that; else there will be a command soon, if at all.
+    async fn before_start(&mut self, pulls: bool) -> u8 {
+        let came = self.next().await;
+        self.came = Some(came);
+        if !pulls {
+            tokio::time::sleep(GRACE).await;
+        }
+        128 + came.1 as u8
+    }
+}
+
 /// Prints what a command says; how it ended.
 async fn follow(
     client: &Client,
     id: &str,
     out: &mut Out,
     events: &mut AttachedEvents,
-    has_terminal: bool,
+    (signals, has_terminal): (&mut Signals, bool),
 ) -> Result<CommandExit, Failure> {
-    let failed = |error| Failure::Local("signals".into(), error);
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut resize = signal(SignalKind::window_change()).map_err(failed)?;
+    let mut resize =
+        signal(SignalKind::window_change()).map_err(|error| Failure::Local("signals".into(), error))?;
     loop {
         tokio::select! {
             event = events.next() => match event {
@@ -161,8 +212,7 @@ async fn follow(
                 }
                 None => return Ok(lost()),
             },
-            _ = interrupt.recv() => drop(client.kill(id, "INT", Some(GRACE)).await?),
-            _ = terminate.recv() => drop(client.kill(id, "TERM", Some(GRACE)).await?),
+            (name, _) = signals.next() => drop(client.kill(id, name, Some(GRACE)).await?),
             _ = resize.recv(), if has_terminal => {
                 if let Some((rows, columns)) = size() {
                     // It may be over; its exit says more.

@@ -18,8 +18,7 @@ pub(super) struct Signals {
     came: Option<bool>,
     term: Signal,
     int: Signal,
-    /// `None`: whoever started this wants it to outlive the terminal, as nohup(1) does.
-    hangup: Option<Signal>,
+    hangup: Hangup,
     /// Whoever started this may ignore the end of its children; ours are waited for.
     _child: Signal,
     /// A file beyond `ulimit -f` is an error to who writes it (EFBIG), and not the end of the daemon.
@@ -28,7 +27,6 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
-        let hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
         let too_large = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
         Ok(Self {
             came: None,
@@ -36,7 +34,7 @@ impl Signals {
             _too_large: too_large,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
-            hangup,
+            hangup: hangup()?,
         })
     }
 
@@ -48,7 +46,7 @@ impl Signals {
         tokio::select! {
             _ = self.term.recv() => true,
             _ = self.int.recv() => false,
-            _ = hangup(&mut self.hangup) => true,
+            () = self.hangup.come() => true,
         }
     }
 
@@ -99,10 +97,21 @@ impl Attended {
     }
 }
 
-async fn hangup(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => std::future::pending().await,
+/// SIGHUP. `None`: whoever started this wants it to outlive the terminal, as nohup(1) does.
+pub struct Hangup(Option<Signal>);
+
+/// Waits for SIGHUP from now on, unless it is ignored.
+pub fn hangup() -> io::Result<Hangup> {
+    Ok(Hangup(if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) }))
+}
+
+impl Hangup {
+    /// Returns when it comes.
+    pub async fn come(&mut self) {
+        match &mut self.0 {
+            Some(signal) => drop(signal.recv().await),
+            None => std::future::pending().await,
+        }
     }
 }
 

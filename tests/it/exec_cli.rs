@@ -359,3 +359,27 @@ fn a_reader_that_is_stuck_holds_up_nobody_else() {
     eventually("without a reader they go on", || !served.says(&["ps"], 0).contains("running"));
     assert!(served.place.point.join("over").exists());
 }
+
+/// A hangup, and SIGQUIT, ended `wsd exec` alone: the command ran on, and nobody was told.
+#[test]
+fn a_command_does_not_outlive_who_waits_for_it() {
+    let Some(served) = Served::new() else { return };
+    for (signal, code) in [("HUP", 129), ("QUIT", 131), ("INT", 130), ("TERM", 143)] {
+        let mut child = served.start(&["exec", "--id", signal, "--", "sleep", "600"]);
+        eventually("it runs", || served.says(&["ps"], 0).contains(signal));
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
+        let listed = served.says(&["ps"], 0);
+        let line = listed.lines().find(|line| line.starts_with(signal)).unwrap();
+        assert!(line.contains(&format!("SIG{signal}")), "{line}");
+    }
+    // As nohup(1) has it.
+    let script = format!("trap '' HUP; exec {WSD} exec --id kept -- sh -c 'sleep 1; echo done'");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).env_clear().env("WSD_URL", format!("ws://127.0.0.1:{}/ws", served.port));
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("it runs", || served.says(&["ps"], 0).contains("kept"));
+    assert!(Command::new("kill").args(["-s", "HUP", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(text(&child.wait_with_output().unwrap().stdout), "done\n");
+}
