@@ -282,20 +282,20 @@ impl sync::Server for SyncObject {
         params: sync::PushParams,
         mut results: sync::PushResults,
     ) -> Result<(), Error> {
+        // As who it was sent, however long it waits, and whoever says hello meanwhile.
+        let who = self.replica();
         let turn = self.turn(2).await;
         let told = {
             let params = params.get()?;
             let life = parcel::read_life(params.get_life()?);
             Parcel::read(params.get_offers()?).and_then(|offers| Ok((offers, params.get_up_to(), life?)))
         };
-        let outcome = match (told, turn) {
-            (Err(wrong), _) => Err(wrong.into()),
-            (_, Err(failure)) => Err(failure),
-            (Ok((offers, up_to, life)), Ok(_turn)) => {
-                let ask = move |hub: &Hub, replica, _| {
-                    Ok(hub.push(replica, parcel::unpack_offers(offers)?, up_to, life)?)
-                };
-                self.as_replica("sync.push", ask).await
+        let outcome = match (told, who, turn) {
+            (Err(wrong), ..) => Err(wrong.into()),
+            (_, Err(failure), _) | (.., Err(failure)) => Err(failure),
+            (Ok((offers, up_to, life)), Ok((peer, _)), Ok(_turn)) => {
+                let ask = move |hub: &Hub| Ok(hub.push(peer, parcel::unpack_offers(offers)?, up_to, life)?);
+                self.hub("sync.push", ask).await
             }
         };
         answer!(results, outcome, |pushed| parcel::write_pushed(results.get().init_pushed(), &pushed));

@@ -2,10 +2,15 @@
 
 use crate::peer::{
     Peer, SYNC_BRING, SYNC_CHANGES, SYNC_FETCH, SYNC_HELLO, SYNC_PUSH, Target, WORKSPACE_SYNC, call, code,
-    finish,
+    finish, look,
 };
 use crate::siege::Siege;
 use crate::support::noise;
+use wsd::clock::Timestamp;
+use wsd::parcel;
+use wsd::store::rows::Kind;
+use wsd::sync::link::Told;
+use wsd::sync::{Attributes, Author, NodeId, Offer, Place, State, Times};
 use wsd_schema::sync_capnp::{Encoding, sync};
 
 /// The hub, in every session of [`replica`].
@@ -15,15 +20,19 @@ const HUB: Target = Target::Answer(2, 0);
 fn replica(siege: &Siege) -> Peer {
     let mut peer = siege.peer();
     peer.send(call(2, Target::Whole(0), WORKSPACE_SYNC, |_| {}));
-    peer.send(call(3, HUB, SYNC_HELLO, |params| {
+    peer.send(hello(3));
+    let answers = peer.answers(2);
+    assert_eq!(code(&answers[1]), "");
+    peer
+}
+
+fn hello(question: u32) -> Vec<u8> {
+    call(question, HUB, SYNC_HELLO, |params| {
         let mut hello = params.init_as::<sync::hello_params::Builder<'_>>().init_hello();
         hello.set_replica(&[9; 16]);
         hello.set_empty(true);
         hello.set_zstd(true);
-    }));
-    let answers = peer.answers(2);
-    assert_eq!(code(&answers[1]), "");
-    peer
+    })
 }
 
 fn push(question: u32, size: u32, encoding: Encoding, data: &[u8]) -> Vec<u8> {
@@ -74,6 +83,61 @@ fn what_explodes_when_it_is_unpacked() {
     for answer in peer.answers(sent as usize) {
         assert_eq!(code(&answer), "EPROTOCOL");
     }
+    siege.end();
+}
+
+/// A directory in the root, as a push of one offer.
+fn push_dir(question: u32, name: &str) -> Vec<u8> {
+    let place = Place { parent: NodeId::ROOT, name: name.as_bytes().into() };
+    let at = Timestamp(1);
+    let state = State {
+        kind: Kind::Dir,
+        places: [place].into(),
+        attributes: Attributes { mode: 0o755, ..Attributes::default() },
+        times: Times { atime: at, mtime: at, btime: at },
+        content: None,
+    };
+    let id = NodeId { author: Author([9; 16]), ino: 7 };
+    let offer = Told { what: Offer { id, base: None, state: Some(state) }, bytes: None, allocated: 0 };
+    let parcel = parcel::pack_offers(&[offer], parcel::Encoding::Plain).unwrap();
+    call(question, HUB, SYNC_PUSH, |params| {
+        let mut params = params.init_as::<sync::push_params::Builder<'_>>();
+        params.set_life(&[9; 16]);
+        params.set_up_to(5);
+        parcel.write(params.init_offers());
+    })
+}
+
+/// The push waited for its turn, and was taken as if it had been sent after a hello whose answer had said that it was not.
+#[test]
+fn a_push_that_a_later_hello_has_not_told_of_is_not_taken() {
+    let siege = Siege::begin();
+    let mut peer = replica(&siege);
+    // What it waits for.
+    let bomb = zstd::bulk::compress(&vec![0xff; 16 << 20], 1).unwrap();
+    for question in 10..60 {
+        peer.send(push(question, 16 << 20, Encoding::Zstd, &bomb));
+    }
+    peer.send(push_dir(100, "made"));
+    peer.send(hello(101));
+    let (mut pushed, mut welcomed) = (None, None);
+    for answer in peer.answers(52) {
+        match look(&answer, |question, _| question) {
+            100 => pushed = Some(code(&answer)),
+            101 => {
+                welcomed = Some(look(&answer, |_, results| {
+                    let results: sync::hello_results::Reader<'_> = results.unwrap().get_as().unwrap();
+                    results.get_welcome().unwrap().get_pushed()
+                }))
+            }
+            _ => {}
+        }
+    }
+    let known = welcomed.unwrap() == 5;
+    assert_eq!(pushed.unwrap(), if known { "" } else { "ENOTCONN" }, "the hello knew of it: {known}");
+    // It can be sent again.
+    peer.send(push_dir(102, "made"));
+    assert_eq!(code(&peer.answers(1)[0]), "");
     siege.end();
 }
 
