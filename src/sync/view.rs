@@ -78,9 +78,16 @@ impl<'a> Views<'a> {
             (Sight::Shown(before), Sight::Shown(after)) => {
                 self.tree.ignores() == Ignores::Paths && before != after
             }
+            // What it was in upstream is gone. If it is not in view here, nothing in it is.
+            (Sight::Unknown(above), Sight::Shown(_)) if *above != id => !self.is_shown_here(id)?,
             (Sight::Unknown(_), _) | (_, Sight::Unknown(_)) => false,
             _ => before != after,
         })
+    }
+
+    fn is_shown_here(&mut self, id: NodeId) -> FsResult<bool> {
+        let is_here = self.tree.node(id)?.is_some_and(|local| local.state.is_some());
+        Ok(is_here && matches!(self.sight(Side::Here, id)?, Sight::Shown(_)))
     }
 
     /// Whether a directory stays in view though upstream has it out of view.
@@ -154,8 +161,7 @@ impl<'a> Views<'a> {
             Side::Here => return Ok(None),
             Side::There => drop(self.sight(Side::Base, id)?),
             Side::Base => {
-                let is_here = self.tree.node(id)?.is_some_and(|local| local.state.is_some());
-                if is_here && matches!(self.sight(Side::Here, id)?, Sight::Shown(_)) {
+                if self.is_shown_here(id)? {
                     self.kept.insert(id);
                 }
             }

@@ -80,4 +80,6 @@ fn what_was_found_once_is_not_found_again() {
     run(World::forgetful, [402332].into_iter());
     // What had left the view, which nobody had heard of, and was back: an older state of it came over it.
     run(World::failing, [4991].into_iter());
+    // A directory that is out of view with another one came into view when that was gone: what is in it did not.
+    run(World::failing, [609299].into_iter());
 }
