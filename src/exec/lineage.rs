@@ -4,10 +4,11 @@
 //! leads a session whose number is its own; so a process is known by its session, else by its ancestors. What has lost its
 //! parent is below the daemon itself: it still has the session, or, if it has begun one of its own, the control group.
 //!
-//! Whoever asks is answering the kernel, and the process in question waits for the answer, maybe with its memory map locked.
-//! So nothing is read here that takes that lock: neither its command line nor its environment.
+//! Whoever asks is answering the kernel, and the process in question waits for the answer, maybe with its memory map locked, or
+//! while it becomes another program. So nothing is read here that waits for either: neither its command line nor its
+//! environment, nor `/proc/PID/stat`.
 
-use super::process::{Kin, is_own};
+use super::process::{is_own, process as look_at};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,7 +93,7 @@ impl Lineage {
 
     fn look(&self, process: u32, now: Instant) -> Whose {
         let daemon = std::process::id();
-        let Some(mut kin) = Kin::of(process) else { return Whose::Others };
+        let Some(mut kin) = look_at(process) else { return Whose::Others };
         let of_our_parent =
             rustix::process::getppid().map_or(0, |parent| parent.as_raw_nonzero().get() as u32);
         if kin.is_kernel || (kin.parent == of_our_parent && is_own(process)) {
@@ -109,7 +110,7 @@ impl Lineage {
                 return command;
             }
             at = kin.parent;
-            match Kin::of(at) {
+            match look_at(at) {
                 Some(parent) if at > 1 => kin = parent,
                 _ => return Whose::Others,
             }

@@ -13,45 +13,48 @@ use std::fs;
 /// The variable that marks the processes of a command with its id.
 pub(super) const MARK: &str = "WSD_EXEC_ID";
 
-/// One process, as `/proc/PID/stat` has it.
+/// One process or thread, as `/proc/PID/status` has it.
+///
+/// Not `/proc/PID/stat`: since 2026 the kernel makes whoever reads that wait while the process becomes another program, and it closes
+/// files meanwhile; the process may then be waiting for the very thread of ours that asks about it.
 #[derive(Clone, Copy, Debug)]
-struct Process {
+pub(super) struct Process {
     pid: u32,
-    group: u32,
-    session: u32,
-    is_zombie: bool,
-}
-
-fn process(pid: u32) -> Option<Process> {
-    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses and may hold anything.
-    let mut fields = line.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?;
-    let (_parent, group, session) =
-        (fields.next()?, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(Process { pid, group, session, is_zombie: matches!(state, "Z" | "X") })
-}
-
-/// What tells whose a process or thread is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Kin {
     pub(super) parent: u32,
+    group: u32,
     pub(super) session: u32,
+    is_zombie: bool,
     /// It is a thread of the kernel.
     pub(super) is_kernel: bool,
 }
 
-/// `PF_KTHREAD` of the kernel's `sched.h`.
-const KERNEL_THREAD: u32 = 0x0020_0000;
+/// The parent of the kernel's threads, where they can be seen.
+const KTHREADD: u32 = 2;
 
-impl Kin {
-    pub(super) fn of(thread: u32) -> Option<Self> {
-        let line = fs::read_to_string(format!("/proc/{thread}/stat")).ok()?;
-        let mut fields = line.rsplit_once(')')?.1.split_ascii_whitespace().skip(1);
-        let (parent, _group) = (fields.next()?.parse().ok()?, fields.next()?);
-        let (session, flags) = (fields.next()?.parse().ok()?, fields.nth(2)?.parse::<u32>().ok()?);
-        Some(Self { parent, session, is_kernel: flags & KERNEL_THREAD != 0 })
-    }
+pub(super) fn process(pid: u32) -> Option<Process> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    // The name is the first line, and has its line ends escaped.
+    let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"));
+    let parent = line("PPid")?.parse().ok()?;
+    let is_zombie = line("State")?.starts_with(['Z', 'X']);
+    let is_kernel = match line("Kthread") {
+        Some(is) => is == "1",
+        // Before Linux 6.8.
+        None => [pid, parent].contains(&KTHREADD) && line("VmSize").is_none(),
+    };
+    // Of numbers in several namespaces the first one is that in ours.
+    let number = |key| line(key)?.split_ascii_whitespace().next()?.parse().ok();
+    let (group, session) = number("NSpgid").zip(number("NSsid")).or_else(|| group_and_session(pid))?;
+    Some(Process { pid, parent, group, session, is_zombie, is_kernel })
+}
+
+/// For kernels that do not say so in `/proc/PID/status`, as gVisor, and let everybody read this.
+fn group_and_session(pid: u32) -> Option<(u32, u32)> {
+    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses and may hold anything. Before these are its state and its parent.
+    let mut fields = line.rsplit_once(')')?.1.split_ascii_whitespace().skip(2);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
 /// Whether it is this process, or a thread of it.
@@ -241,5 +244,15 @@ mod tests {
         }
         assert!(signal_of("NOPE").is_none() && signal_of("0").is_none() && signal_of("").is_none());
         assert_eq!((name_of(9), name_of(64)), ("KILL".to_owned(), "64".to_owned()));
+    }
+
+    #[test]
+    fn both_files_of_a_process_say_the_same() {
+        for pid in [std::process::id(), std::os::unix::process::parent_id()] {
+            let it = process(pid).unwrap();
+            assert_eq!(group_and_session(pid), Some((it.group, it.session)));
+            assert!(it.pid == pid && !it.is_zombie && !it.is_kernel);
+        }
+        assert!(process(u32::MAX).is_none() && group_and_session(u32::MAX).is_none());
     }
 }

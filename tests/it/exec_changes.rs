@@ -3,6 +3,7 @@
 use crate::support::{Daemon, Place, WSD, eventually, has_fuse, sh, text};
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 struct House {
     place: Place,
@@ -159,4 +160,34 @@ fn without_fuse_only_callers_are_left_out() {
     house.says(&["put", "/dev/null", "stop"]);
     assert!(command.wait().unwrap().success());
     assert_eq!(house.changed("shim"), names(&["own"]));
+}
+
+/// The kernel hands over what a program has written, and when, when one that it starts becomes another program, and lets nobody
+/// read `/proc/PID/stat` of it meanwhile. The daemon did, to know whose that was, and both waited for each other.
+#[test]
+fn a_program_that_is_started_by_one_with_an_open_file_runs() {
+    if !has_fuse() {
+        return;
+    }
+    let house = House::new(&[]);
+    let script = "import os, time\nfor name in range(20):\n  file = os.open(f'f{name}', os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC)\n  \
+                  time.sleep(0.02)\n  os.write(file, b'x')\n  child = os.fork()\n  if child == 0:\n    os.execvp('true', ['true'])\n  \
+                  assert os.waitpid(child, 0)[1] == 0\n";
+    std::fs::write(house.place.dir.path().join("start.py"), script).unwrap();
+    let line = format!("python3 {}/start.py", house.place.dir.path().display());
+    let mut command = house.start("starts", &line);
+    let begin = Instant::now();
+    while command.try_wait().unwrap().is_none() {
+        if begin.elapsed() > Duration::from_secs(30) {
+            // Or neither this test nor those that look for processes would come to an end.
+            house.daemon.kill();
+            panic!("it waits for the daemon, and the daemon for it");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(command.wait().unwrap().success());
+    let files: Vec<String> = (0..20).map(|name| format!("f{name}")).collect();
+    assert_eq!(house.changed("starts"), files.into_iter().collect());
+    house.daemon.stop();
+    house.place.check();
 }
