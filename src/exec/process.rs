@@ -15,8 +15,8 @@ pub(super) const MARK: &str = "WSD_EXEC_ID";
 
 /// One process or thread, as `/proc/PID/status` has it.
 ///
-/// Not `/proc/PID/stat`: since 2026 the kernel makes whoever reads that wait while the process becomes another program, and it closes
-/// files meanwhile; the process may then be waiting for the very thread of ours that asks about it.
+/// Not `/proc/PID/stat`: recent kernels (6.18.44) make whoever reads that wait while the process becomes another program, and close
+/// its files meanwhile; the process may then be waiting for the very thread of ours that asks about it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Process {
     pid: u32,
