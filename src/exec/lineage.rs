@@ -8,7 +8,7 @@
 //! while it becomes another program. So nothing is read here that waits for either: neither its command line nor its
 //! environment, nor `/proc/PID/stat`.
 
-use super::process::{is_own, process as look_at};
+use super::process::{Process, is_own};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -93,7 +93,7 @@ impl Lineage {
 
     fn look(&self, process: u32, now: Instant) -> Whose {
         let daemon = std::process::id();
-        let Some(mut kin) = look_at(process) else { return Whose::Others };
+        let Some(mut kin) = Process::of(process) else { return Whose::Others };
         let of_our_parent =
             rustix::process::getppid().map_or(0, |parent| parent.as_raw_nonzero().get() as u32);
         if kin.is_kernel || (kin.parent == of_our_parent && is_own(process)) {
@@ -110,7 +110,7 @@ impl Lineage {
                 return command;
             }
             at = kin.parent;
-            match look_at(at) {
+            match Process::of(at) {
                 Some(parent) if at > 1 => kin = parent,
                 _ => return Whose::Others,
             }

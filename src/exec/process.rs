@@ -31,22 +31,25 @@ pub(super) struct Process {
 /// The parent of the kernel's threads, where they can be seen.
 const KTHREADD: u32 = 2;
 
-pub(super) fn process(pid: u32) -> Option<Process> {
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-    let status = String::from_utf8_lossy(&status);
-    // The name is the first line, and has its line ends escaped.
-    let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"));
-    let parent = line("PPid")?.parse().ok()?;
-    let is_zombie = line("State")?.starts_with(['Z', 'X']);
-    let is_kernel = match line("Kthread") {
-        Some(is) => is == "1",
-        // Before Linux 6.8.
-        None => [pid, parent].contains(&KTHREADD) && line("VmSize").is_none(),
-    };
-    // Of numbers in several namespaces the first one is that in ours.
-    let number = |key| line(key)?.split_ascii_whitespace().next()?.parse().ok();
-    let (group, session) = number("NSpgid").zip(number("NSsid")).or_else(|| group_and_session(pid))?;
-    Some(Process { pid, parent, group, session, is_zombie, is_kernel })
+impl Process {
+    /// `None`: there is none with this number.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+        let status = String::from_utf8_lossy(&status);
+        // The name is the first line, and has its line ends escaped.
+        let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"));
+        let parent = line("PPid")?.parse().ok()?;
+        let is_zombie = line("State")?.starts_with(['Z', 'X']);
+        let is_kernel = match line("Kthread") {
+            Some(is) => is == "1",
+            // Before Linux 6.8.
+            None => [pid, parent].contains(&KTHREADD) && line("VmSize").is_none(),
+        };
+        // Of numbers in several namespaces the first one is that in ours.
+        let number = |key| line(key)?.split_ascii_whitespace().next()?.parse().ok();
+        let (group, session) = number("NSpgid").zip(number("NSsid")).or_else(|| group_and_session(pid))?;
+        Some(Self { pid, parent, group, session, is_zombie, is_kernel })
+    }
 }
 
 /// For kernels that do not say so in `/proc/PID/status`, as gVisor, and let everybody read this.
@@ -90,7 +93,7 @@ impl Family {
     /// Sends a signal to all of them; how many there were.
     pub(super) fn signal(&self, signal: Signal) -> usize {
         let members = self.members();
-        let is_in_group = |pid: &u32| process(*pid).is_some_and(|process| process.group == self.leader);
+        let is_in_group = |pid: &u32| Process::of(*pid).is_some_and(|process| process.group == self.leader);
         let (together, apart): (Vec<u32>, Vec<u32>) = members.iter().partition(|pid| is_in_group(pid));
         // Those of its process group at once: one that has lost its child by this must not get on before its own comes.
         if let (false, Some(group)) = (together.is_empty(), Pid::from_raw(self.leader as i32)) {
@@ -119,7 +122,7 @@ impl Family {
     /// Those that live and are in the control group, where there is one.
     fn in_group(&self) -> HashSet<u32> {
         let in_group = self.group.as_ref().map(Group::processes).unwrap_or_default();
-        let is_alive = |pid: &u32| process(*pid).is_some_and(|process| !process.is_zombie);
+        let is_alive = |pid: &u32| Process::of(*pid).is_some_and(|process| !process.is_zombie);
         in_group.into_iter().filter(is_alive).collect()
     }
 }
@@ -156,7 +159,7 @@ fn descendants(leader: u32, id: &str, look: Look) -> Vec<Process> {
             if !seen.insert(pid) {
                 continue;
             }
-            let process = process(pid);
+            let process = Process::of(pid);
             again |= process.is_none_or(|process| process.is_zombie);
             let has_sign = |it: Process| it.session == leader || it.group == leader;
             let is_one = parent_is_one || process.is_some_and(has_sign) || is_marked(pid);
@@ -170,7 +173,7 @@ fn descendants(leader: u32, id: &str, look: Look) -> Vec<Process> {
 /// Children of ours that have ended and that nobody waits for: processes that lost their parent. A child that is no command
 /// is given the time between two calls to be waited for by whoever started it. Returns those that may go the next time.
 pub(super) fn bury(suspects: &HashSet<u32>) -> HashSet<u32> {
-    let is_left = |pid: &u32| process(*pid).is_some_and(|it| it.is_zombie) && !is_awaited(*pid);
+    let is_left = |pid: &u32| Process::of(*pid).is_some_and(|it| it.is_zombie) && !is_awaited(*pid);
     let zombies = children(std::process::id()).into_iter().filter(is_left);
     let mut next = HashSet::new();
     for pid in zombies {
@@ -249,10 +252,10 @@ mod tests {
     #[test]
     fn both_files_of_a_process_say_the_same() {
         for pid in [std::process::id(), std::os::unix::process::parent_id()] {
-            let it = process(pid).unwrap();
+            let it = Process::of(pid).unwrap();
             assert_eq!(group_and_session(pid), Some((it.group, it.session)));
             assert!(it.pid == pid && !it.is_zombie && !it.is_kernel);
         }
-        assert!(process(u32::MAX).is_none() && group_and_session(u32::MAX).is_none());
+        assert!(Process::of(u32::MAX).is_none() && group_and_session(u32::MAX).is_none());
     }
 }
