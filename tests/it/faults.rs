@@ -179,15 +179,9 @@ fn a_full_disk_below_the_store_is_enospc_in_the_mount_until_there_is_room() {
     if !(has_fuse() && is_root()) {
         return;
     }
-    let place = Place::new();
-    let disk = place.dir.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=110m", "none"]).arg(&disk).status().unwrap();
-    assert!(mounted.success());
-    let store = disk.join("store.db");
+    let (place, disk) = Place::on_disk_of("110m");
     fs::write(disk.join("ballast"), noise(3, 90 << 20)).unwrap();
-    let daemon = place.serve_with(&[("WSD_DB", store.to_str().unwrap())]);
+    let daemon = place.serve();
     sh(&daemon.path(""), "echo precious > kept; sync kept");
     let full = fs::File::create(daemon.path("big")).and_then(|file| {
         std::os::unix::fs::FileExt::write_all_at(&file, &noise(4, 30 << 20), 0).and_then(|()| file.sync_all())
@@ -199,9 +193,7 @@ fn a_full_disk_below_the_store_is_enospc_in_the_mount_until_there_is_room() {
     eventually("recovery", || daemon.ask("GET /health?ready", "").0 == 200);
     sh(&daemon.path(""), "rm big; echo more > more; sync more");
     daemon.stop();
-    let checked = Command::new(crate::support::WSD).args(["check", "--db"]).arg(&store).output().unwrap();
-    assert!(checked.status.success(), "{}", crate::support::text(&checked.stdout));
-    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
+    place.check();
 }
 
 /// What was removed could not be given back, and so nothing could be written any more: folding the WAL had no room.
@@ -210,14 +202,8 @@ fn a_disk_that_was_filled_through_the_workspace_can_be_emptied_through_it() {
     if !has_fuse() || !is_root() {
         return;
     }
-    let place = Place::new();
-    let disk = place.dir.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=150m", "none"]).arg(&disk).status().unwrap();
-    assert!(mounted.success());
-    let store = disk.join("store.db");
-    let daemon = place.serve_with(&[("WSD_DB", store.to_str().unwrap())]);
+    let (place, _disk) = Place::on_disk_of("150m");
+    let daemon = place.serve();
     sh(&daemon.path(""), "mkdir many; for i in $(seq 300); do echo $i > many/$i; done; sync -f .");
     let filled = sh(
         &daemon.path(""),
@@ -227,13 +213,11 @@ fn a_disk_that_was_filled_through_the_workspace_can_be_emptied_through_it() {
     assert!((60..150).contains(&filled), "{filled} MiB fitted on a disk of 150");
     sh(&daemon.path(""), "rm -r many f*; sync -f .");
     eventually("room", || {
-        fs::metadata(&store).unwrap().len() < 12 << 20 && daemon.stat("/walBytes") < 12 << 20
+        fs::metadata(&place.store).unwrap().len() < 12 << 20 && daemon.stat("/walBytes") < 12 << 20
     });
     sh(&daemon.path(""), "head -c 50M /dev/urandom > again; sync again");
     daemon.stop();
-    let checked = Command::new(crate::support::WSD).args(["check", "--db"]).arg(&store).output().unwrap();
-    assert!(checked.status.success(), "{}", crate::support::text(&checked.stdout));
-    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
+    place.check();
 }
 
 /// Others may fill a disk to its last byte. Then no daemon could start to make room, and what was removed in one that ran was neither
@@ -245,12 +229,7 @@ fn a_disk_that_others_have_filled_can_be_emptied_through_the_workspace() {
         return;
     }
     for (is_running, is_room_kept) in [(false, true), (false, false), (true, true)] {
-        let mut place = Place::new();
-        let disk = place.dir.path().join("disk");
-        fs::create_dir(&disk).unwrap();
-        let mut mount = Command::new("mount");
-        assert!(mount.args(["-t", "tmpfs", "-o", "size=64m", "none"]).arg(&disk).status().unwrap().success());
-        place.store = disk.join("store.db");
+        let (place, disk) = Place::on_disk_of("64m");
         let free = || {
             let stat = rustix::fs::statvfs(&disk).unwrap();
             stat.f_bavail * stat.f_frsize
@@ -261,7 +240,7 @@ fn a_disk_that_others_have_filled_can_be_emptied_through_the_workspace() {
         let daemon = is_running.then(|| place.serve());
         let others = fs::File::create(disk.join("others")).unwrap();
         if !is_room_kept {
-            fs::remove_file(disk.join("store.db.lock")).unwrap();
+            fs::remove_file(place.store.with_extension("db.lock")).unwrap();
         }
         let full = std::io::copy(&mut std::io::repeat(1), &mut &others).unwrap_err();
         assert_eq!((full.kind(), free()), (std::io::ErrorKind::StorageFull, 0));
@@ -284,7 +263,6 @@ fn a_disk_that_others_have_filled_can_be_emptied_through_the_workspace() {
         });
         daemon.stop();
         place.check();
-        assert!(Command::new("umount").arg(&disk).status().unwrap().success());
     }
 }
 

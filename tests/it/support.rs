@@ -93,6 +93,22 @@ impl Place {
         Self::of(tempfile::tempdir_in(above).unwrap())
     }
 
+    /// One whose store is on a disk of this size, as mount(8) has it, and that disk. For root.
+    pub(crate) fn on_disk_of(size: &str) -> (Self, PathBuf) {
+        let mut place = Self::new();
+        let disk = place.disk();
+        fs::create_dir(&disk).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(&disk);
+        assert!(mount.status().unwrap().success());
+        place.store = disk.join("store.db");
+        (place, disk)
+    }
+
+    fn disk(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+
     fn of(dir: TempDir) -> Self {
         let root = dir.path().canonicalize().unwrap();
         Self { store: root.join("store.db"), point: root.join("mnt"), dir }
@@ -164,8 +180,12 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // What a killed daemon left.
-        let _ = Command::new("umount").args(["-l"]).arg(&self.point).stderr(Stdio::null()).status();
+        // What a killed daemon left, and what was mounted for the store.
+        for mounted in
+            [&self.point, &self.disk()].into_iter().filter(|place| fs::exists(place).unwrap_or(true))
+        {
+            let _ = Command::new("umount").args(["-l"]).arg(mounted).stderr(Stdio::null()).status();
+        }
     }
 }
 
