@@ -6,7 +6,15 @@ use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+/// How often it is looked whether the daemon has ended, after the kernel has said so.
+const LOOKS: u32 = 500;
+
+/// The time between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Args)]
 pub(super) struct GuardArgs {
@@ -37,10 +45,13 @@ async fn watch(post: Post) -> std::io::Result<()> {
     let Some(watchman) = post.take(kind.as_raw_value())? else { return Ok(()) };
     // The daemon waits for that.
     let _ = writeln!(std::io::stdout());
+    let mut looks = 0;
     while watchman.daemon_lives() {
         tokio::select! {
-            _ = told.recv() => {}
+            // Or somebody else has sent it.
+            _ = told.recv() => looks = LOOKS,
             _ = terminated.recv() => {}
+            () = sleep(PAUSE), if looks > 0 => looks -= 1,
         }
     }
     watchman.relieve()

@@ -158,13 +158,17 @@ impl Post {
         Ok(is_ours.then_some(Watchman { post: self, watch: Some(watch) }))
     }
 
+    /// Whether the daemon's main thread is there. Its process is as long as any thread of it, and our parent.
     fn daemon_lives(&self) -> bool {
-        getppid().map(Pid::as_raw_nonzero).is_some_and(|pid| pid.get().unsigned_abs() == self.daemon)
+        let is_parent = |pid: Pid| pid.as_raw_nonzero().get().unsigned_abs() == self.daemon;
+        let status = || std::fs::read(format!("/proc/{}/status", self.daemon)).unwrap_or_default();
+        let is_ended = |line: &[u8]| line.starts_with(b"State:\tZ") || line.starts_with(b"State:\tX");
+        getppid().is_some_and(is_parent) && !status().split(|byte| *byte == b'\n').any(is_ended)
     }
 }
 
 impl Watchman {
-    /// Whether the daemon is still there.
+    /// Whether the daemon's main thread is still there. The kernel signals its end a moment before that shows here.
     pub fn daemon_lives(&self) -> bool {
         self.post.daemon_lives()
     }

@@ -7,7 +7,7 @@
 use crate::support::{Daemon, Place, WSD, eventually, has_fuse, noise};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -234,6 +234,34 @@ fn end(mut shell: Child) {
     shell.kill().unwrap();
     shell.wait().unwrap();
     assert_eq!(shell.stdout.unwrap().read_to_end(&mut Vec::new()).unwrap(), 0);
+}
+
+/// A thread of the daemon that waits for the mount keeps its process, whose child the guard then still is. The guard believed that it
+/// lived, and so neither ended.
+#[test]
+fn a_guard_is_not_misled_by_a_thread_that_is_left() {
+    if !has_fuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.serve();
+    let device = fs::metadata(&place.point).unwrap().dev().to_string();
+    let script = "import ctypes, os, platform, subprocess, sys, threading, time\n\
+                  subprocess.Popen([sys.argv[1], '__guard', str(os.getpid()), *sys.argv[2:], '--device'])\n\
+                  threading.Thread(target=time.sleep, args=(60,)).start()\nsys.stdin.readline()\n\
+                  ctypes.CDLL(None).syscall(93 if platform.machine() == 'aarch64' else 60, 0)";
+    let mut command = Command::new("python3");
+    command.args(["-c", script, WSD]).arg(&place.point).arg(device);
+    let mut left = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    left.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    fs::write(daemon.path("file"), b"kept").unwrap();
+    left.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    eventually("the end of the connection", || fs::write(daemon.path("astray"), b"x").is_err());
+    refused(&place);
+    left.kill().unwrap();
+    left.wait().unwrap();
+    daemon.kill();
+    place.check();
 }
 
 /// The number of a device is given again to the next mount, often at once.
